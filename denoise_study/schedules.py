@@ -98,7 +98,7 @@ def cosine(cls:Schedule,
     sched.recipe = [dict(name='cosine', T=T, s=s, max_beta=max_beta)]
     return sched
 
-# %% ../nbs/00_schedules.ipynb #55d50c38
+# %% ../nbs/00_schedules.ipynb #37e7e829
 @patch
 def _add_posterior(self:Schedule):
     "Tables of q(x_{t-1} | x_t, x0) (DAED eq. 3, with the roots where they belong), and roots of alpha_bar"
@@ -110,17 +110,20 @@ def _add_posterior(self:Schedule):
     floor = self.post_var[2] if self.T > 1 else self.beta[1]
     self.post_log_var = _first(nan, torch.cat([floor[None], self.post_var[2:]]).log())
     self.beta_log_var = _first(nan, torch.cat([floor[None], self.beta[2:]]).log())
+    self.log_beta = _first(nan, self.beta[1:].log())
     self.signal,self.noise = self.alpha_bar.sqrt(),(1 - self.alpha_bar).sqrt()
 
-# %% ../nbs/00_schedules.ipynb #65fb0e95
+# %% ../nbs/00_schedules.ipynb #e3eb0af9
 @patch
 def times(self:Schedule,
     t:int|Tensor, # one time for all images, or (N,) integer times
     x:Tensor, # (N,...) images that they belong to
     low:int=1, # smallest time allowed: 1, or 0 where the clean image makes sense
-)->Tensor: # (N,) int64 times on the device of `x`
-    "Times for a batch, checked against `low`..T; a ValueError names the first bad one"
-    if isinstance(t, int): t = torch.full((len(x),), t, device='cpu')
+)->int|Tensor: # the number, or (N,) int64 times on the device of `x`
+    "Times for a batch, checked against `low`..T; a ValueError says what was wrong"
+    if isinstance(t, int):
+        if not low <= t <= self.T: raise ValueError(f't: times run {low}..{self.T} in this schedule, got {t}')
+        return t
     if not isinstance(t, Tensor) or t.dtype not in (torch.int64, torch.int32) or t.shape != (len(x),):
         raise ValueError(f't: an integer or an integer tensor of shape ({len(x)},) is needed, one time per image; '
                          f'got {f"{t.dtype} of shape {tuple(t.shape)}" if isinstance(t, Tensor) else repr(t)}')
@@ -128,14 +131,15 @@ def times(self:Schedule,
         raise ValueError(f't: times run {low}..{self.T} in this schedule, got {int(t.min())}..{int(t.max())}')
     return t.long().to(x.device)
 
-# %% ../nbs/00_schedules.ipynb #044b3bdc
+# %% ../nbs/00_schedules.ipynb #6dd74434
 @patch
 def at(self:Schedule,
     name:str, # which table: 'alpha_bar', 'beta', 'signal', 'noise', 'coef_x0', ...
-    t:Tensor, # (N,) times
+    t:int|Tensor, # one time for all images, or (N,) times
     x:Tensor, # (N,...) images that the entries will multiply
-)->Tensor: # (N,1,...,1) float32
-    "Entries of the table `name`, shaped for `x`; the tables are copied to each device once"
+)->float|Tensor: # a number for one time; else (N,1,...,1) float32
+    "Entries of the table `name`, ready to multiply `x`; the tables are copied to each device once"
+    if isinstance(t, int): return float(getattr(self, name)[t])
     key = name,t.device
     if key not in self._on: self._on[key] = getattr(self, name).to(t.device)
     return gather(self._on[key], t, x)

@@ -1,0 +1,34 @@
+"Options and markers: slow tests on request, cuda tests where there is a GPU"
+import os
+
+import pytest
+
+MARKERS = {"slow": "minutes on a CPU; runs with --run-slow", "cuda": "needs a GPU; skipped without one"}
+
+# Parallel workers share the cores, and this must be said before torch is first imported.
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))))
+
+
+def has_gpu():
+    import torch
+    return torch.cuda.is_available()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--run-slow", action="store_true", help="also run slow tests and the notebooks' slow cells")
+
+
+def pytest_configure(config):
+    for name, text in MARKERS.items(): config.addinivalue_line("markers", f"{name}: {text}")
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("slow") and not item.config.getoption("--run-slow"): pytest.skip("slow: add --run-slow")
+    if item.get_closest_marker("cuda") and not has_gpu(): pytest.skip("no GPU")
+
+
+@pytest.fixture(scope="session")
+def forced_flags(request):
+    "Notebook flags whose cells run all the same: `slow` on request, `cuda` on request where there is a GPU"
+    if not request.config.getoption("--run-slow"): return []
+    return ["slow", "cuda"] if has_gpu() else ["slow"]

@@ -1,0 +1,226 @@
+"What can be measured of how the library is written: CONTRIBUTING.md gives the reasons"
+import ast
+import re
+import subprocess
+import sys
+import tokenize
+from configparser import ConfigParser
+from io import StringIO
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbdev.config import get_config
+from nbdev.doclinks import nbglob
+from pyflakes import messages
+from pyflakes.checker import Checker
+
+ROOT = Path(__file__).parents[1]
+CELL_LINES, LINE_COLUMNS, NOTEBOOK_KB = 40, 120, 300
+notebooks = sorted(nbglob(get_config(ROOT).nbs_path, as_path=True))
+modules = sorted(f for f in (ROOT / "denoise_study").glob("*.py") if not f.name.startswith("_"))
+each_notebook = pytest.mark.parametrize("path", notebooks, ids=lambda p: p.stem)
+each_module = pytest.mark.parametrize("path", modules, ids=lambda p: p.stem)
+
+ini = ConfigParser(delimiters=["="], interpolation=None)
+ini.read(ROOT / "settings.ini", encoding="utf-8")
+def requirements(extra=""): return ini["DEFAULT"][f"{extra}requirements"].split()
+
+
+def cells(path, kind): return [c for c in nbformat.read(path, 4).cells if c.cell_type == kind]
+def code_cells(path): return [(c.id, c.source) for c in cells(path, "code")]
+def exported(path): return [(name, src) for name, src in code_cells(path) if re.search(r"^#\| *exporti?\b", src, re.M)]
+def is_import(node): return isinstance(node, (ast.Import, ast.ImportFrom))
+
+
+# Budgets of a notebook: each check takes a notebook's path and gives the list of what is wrong with it.
+
+def title(path):
+    "The first cell is the title and the one-line summary, which become the module's docstring and the page's head"
+    first = cells(path, "markdown")[0].source
+    return [] if re.fullmatch(r"# \S.*\n\n> \S.*", first) else [f"first markdown cell is not '# Title', blank, '> summary': {first[:80]!r}"]
+
+
+def size(path):
+    kb = path.stat().st_size / 1024
+    return [f"{kb:.0f} KB, at most {NOTEBOOK_KB}: make the kept outputs smaller"] if kb > NOTEBOOK_KB and "experiments" not in path.parts else []
+
+
+def cell_lines(path): return [f"cell {name} has {n} lines" for name, src in exported(path) if (n := len(src.splitlines())) > CELL_LINES]
+
+
+def line_columns(path):
+    return [f"cell {name}: {len(line)} columns: {line[:60]}..." for name, src in code_cells(path) for line in src.splitlines() if len(line) > LINE_COLUMNS]
+
+
+def imports_alone(path):
+    "nbdev runs import cells when it builds the docs: other code in them would run as well"
+    def wrong(src):
+        nodes = ast.parse(src).body
+        return any(map(is_import, nodes)) and not all(map(is_import, nodes))
+    return [f"cell {name} mixes imports with other code" for name, src in exported(path) if wrong(src)]
+
+
+def no_star(path):
+    return [f"cell {name}: {line}" for name, src in exported(path) for line in src.splitlines() if re.match(r"\s*from .* import \*", line)]
+
+
+def clean_outputs(path):
+    outputs = [(c.id, o) for c in cells(path, "code") for o in c.outputs]
+    return [f"cell {name} keeps an error or stderr" for name, o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+
+
+@each_notebook
+@pytest.mark.parametrize("check", [title, size, cell_lines, line_columns, imports_alone, no_star, clean_outputs], ids=lambda f: f.__name__)
+def test_notebook(path, check): assert check(path) == []
+
+
+# Documentation of public names, read from the source as show_doc reads it.
+
+EXEMPT = {"self", "cls"}
+DUNDERS = {"__init__", "__call__"}      # the others mean what Python says they mean
+def is_public(name): return name in DUNDERS or not name.startswith("_")
+def is_function(node): return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+def decorators(node): return {ast.unparse(d).split("(")[0].rpartition(".")[2] for d in node.decorator_list}
+
+
+def public_nodes(tree):
+    "Public functions, classes and methods, as (qualified name, node)"
+    for node in tree.body:
+        if not (is_function(node) or isinstance(node, ast.ClassDef)) or not is_public(node.name): continue
+        yield node.name, node
+        if isinstance(node, ast.ClassDef): yield from ((f"{node.name}.{f.name}", f) for f in node.body if is_function(f) and is_public(f.name))
+
+
+def comments(src):
+    "Line number -> text of its comment"
+    return {t.start[0]: t.string.lstrip("# ") for t in tokenize.generate_tokens(StringIO(src).readline) if t.type == tokenize.COMMENT}
+
+
+def parameters(fn):
+    "The parameters that need a docment: (name, last line)"
+    a = fn.args
+    patched = "patch" in decorators(fn)
+    delegated = a.kwarg if "delegates" not in decorators(fn) else None
+    named = [*a.posonlyargs, *a.args, a.vararg, *a.kwonlyargs, delegated]
+    defaults = dict(zip(reversed([*a.posonlyargs, *a.args]), reversed(a.defaults))) | dict(zip(a.kwonlyargs, a.kw_defaults))
+    ends = [(arg.arg, (defaults.get(arg) or arg).end_lineno) for arg in named if arg and arg.arg not in EXEMPT]
+    return ends[1:] if patched and fn.args.args and fn.args.args[0].arg not in EXEMPT else ends
+
+
+def gives_value(fn):
+    "Whether `fn` itself, not a function inside it, returns or yields something"
+    inner = {n for f in ast.walk(fn) if f is not fn and (is_function(f) or isinstance(f, ast.Lambda)) for n in ast.walk(f)}
+    own = [n for n in ast.walk(fn) if n not in inner]
+    return any(isinstance(n, (ast.Yield, ast.YieldFrom)) or isinstance(n, ast.Return) and n.value is not None for n in own)
+
+
+def undocumented(src):
+    "Parameters and returns of public names without a comment of their own"
+    notes, missing = comments(src), []
+    for name, node in public_nodes(ast.parse(src)):
+        if isinstance(node, ast.ClassDef):
+            fields = [f for f in node.body if isinstance(f, ast.AnnAssign) and "dataclass" in decorators(node)]
+            missing += [f"{name}.{f.target.id}" for f in fields if not notes.get(f.end_lineno)]
+            continue
+        lines = parameters(node)
+        returns = node.returns.end_lineno if node.returns else None
+        taken = [line for _, line in lines] + [returns]
+        missing += [f"{name}({arg})" for arg, line in lines if not notes.get(line) or taken.count(line) > 1]
+        simple = name.endswith("__init__") or any("prop" in ast.unparse(d) for d in node.decorator_list)     # a property's docstring says it
+        if gives_value(node) and not simple and not notes.get(returns): missing.append(f"{name} -> ")
+    return missing
+
+
+def undescribed(src):
+    "Public names without a docstring of one line"
+    named = [(name, node) for name, node in public_nodes(ast.parse(src)) if name.rpartition(".")[2] not in DUNDERS]
+    return [name for name, node in named if len((ast.get_docstring(node) or "\n\n").splitlines()) != 1]
+
+
+def undefined(src):
+    "Names that the module doesn't define, such as a notebook's globals, and imports or variables that it doesn't use"
+    tree = ast.parse(src)
+    patched = {n.name for n in tree.body if is_function(n) and "patch" in decorators(n)}     # one name for a method of several classes
+    def allowed(m): return isinstance(m, messages.RedefinedWhileUnused) and m.message_args[0] in patched
+    return [str(m) for m in Checker(tree).messages if not allowed(m)]
+
+
+def undeclared(src):
+    "Third-party packages that are imported and not required: they would be missing for a user"
+    names = {"scikit-learn": "sklearn", "pillow": "PIL"}
+    known = {names.get(r, r).replace("-", "_") for r in (re.split(r"[<>=!;]", line)[0] for line in requirements())}
+    found = [n for n in ast.walk(ast.parse(src)) if is_import(n)]
+    tops = {a.name.split(".")[0] for n in found if isinstance(n, ast.Import) for a in n.names}
+    tops |= {n.module.split(".")[0] for n in found if isinstance(n, ast.ImportFrom) and n.level == 0}
+    return sorted(tops - known - {"denoise_study"} - set(sys.stdlib_module_names))
+
+
+@each_module
+@pytest.mark.parametrize("check", [undocumented, undescribed, undefined, undeclared], ids=lambda f: f.__name__)
+def test_module(path, check): assert check(path.read_text(encoding="utf-8")) == []
+
+
+GOOD = '''
+def f(
+    x:int, # how many
+    y=(1, # spread
+       2), # over lines
+)->int: # the sum
+    "One line"
+    return x
+'''
+
+
+@pytest.mark.parametrize("check, src, wrong", [
+    (undocumented, GOOD, []),
+    (undocumented, "def f(x, y): # both\n    pass", ["f(x)", "f(y)"]),
+    (undocumented, "def f(x:int)->int: # the sum\n    return x", ["f(x)"]),
+    (undocumented, "def f(\n    x, # an x\n): return x", ["f -> "]),
+    (undocumented, "def f(): return 1", ["f -> "]),
+    (undocumented, "def f():\n    def g(): return 1", []),
+    (undocumented, "def _f(x): return x", []),
+    (undocumented, "@patch\ndef f(self:A,\n    x,\n): pass", ["f(x)"]),
+    (undocumented, "@delegates(g)\ndef f(**kwargs): pass", []),
+    (undocumented, "class A:\n    def __init__(self, x): pass\n    def __len__(self): return 1", ["A.__init__(x)"]),
+    (undocumented, "class A:\n    @property\n    def n(self): return 1", []),
+    (undocumented, "@patch(as_prop=True)\ndef n(self:A): return 1", []),
+    (undocumented, "@dataclass\nclass A:\n    x:int # an x\n    y:int", ["A.y"]),
+    (undescribed, GOOD, []),
+    (undescribed, 'def f():\n    """One\n\n    two"""\nclass A:\n    def g(self): pass', ["f", "A", "A.g"]),
+    (undefined, "import math\ndef f(x): return math.sqrt(x)", []),
+    (undefined, "from fastcore.basics import patch\n@patch\ndef f(self:int): pass\n@patch\ndef f(self:str): pass", []),
+    (undeclared, "import os\nimport torch\nfrom sklearn.svm import SVC\nfrom .schedules import gather\nimport requests", ["requests"]),
+])
+def test_checks_see_it(check, src, wrong): assert check(src) == wrong
+
+
+def test_notebook_globals_are_seen(): assert "undefined name 'dls'" in undefined("def f(): return dls")[0]
+
+
+# The whole repository.
+
+def test_rooms_import_from_rooms_above():
+    order = [re.sub(r"^\d+[a-z]*_", "", p.stem) for p in notebooks if re.match(r"\d", p.stem)]
+    seen = [(m.stem, name) for m in modules for name in re.findall(r"^from (?:\.|denoise_study\.)(\w+) import", m.read_text(encoding="utf-8"), re.M)]
+    assert [f"{room} imports {name}" for room, name in seen if order.index(name) >= order.index(room)] == []
+
+
+def test_no_helper_is_written_twice():
+    trees = [(m.stem, ast.parse(m.read_text(encoding="utf-8"))) for m in modules]
+    homes = [(n.name, stem) for stem, tree in trees for n in tree.body if is_function(n) and "patch" not in decorators(n)]
+    assert [(name, stem) for name, stem in homes if [n for n, _ in homes].count(name) > 1] == []
+
+
+def test_requirements_are_bounded():
+    assert [r for r in requirements() + requirements("dev_") if not re.fullmatch(r"[\w.-]+>=[\d.]+,<[\d.]+", r)] == []
+
+
+def test_no_local_paths():
+    "Nothing that is committed names a folder of the machine that wrote it"
+    local = re.compile(r"(?<![\w.:/~-])/(?:home|root|Users|mnt|tmp|work|workspace)/\w")
+    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode: pytest.skip("not a git clone")
+    files = [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+    lines = [(f, line) for f in files for line in f.read_bytes().decode("utf-8", "ignore").splitlines()]
+    assert [f"{f.relative_to(ROOT)}: {line.strip()[:100]}" for f, line in lines if local.search(line)] == []

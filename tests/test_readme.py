@@ -1,0 +1,77 @@
+"docs/readme.py turns a notebook into a README: what is kept, what is dropped, and when it calls the result stale"
+import base64
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+spec = importlib.util.spec_from_file_location("readme", Path(__file__).parents[1] / "docs/readme.py")
+readme = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(readme)
+
+PNG = b"\x89PNG not really"
+STDOUT = dict(output_type="stream", name="stdout", text=["one\n", "two\n"])
+STDERR = dict(output_type="stream", name="stderr", text=["a warning\n"])
+PLOT = dict(output_type="display_data", metadata={}, data={"image/png": base64.b64encode(PNG).decode(), "text/plain": ["<Figure>"]})
+TABLE = dict(output_type="execute_result", metadata={}, data={"text/html": ["<table></table>"], "text/plain": ["a table"]})
+VALUE = dict(output_type="execute_result", metadata={}, data={"text/plain": ["42"]})
+
+
+@pytest.fixture
+def build(tmp_path):
+    "Write a notebook of the given cells into an empty project; returns the project's root"
+    def _build(*cells):
+        (tmp_path / "nbs").mkdir(exist_ok=True)
+        (tmp_path / "nbs/index.ipynb").write_text(json.dumps(dict(cells=cells)))
+        return tmp_path
+    return _build
+
+
+def md(text): return dict(cell_type="markdown", source=[text])
+def code(text, *outputs): return dict(cell_type="code", source=[text], outputs=list(outputs))
+
+
+@pytest.mark.parametrize("source, output, kept, dropped", [
+    ("1 + 41", VALUE, ["```python\n1 + 41\n```", "```text\n42\n```"], []),
+    ("f()", STDOUT, ["```text\none\ntwo\n```"], []),
+    ("f()", STDERR, ["f()"], ["a warning"]),
+    ("df", TABLE, ["<table></table>"], ["a table"]),
+    ("#| hide\nsecret()", VALUE, [], ["secret", "42"]),
+    ("#| echo: false\nsecret()", VALUE, ["42"], ["secret", "#|"]),
+    ("#| eval: false\ndanger()", VALUE, ["danger()"], ["42", "#|"]),
+    ("#| output: false\nf()", VALUE, ["f()"], ["42", "#|"]),
+    ('#| fig-alt: "A digit"\nplot()', PLOT, ["![A digit](docs/images/index-0-0.png)"], ["<Figure>", "#|"]),
+    ("#| slow\nf()", VALUE, ["f()", "42"], ["#|"]),
+])
+def test_code_cell(build, source, output, kept, dropped):
+    text = readme.render(build(code(source, output)) / "nbs/index.ipynb")["README.md"].decode()
+    assert [k for k in kept if k not in text] == [] and [d for d in dropped if d in text] == []
+
+
+@pytest.mark.parametrize("source, expected", [
+    ("[a](00_a.ipynb#x)", "[a](nbs/00_a.ipynb#x)"),
+    ("[c](../CONTRIBUTING.md)", "[c](CONTRIBUTING.md)"),
+    ("[w](https://example.org/a) [h](#use) [m](mailto:a@b.c)", "[w](https://example.org/a) [h](#use) [m](mailto:a@b.c)"),
+    ("```\nf[i](x)\n``` and `g[i](x)`", "```\nf[i](x)\n``` and `g[i](x)`"),
+])
+def test_links_are_seen_from_the_root(source, expected): assert readme.relink(source) == expected
+
+
+def test_fence_outlasts_the_text(): assert readme.fence("```", "text") == "````text\n```\n````"
+
+
+def test_check(build, capsys):
+    root = build(md("# A title"), code("plot()", PLOT))
+    assert readme.main(["--check"], root) == 1 and "README.md" in capsys.readouterr().err
+    assert readme.main([], root) == 0 and (root / "docs/images/index-1-0.png").read_bytes() == PNG
+    assert "![Output of the example in section A title]" in (root / "README.md").read_text()
+    assert readme.main(["--check"], root) == 0
+
+    build(md("# A title"))
+    assert readme.main(["--check"], root) == 1 and "index-1-0.png" in capsys.readouterr().err
+    assert readme.main([], root) == 0 and not (root / "docs/images/index-1-0.png").exists()
+
+
+def test_unknown_argument():
+    with pytest.raises(SystemExit, match="--check"): readme.main(["--chekc"])
