@@ -21,7 +21,7 @@ setup(
     author=cfg["author"],
     author_email=cfg["author_email"],
     keywords=cfg["keywords"].split(),
-    license=cfg["license"],
+    license_expression=cfg["license"],
     classifiers=["Programming Language :: Python :: 3", "Intended Audience :: Science/Research"],
     python_requires=f">={cfg['min_python']}",
     install_requires=lines("requirements"),

@@ -35,7 +35,7 @@ def _bounds(range):
         raise ValueError(f'range: got {range!r}; give two finite numbers, the lower one first, such as (-1., 1.)')
     return lo,hi
 
-# %% ../nbs/01_data.ipynb #d5994757
+# %% ../nbs/01_data.ipynb #6e9b11b6
 def from_uint8(
     u:Tensor, # uint8 images of any shape
     range:tuple=(-1.,1.), # what 0 and 255 become
@@ -45,7 +45,7 @@ def from_uint8(
     if not isinstance(u, Tensor) or u.dtype != torch.uint8:
         raise TypeError(f'u: got {getattr(u, "dtype", type(u).__name__)}; a uint8 tensor is needed')
     lo,hi = _bounds(range)
-    return u.to(device or u.device, non_blocking=True).float().div_(255/(hi - lo)).add_(lo)
+    return u.to(device or u.device, non_blocking=True).div(255/(hi - lo)).add_(lo)
 
 # %% ../nbs/01_data.ipynb #5e367b0f
 def to_uint8(
@@ -95,7 +95,7 @@ def _pair(size, name='size'):
 
 def _whole(v, least): return isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= least
 
-# %% ../nbs/01_data.ipynb #86bec3d0
+# %% ../nbs/01_data.ipynb #07c8e5aa
 def show_images(
     x:Tensor, # (N,C,H,W) float images, one or three channels
     range:tuple, # the range they are in; values outside are clamped
@@ -117,19 +117,20 @@ def show_images(
     if ax is None:
         fig,ax = plt.subplots(figsize=(ncols*tw/h, nrows*th/h))
         fig.subplots_adjust(0, 0, 1, 1)
-    ax.imshow(grid.squeeze(-1), cmap='gray', vmin=0, vmax=255, interpolation='nearest')
+    ax.imshow(grid.squeeze(-1).numpy(), cmap='gray', vmin=0, vmax=255, interpolation='nearest')
     ax.set_axis_off()
-    for i,t in enumerate(titles): ax.text(i % ncols*tw + w/2, i//ncols*th + .8*top, t, ha='center', va='bottom', fontsize=9)
+    for i,t in enumerate(titles):
+        ax.text(i % ncols*tw + w/2, i//ncols*th + .8*top, t, ha='center', va='bottom', fontsize=9)
     return ax
 
-# %% ../nbs/01_data.ipynb #95cae158
+# %% ../nbs/01_data.ipynb #da7437c6
 def _labels(labels, n, name='labels'):
     "(N,) int64 labels; -1 throughout if there are none"
     if labels is None: return torch.full((n,), -1)
     y = np.asarray(labels)
     if y.shape != (n,) or y.dtype.kind not in 'iu' or (n and y.min() < -1):
-        raise ValueError(f'{name}: got shape {y.shape}, dtype {y.dtype}; give one whole number for each of the {n} images '
-                         '(-1: no label)')
+        raise ValueError(f'{name}: got shape {y.shape}, dtype {y.dtype}; give one whole number for each '
+                         f'of the {n} images (-1: no label)')
     return torch.tensor(y.astype(np.int64))
 
 def _channels_first(images, name='data'):
@@ -137,8 +138,8 @@ def _channels_first(images, name='data'):
     a = images if isinstance(images, Tensor) else torch.from_numpy(np.ascontiguousarray(images))
     if a.ndim == 3: a = a[...,None]
     if a.dtype != torch.uint8 or a.ndim != 4 or a.shape[-1] not in (1,3) or 0 in a.shape:
-        raise ValueError(f'{name}: got shape {tuple(images.shape)}, dtype {images.dtype}; accepted are uint8 images (N,H,W) '
-                         'or (N,H,W,C) with C = 1 or 3, channels last')
+        raise ValueError(f'{name}: got shape {tuple(images.shape)}, dtype {images.dtype}; accepted are '
+                         'uint8 images (N,H,W) or (N,H,W,C) with C = 1 or 3, channels last')
     return a.cpu().permute(0,3,1,2).contiguous()
 
 # %% ../nbs/01_data.ipynb #09511f68
@@ -160,7 +161,10 @@ def _pad_widths(hw, pad_to):
     k = _pair(pad_to, 'pad_to')[0]
     return tuple(o for n in hw[::-1] for o in (-n % k//2, -n % k - -n % k//2))
 
-# %% ../nbs/01_data.ipynb #44b8076f
+# %% ../nbs/01_data.ipynb #32ebe770
+def _chunks(idx, n): return [idx[i:i+n] for i in range(0, len(idx), n)]
+def _rows(t, idx): return t.index_select(0, torch.as_tensor(idx)) # plain copies; `t[idx]` wakes all threads first
+
 class ArraySource:
     "Images in memory: one uint8 tensor (N,C,H,W) and its labels"
     threads = 0
@@ -169,23 +173,23 @@ class ArraySource:
         labels=None, # N whole numbers; None: no labels
     ):
         if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.ndim != 4:
-            raise TypeError(f'images: got {getattr(images, "dtype", type(images).__name__)}; give a uint8 tensor (N,C,H,W)')
+            raise TypeError(f'images: got {type(images).__name__}; give a uint8 tensor (N,C,H,W)')
         self.images,self.labels = images,_labels(labels, len(images))
         self.channels,self.hw = images.shape[1],tuple(images.shape[2:])
 
     def __len__(self): return len(self.images)
-    def batch(self, idx): return self.images[idx]
+    def batch(self, idx): return _rows(self.images, idx)
     def digests(self): return [hashlib.blake2b(o.tobytes(), digest_size=16).digest() for o in self.images.numpy()]
 
     def prepare(self, size=None, crop='center', pad=(0,0,0,0), cache='auto'):
         "The same images, cropped and resized to `size` (None: as they are) and padded"
         images = self.images
         if size not in (None, self.hw):
-            pics = (Image.fromarray(o.squeeze(-1)) for o in images.permute(0,2,3,1).numpy())
+            pics = (Image.fromarray(o[...,0] if self.channels == 1 else o) for o in images.permute(0,2,3,1).numpy())
             images = torch.stack([_picture_to_tensor(_resize(o, size, crop)) for o in pics])
         return ArraySource(pad_edges(images, pad) if any(pad) else images, self.labels)
 
-# %% ../nbs/01_data.ipynb #109bb230
+# %% ../nbs/01_data.ipynb #95fa1160
 _EXT = ('.png','.jpg','.jpeg','.webp','.bmp','.ppm','.pgm','.tif','.tiff')
 _CACHE_BYTES = 2*2**30
 
@@ -194,9 +198,9 @@ def _open_picture(item, read, use):
     try:
         with Image.open(read(item)) as im: res,mode = use(im),im.mode
     except Exception as e: # Pillow's decoders raise a dozen unrelated types
-        raise ValueError(f'{item}: this picture does not decode ({type(e).__name__}: {e}); accepted are whole 8-bit pictures '
-                         f'({" ".join(_EXT)}). Replace it or take it out') from e
-    if mode.startswith(('I','F')): raise ValueError(f'{item}: its pixels (mode {mode}) have more than 8 bits; convert it')
+        raise ValueError(f'{item}: this picture does not decode ({type(e).__name__}: {e}); accepted are whole '
+                         f'8-bit pictures ({" ".join(_EXT)}). Replace it or take it out') from e
+    if mode.startswith(('I','F')): raise ValueError(f'{item}: mode {mode} has more than 8 bits per pixel; convert it')
     return res
 
 # %% ../nbs/01_data.ipynb #ba692cff
@@ -220,7 +224,7 @@ class FileSource:
 
     def __len__(self): return len(self.items)
 
-# %% ../nbs/01_data.ipynb #8c495c93
+# %% ../nbs/01_data.ipynb #91a30d4f
 @patch
 def prepare(self:FileSource, size=None, crop='center', pad=(0,0,0,0), cache='auto'):
     "The same pictures, to be cropped and resized to `size` (None: as they are), padded, and kept in memory or not"
@@ -236,9 +240,9 @@ def _decode(self:FileSource, i):
     "Picture `i` as (C,H,W) bytes"
     item,grey = self.items[i],self.channels == 1
     im,mode = _open_picture(item, self.read, lambda im: (im.convert('L' if grey else 'RGB'), im.mode))
-    if grey and mode not in _GREY: raise ValueError(f'{item}: coloured (mode {mode}) in a set that is grey otherwise; convert it')
+    if grey and mode not in _GREY: raise ValueError(f'{item}: coloured ({mode}) in a set of grey pictures; convert it')
     if self.size is None and im.size != self.inner[::-1]:
-        raise ValueError(f'{item}: {im.height}x{im.width} pixels, where others have {self.inner[0]}x{self.inner[1]}; give `size`')
+        raise ValueError(f'{item}: {im.height}x{im.width} pixels, others {"x".join(map(str, self.inner))}; give `size`')
     return pad_edges(_picture_to_tensor(_resize(im, self.inner, self.crop)), self.pad)
 
 @patch
@@ -247,7 +251,7 @@ def batch(self:FileSource, idx):
     idx = torch.as_tensor(idx)
     if self.store is None: return torch.stack([self._decode(i) for i in idx.tolist()])
     for i in idx[~self.have[idx]].tolist(): self.store[i],self.have[i] = self._decode(i),True
-    return self.store[idx]
+    return _rows(self.store, idx)
 
 # %% ../nbs/01_data.ipynb #79512782
 def _in_order(f, items, threads):
@@ -295,14 +299,14 @@ def digests(self:FileSource):
         keys = list(_in_order(lambda o: longer(*o), zip(self.items, keys), self.threads))
     return keys
 
-# %% ../nbs/01_data.ipynb #838ccc37
+# %% ../nbs/01_data.ipynb #a159fabb
 class _Part:
     "Some images of a source, without copying them"
     def __init__(self, source, idx):
         self.source,self.idx,self.labels = source,idx,source.labels[idx]
         self.channels,self.hw,self.threads = source.channels,source.hw,source.threads
     def __len__(self): return len(self.idx)
-    def batch(self, i): return self.source.batch(self.idx[i])
+    def batch(self, i): return self.source.batch(_rows(self.idx, i))
 
 # %% ../nbs/01_data.ipynb #a86aecaf
 def data_root(
@@ -319,12 +323,12 @@ def _digits(root):
     images = np.round(d.images*(255/16)).astype(np.uint8)
     return dict(train=ArraySource(_channels_first(images), d.target)), [str(o) for o in d.target_names]
 
-# %% ../nbs/01_data.ipynb #5187a768
+# %% ../nbs/01_data.ipynb #9f45c549
 def _idx_whole(f):
     "Is an idx file as long as its own header says?"
     with open(f, 'rb') as h: head = h.read(16)
-    dims = np.frombuffer(head[4:4 + 4*head[3]] if len(head) > 3 else b'', '>i4')
-    return len(head) > 3 and len(dims) == head[3] and f.stat().st_size == 4 + 4*head[3] + dims.prod(dtype=np.int64)
+    body = 4 + 4*head[3] if len(head) > 3 else 16 # four bytes, the last of them the number of axes, then their lengths
+    return len(head) >= body and f.stat().st_size == body + np.frombuffer(head[4:body], '>i4').prod(dtype=np.int64)
 
 def _state(f, md5=None):
     "What is wrong with file `f`; None: nothing"
@@ -337,9 +341,9 @@ def _no_data(name, folder, files, cause):
     bad = '; '.join(f'{f} is {s}' for f,s in files if s) or 'its files are there'
     return FileNotFoundError(
         f'{name}: could not be read from or downloaded to {folder} ({type(cause).__name__}: {cause}). {bad}. '
-        'Delete what is damaged, fetch the files on a machine with a network and put them there, or give another `root`')
+        'Delete what is damaged, fetch the files where there is a network and put them there, or give another `root`')
 
-# %% ../nbs/01_data.ipynb #c9cdbb40
+# %% ../nbs/01_data.ipynb #2ac9e10c
 def _torchvision(root, cls):
     "FashionMNIST, CIFAR10 or CIFAR100 through torchvision, downloaded if need be"
     import torchvision.datasets as D
@@ -350,7 +354,7 @@ def _torchvision(root, cls):
     else:
         files = [(root/cls/'raw'/f, md5) for f,md5 in T.resources]
         for f in (f.with_suffix('') for f,_ in files): # unpacked by torchvision, which does not check them
-            if f.exists() and _state(f): raise ValueError(f'{f}: its length is not what its header says; delete this file')
+            if f.exists() and _state(f): raise ValueError(f'{f}: not as long as its header says; delete this file')
     try: train,test = (T(str(root), train=o, download=True) for o in (True,False))
     except Exception as e: raise _no_data(cls, root, [(f, _state(f, md5)) for f,md5 in files], e) from e
     source = lambda o: ArraySource(_channels_first(o.data), o.targets)
@@ -369,7 +373,7 @@ def _celeba(root):
     train = FileSource(paths['train'])
     return dict(train=train, **{k: FileSource(paths[k], channels=train.channels) for k in ('valid','test')}), []
 
-# %% ../nbs/01_data.ipynb #d623af41
+# %% ../nbs/01_data.ipynb #3e01d737
 def _lsun(root):
     "LSUN bedrooms: `lsun/bedroom_train_lmdb`, and `lsun/bedroom_val_lmdb` as the test set"
     try: import lmdb
@@ -378,8 +382,8 @@ def _lsun(root):
     def source(part, **kw):
         folder = root/'lsun'/f'bedroom_{part}_lmdb'
         if not folder.is_dir():
-            raise FileNotFoundError(f'lsun_bedroom: {folder} is missing; there is no automatic download. Unpack '
-                                    f'bedroom_{part}_lmdb.zip of the LSUN page there, or give a folder of pictures as `data`')
+            raise FileNotFoundError(f'lsun_bedroom: {folder} is missing; there is no automatic download. '
+                f'Unpack bedroom_{part}_lmdb.zip of the LSUN page there, or give a folder of pictures as `data`')
         env = lmdb.open(str(folder), readonly=True, lock=False, readahead=False)
         with env.begin() as t: keys = list(t.cursor().iternext(values=False))
         def read(k):
@@ -388,29 +392,30 @@ def _lsun(root):
     train = source('train')
     return dict(train=train, test=source('val', channels=train.channels)), []
 
-# %% ../nbs/01_data.ipynb #2dc3fe52
+# %% ../nbs/01_data.ipynb #e7a78f41
 def _pictures(folder):
     "Picture files below `folder` in the order of their names; hidden ones don't count"
     files = (Path(d)/f for d,_,fs in os.walk(folder, followlinks=True) for f in fs if f.lower().endswith(_EXT))
     files = sorted(o for o in files if not any(p.startswith('.') for p in o.relative_to(folder).parts))
     if files: return files
-    raise FileNotFoundError(f'{folder}: no pictures in this folder; accepted are {" ".join(_EXT)}, flat or in a subfolder per class')
+    raise FileNotFoundError(f'{folder}: no pictures in this folder; accepted are {" ".join(_EXT)}, all of them in the '
+                            'folder itself or all in one subfolder per class')
 
 def _listing(folder, classes=None):
     "Pictures, labels by first subfolder, class names"
     files = _pictures(folder)
     flat = [o for o in files if o.parent == folder]
     if len(flat) == len(files): return files,None,[]
-    if flat: raise ValueError(f'{folder}: holds pictures ({flat[0].name}) beside subfolders of pictures; move one or the other')
+    if flat: raise ValueError(f'{folder}: has pictures ({flat[0].name}) beside subfolders of pictures; move either')
     heads = [o.relative_to(folder).parts[0] for o in files]
-    names = sorted(o.name for o in folder.iterdir() if o.is_dir() and not o.name.startswith('.'))
+    filled,names = set(heads),sorted(o.name for o in folder.iterdir() if o.is_dir() and not o.name.startswith('.'))
     for o in names:
-        if o not in set(heads): raise FileNotFoundError(f'{folder/o}: no pictures in this class folder; add some or remove it')
-        if classes and o not in classes: raise ValueError(f'{folder/o}: this class does not occur among the training images')
+        if o not in filled: raise FileNotFoundError(f'{folder/o}: no pictures in this class; add some or remove it')
+        if classes and o not in classes: raise ValueError(f'{folder/o}: no training image has this class')
     index = {o: i for i,o in enumerate(classes or names)}
     return files,[index[o] for o in heads],list(index)
 
-# %% ../nbs/01_data.ipynb #d4bdd374
+# %% ../nbs/01_data.ipynb #805bf29f
 def _folder(path):
     "Sources from a folder of pictures, with its own splits if it has any"
     subs = {o.name for o in path.iterdir() if not o.name.startswith('.')}
@@ -425,11 +430,11 @@ def _imagenet(root):
     "ImageNet as folders: `imagenet/train/<class>/` and `imagenet/val/<class>/`"
     for o in ('train','val'):
         if not (root/'imagenet'/o).is_dir():
-            raise FileNotFoundError(f'imagenet: {root/"imagenet"/o} is missing; there is no automatic download. Put the pictures '
-                                    'there, one subfolder per class, or give another `root`')
+            raise FileNotFoundError(f'imagenet: {root/"imagenet"/o} is missing; there is no automatic download. '
+                                    'Put the pictures there, one subfolder per class, or give another `root`')
     return _folder(root/'imagenet')
 
-# %% ../nbs/01_data.ipynb #9c2a3857
+# %% ../nbs/01_data.ipynb #5c1a6521
 def _npz(path):
     "Sources from an .npz file of uint8 images"
     want = 'accepted are uint8 images (N,H,W[,C]) as `images` and, if there are any, N whole numbers as `labels`'
@@ -445,12 +450,12 @@ def _npz(path):
 
 def _array(images, labels=None, name='data', label_name='data, labels'):
     "Sources from uint8 images (N,H,W[,C]) in memory"
-    if not isinstance(images, (np.ndarray, Tensor)): raise TypeError(f'{name}: got {type(images).__name__}; give an array')
+    if not isinstance(images, (np.ndarray, Tensor)): raise TypeError(f'{name}: got {type(images).__name__}, no array')
     x = _channels_first(images, name)
     y = None if labels is None else _labels(labels, len(x), label_name)
     return dict(train=ArraySource(x, y)), [] if y is None else [str(o) for o in range(int(y.max()) + 1)]
 
-# %% ../nbs/01_data.ipynb #795ae041
+# %% ../nbs/01_data.ipynb #44e6c675
 _NAMES = dict(digits=_digits, celeba=_celeba, lsun_bedroom=_lsun, imagenet=_imagenet,
     fashion_mnist=partial(_torchvision, cls='FashionMNIST'), cifar10=partial(_torchvision, cls='CIFAR10'),
     cifar100=partial(_torchvision, cls='CIFAR100'))
@@ -461,12 +466,12 @@ def _open(data, root):
     if isinstance(data, (np.ndarray, Tensor)): return 'array', *_array(data)
     if isinstance(data, tuple) and len(data) == 2: return 'array', *_array(*data)
     if not isinstance(data, (str, Path)):
-        raise TypeError(f'data: got {type(data).__name__}; give a name ({known}), a path, an array, or a pair (images, labels)')
+        raise TypeError(f'data: got {type(data).__name__}; give a name ({known}), path, array, or (images, labels)')
     if data in _NAMES: return data, *_NAMES[data](data_root(root))
     path = Path(data).expanduser()
     if path.is_dir(): return path.resolve().name, *_folder(path)
     if path.suffix == '.npz' and path.exists(): return path.stem, *_npz(path)
-    raise FileNotFoundError(f"data: '{data}' is neither a name ({known}) nor an existing folder of pictures or .npz file")
+    raise FileNotFoundError(f"data: '{data}' is no name ({known}), and no folder of pictures or .npz file that exists")
 
 # %% ../nbs/01_data.ipynb #24c9dfc1
 @dataclass(frozen=True)
@@ -489,7 +494,7 @@ class DataInfo:
         "As JSON would have it"
         return {k: list(v) if isinstance(v, tuple) else v for k,v in self.__dict__.items()}
 
-# %% ../nbs/01_data.ipynb #d4458fca
+# %% ../nbs/01_data.ipynb #96832645
 def _sides(sources, valid, test, seed):
     "Split number of each training image; 0 throughout if all splits are official"
     if 'test' in sources and test is not None:
@@ -499,11 +504,12 @@ def _sides(sources, valid, test, seed):
     n_test = 0 if 'test' in sources else _count(.1 if test is None else test, n, 'test')
     if n_valid + n_test == 0: return np.zeros(n, dtype=int)
     side = _draw(sources['train'].digests(), n_valid, n_test, seed)
-    if not (side == 0).any(): raise ValueError(f'valid, test: {n_valid} and {n_test} of {n} images leave none to train on')
+    if not (side == 0).any(): raise ValueError(f'valid, test: {n_valid} and {n_test} of {n} leave none to train on')
     return side
 
-# %% ../nbs/01_data.ipynb #d04acfac
-def _splits(data='digits', root=None, size=None, crop='center', pad_to=None, valid=.1, test=None, seed=42, cache='auto'):
+# %% ../nbs/01_data.ipynb #b76586be
+def _splits(data='digits', root=None, size=None, crop='center', pad_to=None, valid=.1, test=None, seed=42,
+            cache='auto'):
     "Name, class names, padding, and the prepared train, valid and test sources"
     if crop not in ('center','squash'): raise ValueError(f"crop: got {crop!r}; give 'center' or 'squash'")
     if cache not in (True,False,'auto'): raise ValueError(f"cache: got {cache!r}; give True, False or 'auto'")
@@ -517,7 +523,8 @@ def _splits(data='digits', root=None, size=None, crop='center', pad_to=None, val
     side = _sides(sources, valid, test, seed)
     ready = {k: o.prepare(size, crop, pad, cache) for k,o in sources.items()}
     train = ready.pop('train')
-    drawn = {k: _Part(train, torch.from_numpy(np.flatnonzero(side == i))) for i,k in enumerate(('train','valid','test'))}
+    part = lambda i: _Part(train, torch.from_numpy(np.flatnonzero(side == i)))
+    drawn = dict(train=part(0), valid=part(1), test=part(2))
     return name,classes,pad,{**drawn, **ready} # official splits take the place of drawn ones, which are empty
 
 # %% ../nbs/01_data.ipynb #94df35f0
@@ -543,7 +550,7 @@ class ImageLoader(DistributedDL):
         self.seed,self.epoch,self.start,self.classes,self.shard = seed,epoch,start,tuple(classes),shard
         self.n,self.device = len(source),default_device() if device is None else device
 
-# %% ../nbs/01_data.ipynb #f70d08eb
+# %% ../nbs/01_data.ipynb #16cd575d
 @patch(as_prop=True)
 def place(self:ImageLoader):
     "(rank, number of processes)"
@@ -570,12 +577,12 @@ def get_idxs(self:ImageLoader):
 def plan(self:ImageLoader):
     "Indices of each batch of the epoch, this process's part of them"
     rank,world = self.place
-    return [o.view(world, -1)[rank] for o in torch.as_tensor(self.get_idxs()).split(self.bs)]
+    return [o.view(world, -1)[rank] for o in _chunks(torch.as_tensor(self.get_idxs()), self.bs)]
 
-# %% ../nbs/01_data.ipynb #275a2a7d
+# %% ../nbs/01_data.ipynb #80798491
 @patch
 def _fetch(self:ImageLoader, idx):
-    u,y = self.dataset.batch(idx),self.dataset.labels[idx]
+    u,y = self.dataset.batch(idx),_rows(self.dataset.labels, idx)
     return (u.pin_memory(),y.pin_memory()) if self.device.type == 'cuda' else (u,y)
 
 @patch
@@ -652,12 +659,12 @@ def image_dls(
     info = DataInfo(name, train.channels, train.hw, _bounds(range), classes, *counts, pad, int(seed))
     return ImageLoaders(*loaders, info=info, device=device)
 
-# %% ../nbs/01_data.ipynb #167c545d
+# %% ../nbs/01_data.ipynb #7ca9af19
 def _whole_split(source):
     "All bytes of a source, and its labels"
     empty = torch.empty(0, source.channels, *source.hw, dtype=torch.uint8)
-    idxs = torch.arange(len(source)).split(256) if len(source) else []
-    return torch.cat([empty, *_in_order(source.batch, idxs, source.threads)]),source.labels
+    batches = _in_order(source.batch, _chunks(torch.arange(len(source)), 256), source.threads)
+    return torch.cat([empty, *batches]),source.labels
 
 @delegates(_splits)
 def load_arrays(

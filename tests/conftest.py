@@ -1,12 +1,7 @@
 "Options and markers: slow tests on request, cuda tests where there is a GPU"
-import os
-
 import pytest
 
 MARKERS = {"slow": "minutes on a CPU; runs with --run-slow", "cuda": "needs a GPU; skipped without one"}
-
-# Parallel workers share the cores, and this must be said before torch is first imported.
-os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))))
 
 
 def has_gpu():
@@ -20,6 +15,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     for name, text in MARKERS.items(): config.addinivalue_line("markers", f"{name}: {text}")
+    if config.option.durations is None: config.option.durations = 15
 
 
 def pytest_runtest_setup(item):

@@ -23,7 +23,7 @@ def stable_ids(nb):
 def keep(output):
     "Library warnings carry local paths, and a progress bar's last frame says nothing"
     text = output.get("data", {}).get("text/html", "")
-    return output.get("name") != "stderr" and "<progress" not in text
+    return output.get("name") != "stderr" and "<progress" not in text and not text.lstrip().startswith("<style>")
 
 
 def refresh(f, cfg):
