@@ -35,7 +35,7 @@ def _bounds(range):
         raise ValueError(f'range: got {range!r}; give two finite numbers, the lower one first, such as (-1., 1.)')
     return lo,hi
 
-# %% ../nbs/01_data.ipynb #6e9b11b6
+# %% ../nbs/01_data.ipynb #07d93305
 def from_uint8(
     u:Tensor, # uint8 images of any shape
     range:tuple=(-1.,1.), # what 0 and 255 become
@@ -45,7 +45,11 @@ def from_uint8(
     if not isinstance(u, Tensor) or u.dtype != torch.uint8:
         raise TypeError(f'u: got {getattr(u, "dtype", type(u).__name__)}; a uint8 tensor is needed')
     lo,hi = _bounds(range)
-    return u.to(device or u.device, non_blocking=True).div(255/(hi - lo)).add_(lo)
+    device = torch.device(u.device if device is None else device)
+    if device.type != 'cpu': return u.to(device, non_blocking=True).div(255/(hi - lo)).add_(lo)
+    x = np.divide(u.cpu().numpy(), 255/(hi - lo), dtype=np.float32) # one thread: waking all costs more than it saves
+    x += lo
+    return torch.as_tensor(x)
 
 # %% ../nbs/01_data.ipynb #5e367b0f
 def to_uint8(
@@ -95,7 +99,7 @@ def _pair(size, name='size'):
 
 def _whole(v, least): return isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= least
 
-# %% ../nbs/01_data.ipynb #07c8e5aa
+# %% ../nbs/01_data.ipynb #4ca986be
 def show_images(
     x:Tensor, # (N,C,H,W) float images, one or three channels
     range:tuple, # the range they are in; values outside are clamped
@@ -113,7 +117,7 @@ def show_images(
     tiles = pad_edges(to_uint8(x, range).cpu(), (0,gap,top,gap), value=255)
     tiles = torch.cat([tiles, tiles.new_full((nrows*ncols - n, *tiles.shape[1:]), 255)])
     th,tw = tiles.shape[2:]
-    grid = tiles.view(nrows, ncols, c, th, tw).permute(0,3,1,4,2).reshape(nrows*th, ncols*tw, c)
+    grid = tiles.view(nrows, ncols, c, th, tw).permute(0,3,1,4,2).reshape(nrows*th, ncols*tw, c)[:-gap,:-gap]
     if ax is None:
         fig,ax = plt.subplots(figsize=(ncols*tw/h, nrows*th/h))
         fig.subplots_adjust(0, 0, 1, 1)
@@ -161,9 +165,9 @@ def _pad_widths(hw, pad_to):
     k = _pair(pad_to, 'pad_to')[0]
     return tuple(o for n in hw[::-1] for o in (-n % k//2, -n % k - -n % k//2))
 
-# %% ../nbs/01_data.ipynb #32ebe770
+# %% ../nbs/01_data.ipynb #963d0a08
 def _chunks(idx, n): return [idx[i:i+n] for i in range(0, len(idx), n)]
-def _rows(t, idx): return t.index_select(0, torch.as_tensor(idx)) # plain copies; `t[idx]` wakes all threads first
+def _rows(t, idx): return torch.from_numpy(t.numpy().take(idx, 0)) # one thread; `t[idx]` would wake all
 
 class ArraySource:
     "Images in memory: one uint8 tensor (N,C,H,W) and its labels"

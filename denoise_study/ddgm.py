@@ -6,13 +6,14 @@
 __all__ = ['LOSSES', 'VARIANCES', 'SAMPLERS', 'METHODS', 'UniformTime', 'LossSecondMoment', 'DDGM', 'discretized_log_likelihood',
            'normal_kl', 'ancestral', 'ddim', 'evaluating', 'GaussianNet']
 
-# %% ../nbs/10_ddgm.ipynb #09d8a732
+# %% ../nbs/10_ddgm.ipynb #6bd1fbf0
 import math
+from collections.abc import Iterator
 from contextlib import contextmanager
 import torch
 from fastprogress.fastprogress import progress_bar
 from torch import Tensor, nn
-from fastcore.basics import patch
+from fastcore.basics import patch, store_attr
 from .data import check_images
 from .schedules import PREDICTIONS, Schedule
 
@@ -89,8 +90,13 @@ def update(self:LossSecondMoment,
     self.history[t,slot] = losses
     self.count.scatter_add_(0, t, torch.ones_like(t))
 
-# %% ../nbs/10_ddgm.ipynb #77e0b101
-LOSSES,VARIANCES,SAMPLERS = ('simple', 'vlb', 'hybrid'),('large', 'small', 'learned'),dict(uniform=UniformTime, loss_second_moment=LossSecondMoment)
+# %% ../nbs/10_ddgm.ipynb #f0c7d5b3
+LOSSES = 'simple','vlb','hybrid'
+VARIANCES = 'large','small','learned'
+SAMPLERS = dict(uniform=UniformTime, loss_second_moment=LossSecondMoment)
+
+def _one_of(name, v, ok):
+    if v not in ok: raise ValueError(f'{name}: one of {tuple(ok)} is accepted, got {v!r}')
 
 class DDGM(nn.Module):
     "Diffusion-based deep generative model: a network and a schedule (DAED eqs. 1-8; Ho et al. 2020)"
@@ -99,27 +105,31 @@ class DDGM(nn.Module):
         sched:Schedule, # forward process
         shape:tuple, # (C,H,W) of one image
         loss:str='simple', # 'simple' (eq. 8), 'vlb' (eq. 4) or 'hybrid' (Nichol and Dhariwal 2021 eq. 16)
-        var:str='large', # variance of the reverse step: 'large' (beta_t), 'small' (posterior) or 'learned' (between them)
+        var:str='large', # of the reverse step: 'large' (beta_t), 'small' (posterior) or 'learned' (between)
         pred:str='eps', # what the network predicts, one of `PREDICTIONS`
         sampler:str='uniform', # training times: 'uniform' or 'loss_second_moment'
         range:tuple=(-1.,1.), # smallest and largest pixel value
         time_scale:float=1., # the network is told (original time - 1)*time_scale
     ):
         super().__init__()
-        for name,v,ok in (('loss', loss, LOSSES), ('var', var, VARIANCES), ('pred', pred, PREDICTIONS), ('sampler', sampler, SAMPLERS)):
-            if v not in ok: raise ValueError(f'{name}: one of {tuple(ok)} is accepted, got {v!r}')
-        if loss == 'hybrid' and var != 'learned': raise ValueError("loss: 'hybrid' trains a variance, so it needs var='learned'")
-        self.net,self.sched,self.shape,self.loss,self.var,self.pred,self.range,self.time_scale = net,sched,tuple(shape),loss,var,pred,tuple(range),time_scale
+        _one_of('loss', loss, LOSSES)
+        _one_of('var', var, VARIANCES)
+        _one_of('pred', pred, PREDICTIONS)
+        _one_of('sampler', sampler, SAMPLERS)
+        if loss == 'hybrid' and var != 'learned':
+            raise ValueError("loss: 'hybrid' trains a variance, so it needs var='learned'")
+        store_attr('net,sched,loss,var,pred,time_scale')
+        self.shape,self.range = tuple(shape),tuple(range)
         self.sampler_name,self.sampler = sampler,SAMPLERS[sampler](sched.T)
         self._check_net()
 
     @property
     def config(self)->dict: # arguments of the class, with net and schedule as objects
         "What `describe` writes into a checkpoint"
-        return dict(net=self.net, sched=self.sched, shape=self.shape, loss=self.loss, var=self.var, pred=self.pred, sampler=self.sampler_name,
-                    range=self.range, time_scale=self.time_scale)
+        return dict(net=self.net, sched=self.sched, shape=self.shape, loss=self.loss, var=self.var, pred=self.pred,
+                    sampler=self.sampler_name, range=self.range, time_scale=self.time_scale)
 
-# %% ../nbs/10_ddgm.ipynb #0309832b
+# %% ../nbs/10_ddgm.ipynb #9012f71b
 @patch
 def _check_net(self:DDGM):
     "A network that says what it is must fit; others are found out at their first call"
@@ -127,7 +137,8 @@ def _check_net(self:DDGM):
     if cfg.get('channels', self.shape[0]) != self.shape[0]:
         raise ValueError(f'net: made for {cfg["channels"]} channels, but shape says {self.shape[0]}')
     if 'learn_sigma' in cfg and cfg['learn_sigma'] != (self.var == 'learned'):
-        raise ValueError(f"var: {self.var!r} does not go with a network whose learn_sigma is {cfg['learn_sigma']}; 'learned' needs True, the others False")
+        raise ValueError(f"var: {self.var!r} does not go with a network whose learn_sigma is {cfg['learn_sigma']}; "
+                         "'learned' needs True, the others False")
 
 @patch
 def predict(self:DDGM,
@@ -139,7 +150,8 @@ def predict(self:DDGM,
     label = torch.full((len(xt),), int(label), device=xt.device) if isinstance(t, int) else label
     out = self.net(xt, label if self.time_scale == 1 else label*self.time_scale).float()
     want = self.shape[0]*(2 if self.var == 'learned' else 1)
-    if out.shape[1] != want: raise ValueError(f'net: returned {out.shape[1]} channels, {want} are needed for {self.shape[0]}-channel images with var={self.var!r}')
+    if out.shape[1] != want:
+        raise ValueError(f'net: returned {out.shape[1]} channels; shape={self.shape}, var={self.var!r} need {want}')
     return out.chunk(2, dim=1) if self.var == 'learned' else (out, None)
 
 # %% ../nbs/10_ddgm.ipynb #463df411
@@ -184,10 +196,12 @@ def discretized_log_likelihood(
     edge = lambda z: torch.special.log_ndtr(z*inv)
     return torch.where(x0 < -.999, edge(centred + 1/255), torch.where(x0 > .999, edge(1/255 - centred), inside))
 
-# %% ../nbs/10_ddgm.ipynb #54910b21
+# %% ../nbs/10_ddgm.ipynb #2b84d8d1
 def normal_kl(
-    mean1, log_var1, # first Gaussian: the truth
-    mean2, log_var2, # second Gaussian: the model
+    mean1:Tensor|float, # mean of the first Gaussian, the truth
+    log_var1:Tensor|float, # its log variance
+    mean2:Tensor|float, # mean of the second Gaussian, the model
+    log_var2:Tensor|float, # its log variance
 )->Tensor: # divergence of each element, in nats
     "KL(N1 || N2) of scalar Gaussians, elementwise"
     a,b = torch.as_tensor(log_var1),torch.as_tensor(log_var2)
@@ -209,11 +223,12 @@ def vlb_terms(self:DDGM,
     log_var = torch.as_tensor(self.log_var(v, t, xt), device=xt.device)
     # the difference of the means is A(x0 - x0_hat): written so, B*xt cannot cancel digits
     kl = normal_kl(A*(x0 - x0_hat), self.sched.at('post_log_var', t, xt), 0., log_var)
-    first = t == 1 if isinstance(t, int) else (t == 1).view(-1, 1, 1, 1)
-    if first is not False: kl = torch.where(torch.as_tensor(first, device=xt.device), -discretized_log_likelihood(x0, A*x0_hat + B*xt, .5*log_var), kl)
+    if not isinstance(t, int) or t == 1:
+        nll = -discretized_log_likelihood(x0, A*x0_hat + B*xt, .5*log_var)
+        kl = nll if isinstance(t, int) else torch.where((t == 1).view(-1, 1, 1, 1), nll, kl)
     return kl.mean((1, 2, 3))/math.log(2)
 
-# %% ../nbs/10_ddgm.ipynb #955dab9c
+# %% ../nbs/10_ddgm.ipynb #8729c478
 @patch
 def draw(self:DDGM,
     shape:tuple, # (N,C,H,W) of a batch
@@ -237,7 +252,7 @@ def forward(self:DDGM,
     x0:Tensor, # (N,C,H,W) clean images in `range`
     t:Tensor, # (N,) times in 1..T
     eps:Tensor, # (N,C,H,W) standard normal noise
-)->Tensor: # (N,) loss of each image: eps-MSE for 'simple', T times a term in bits/dim for 'vlb', their mixture for 'hybrid'
+)->Tensor: # (N,) losses: eps-MSE ('simple'), T terms in bits/dim ('vlb'), or eps-MSE + T/1000 terms ('hybrid')
     "Training loss (DAED eq. 8 or 4; Nichol and Dhariwal 2021 eq. 16)"
     t = self.sched.times(t, x0)
     xt = self.sched.q_sample(x0, t, eps)
@@ -249,7 +264,7 @@ def forward(self:DDGM,
     # the bound trains the variance alone: its gradient must not reach the mean
     return simple + self.sched.T/1000*self.vlb_terms(x0, xt, t, out.detach(), v)
 
-# %% ../nbs/10_ddgm.ipynb #c4730168
+# %% ../nbs/10_ddgm.ipynb #979d7fb1
 def ancestral(
     model:DDGM, # trained model
     xt:Tensor, # (N,C,H,W) images at time `start`
@@ -257,7 +272,7 @@ def ancestral(
     start:int|None=None, # time of `xt`; None: T
     stop:int=0, # time to stop at
     clip:bool=True, # clip the estimate of x0
-): # yields (t, x_t, estimate of x0) for t = start-1, ..., stop
+)->Iterator: # yields (t, x_t, estimate of x0) for t = start-1, ..., stop
     "Ancestral sampling (Ho et al. 2020 algorithm 2)"
     for t in range(model.sched.T if start is None else start, stop, -1):
         xt,log_var,x0 = model.p_mean_var(xt, t, clip)
@@ -266,7 +281,7 @@ def ancestral(
             xt = xt + std*torch.randn(xt.shape, generator=generator, device=xt.device)
         yield t - 1,xt,x0
 
-# %% ../nbs/10_ddgm.ipynb #dbdb89e2
+# %% ../nbs/10_ddgm.ipynb #956b8056
 def ddim(
     model:DDGM, # trained model
     xt:Tensor, # (N,C,H,W) images at time `start`
@@ -275,7 +290,7 @@ def ddim(
     stop:int=0, # time to stop at
     clip:bool=True, # clip the estimate of x0; the direction is then computed from the clipped one
     eta:float=0., # 0: deterministic; 1: the variance of ancestral sampling with var='small'
-): # yields (t, x_t, estimate of x0) for t = start-1, ..., stop
+)->Iterator: # yields (t, x_t, estimate of x0) for t = start-1, ..., stop
     "Denoising diffusion implicit sampling (Song et al. 2021 eq. 12)"
     s = model.sched
     for t in range(s.T if start is None else start, stop, -1):
@@ -286,18 +301,22 @@ def ddim(
         if sigma2 > 0: xt = xt + sigma2**.5*torch.randn(xt.shape, generator=generator, device=xt.device)
         yield t - 1,xt,x0
 
-# %% ../nbs/10_ddgm.ipynb #34b9e820
+# %% ../nbs/10_ddgm.ipynb #94486cd6
 METHODS = dict(ancestral=ancestral, ddim=ddim)
 
 @contextmanager
 def evaluating(
     model:nn.Module, # any module
-): # the model, in eval mode and without gradients inside the block
+)->Iterator: # yields the model, in eval mode and without gradients inside the block
     "Evaluation mode for a while; afterwards the mode is what it was"
     was = model.training
     try:
         with torch.no_grad(): yield model.eval()
     finally: model.train(was)
+
+def _bar(n, progress):
+    "Iterator over n calls of the network, with or without a bar; its last `next` closes the bar"
+    return iter(progress_bar(range(n), leave=False) if progress else range(n))
 
 @patch
 def respaced(self:DDGM,
@@ -307,7 +326,7 @@ def respaced(self:DDGM,
     if n is None: return self
     return DDGM(**dict(self.config, sched=self.sched.respace(n))).train(self.training)
 
-# %% ../nbs/10_ddgm.ipynb #19137e7c
+# %% ../nbs/10_ddgm.ipynb #1e1d1748
 @patch
 def sample(self:DDGM,
     n:int, # number of images
@@ -319,12 +338,12 @@ def sample(self:DDGM,
     **kwargs, # `clip`; `eta` for DDIM
 )->Tensor: # (n,C,H,W) images, clamped to `range`, on the model's device
     "New images from noise; the same arguments give the same images on a CPU"
-    if method not in METHODS: raise ValueError(f'method: one of {tuple(METHODS)} is accepted, got {method!r}')
+    _one_of('method', method, METHODS)
     if n < 1 or bs < 1: raise ValueError(f'n, bs: at least 1 is needed, got n={n}, bs={bs}')
     model = self.respaced(steps)
     dev = next(self.parameters(), torch.zeros(0)).device
     gen,out = torch.Generator(dev).manual_seed(seed),[]
-    bar = iter(progress_bar(range(-(-n//bs)*model.sched.T), leave=False) if progress else range(-(-n//bs)*model.sched.T))
+    bar = _bar(-(-n//bs)*model.sched.T, progress)
     with evaluating(model):
         for i in range(0, n, bs):
             xt = torch.randn(min(bs, n - i), *self.shape, generator=gen, device=dev)
@@ -352,7 +371,7 @@ class GaussianNet(nn.Module):
         ab = self.sched.alpha_bar.to(xt.device)[(label/self.time_scale).round().long() + 1].view(-1, 1, 1, 1)
         return ((1 - ab).sqrt()/(ab*self.s2 + 1 - ab)*xt).to(xt.dtype)
 
-# %% ../nbs/10_ddgm.ipynb #ce2429a7
+# %% ../nbs/10_ddgm.ipynb #b358c826
 @patch
 def reconstruct(self:DDGM,
     x0:Tensor, # (N,C,H,W) clean images in `range`
@@ -363,7 +382,7 @@ def reconstruct(self:DDGM,
     clip:bool=True, # clip estimates of x0
 )->Tensor: # (N,C,H,W) reconstructions
     "Noise images to time `t` and come back (DAED section 3, figure 3)"
-    if how not in (*METHODS, 'mean'): raise ValueError(f"how: one of {(*METHODS, 'mean')} is accepted, got {how!r}")
+    _one_of('how', how, (*METHODS, 'mean'))
     check_images(x0, 'x0', channels=self.shape[0], size=self.shape[1:], range=self.range)
     self.sched.times(t, x0, low=0)
     gen = torch.Generator(x0.device).manual_seed(seed)
@@ -375,7 +394,7 @@ def reconstruct(self:DDGM,
         for _,xt,_ in METHODS[how](self, xt, gen, start=t, clip=clip): pass
     return xt
 
-# %% ../nbs/10_ddgm.ipynb #2d2751db
+# %% ../nbs/10_ddgm.ipynb #a072938d
 @patch
 def bits_per_dim(self:DDGM,
     x0:Tensor, # (N,C,H,W) images on the grid 2k/255 - 1
@@ -385,13 +404,15 @@ def bits_per_dim(self:DDGM,
     progress:bool=True, # show a bar
 )->dict: # 'L_T' (N,), 'L_t' (N,T-1) for t = 2..T, 'L_0' (N,), 'total' (N,): bits per dimension, on the CPU, float64
     "Variational bound on the negative log likelihood with every term (DAED eq. 4)"
-    if self.range != (-1., 1.): raise ValueError(f'range: the likelihood of 8-bit pixels needs a model in (-1, 1), this one works in {self.range}')
+    if self.range != (-1., 1.):
+        raise ValueError(f'range: the likelihood of bytes needs a model in (-1, 1), this one works in {self.range}')
     check_images(x0, 'x0', channels=self.shape[0], size=self.shape[1:], range=self.range)
     level = (x0.double() + 1)*127.5
-    if float((level - level.round()).abs().max()) > 1e-3: raise ValueError('x0: pixels must lie on the 8-bit grid 2k/255 - 1; resized or noisy images do not, and their likelihood is another quantity')
+    if float((level - level.round()).abs().max()) > 1e-3:
+        raise ValueError('x0: pixels must lie on the 8-bit grid 2k/255 - 1; that of other images is another quantity')
     gen = torch.Generator(x0.device).manual_seed(seed)
     T,terms = self.sched.T,[]
-    bar = iter(progress_bar(range(-(-len(x0)//bs)*T), leave=False) if progress else range(-(-len(x0)//bs)*T))
+    bar = _bar(-(-len(x0)//bs)*T, progress)
     with evaluating(self):
         for batch in x0.split(bs):
             row = []

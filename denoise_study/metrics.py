@@ -507,7 +507,7 @@ def frechet_interval(real, # `Features` or an (N,dim) tensor: the reference
     boots = [_frechet(_gauss(real.x, v), _gauss(fake.x, w)) for v, w in bar]
     return AttrDict(_centred_interval(value, boots, level), seed=seed)
 
-# %% ../nbs/20_metrics.ipynb #54fb5c83
+# %% ../nbs/20_metrics.ipynb #5f002277
 def _blocks(a, b, bs, progress):
     "Squared distances of `bs` rows of `a` at a time to all of `b`"
     for rows in _bar(a.split(bs), progress):
@@ -518,7 +518,7 @@ def _radii(x, k, bs, progress):
     res = []
     for i, d in enumerate(_blocks(x, x, bs, progress)):
         d.diagonal(i*bs).fill_(torch.inf)  # a point is not its own neighbour
-        res.append(d.kthvalue(k, 1).values)
+        res.append(d.topk(k, largest=False).values[:, -1])
     return torch.cat(res)
 
 def knn_precision_recall(real, # `Features` or an (N,dim) tensor: the reference

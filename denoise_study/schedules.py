@@ -20,12 +20,12 @@ def gather(
     "Entries of a schedule's table at times `t`, in float32 from here on"
     return values[t].float().view(-1, *[1]*(x.ndim - 1))
 
-# %% ../nbs/00_schedules.ipynb #56e51b1a
+# %% ../nbs/00_schedules.ipynb #250add96
 class Schedule:
     "The forward process as float64 tables over t = 0..T (DAED eqs. 2-3); made by `linear`, `cosine` or `from_betas`"
     def __init__(self,
         alpha_bar:Tensor, # (T+1,) share of the signal's variance that is left at t = 0..T; starts at 1 and falls
-        beta:Tensor|None=None, # (T+1,) variance added at each step, if known more exactly than from ratios of `alpha_bar`
+        beta:Tensor|None=None, # (T+1,) variance added at each step, if known better than from ratios of `alpha_bar`
         steps:Tensor|None=None, # (T+1,) time in the chain that a network was trained on; None: 0..T itself
         recipe:list|None=None, # the calls that made it, for `from_recipe`; None: it can't be written down
     ):
@@ -40,7 +40,9 @@ class Schedule:
     def __repr__(self):
         first,last = (1 - self.alpha_bar[[1, -1]]).tolist()
         return f'Schedule({_spell(self.recipe)}: T={self.T}, 1-alpha_bar {first:.3g} -> {last:.6g})'
-    def __eq__(self, other): return isinstance(other, Schedule) and all(torch.equal(getattr(self, k), getattr(other, k)) for k in ('alpha_bar','steps'))
+    def __eq__(self, other):
+        if not isinstance(other, Schedule): return False
+        return torch.equal(self.alpha_bar, other.alpha_bar) and torch.equal(self.steps, other.steps)
     __hash__ = object.__hash__
 
 # %% ../nbs/00_schedules.ipynb #dd535fc1
@@ -53,20 +55,22 @@ def _spell(recipe):
     call = lambda name,**kw: f"{name}({', '.join(f'{k}={short(v)}' for k,v in kw.items())})"
     return '.'.join(call(**r) for r in recipe)
 
-# %% ../nbs/00_schedules.ipynb #90822c23
+# %% ../nbs/00_schedules.ipynb #bf423b1b
 @patch(cls_method=True)
 def from_betas(cls:Schedule,
     betas, # (T,) variances of steps 1..T, each in (0,1): list, array or tensor
 )->Schedule: # schedule with exactly these steps
     "Schedule from given betas (DAED section 2.1)"
     b = torch.as_tensor(betas, dtype=torch.float64).cpu()
-    if b.ndim != 1 or len(b) < 1: raise ValueError(f'betas: a list of T >= 1 numbers is needed, got shape {tuple(b.shape)}')
-    if not bool(((b > 0) & (b < 1)).all()):
-        bad = int(((b > 0) & (b < 1)).logical_not().nonzero()[0]) + 1
+    if b.ndim != 1 or len(b) < 1:
+        raise ValueError(f'betas: a list of T >= 1 numbers is needed, got shape {tuple(b.shape)}')
+    inside = (b > 0) & (b < 1)
+    if not inside.all():
+        bad = int((~inside).nonzero()[0]) + 1
         raise ValueError(f'betas: every beta must lie in (0,1), but beta_{bad} = {b[bad-1]:.6g}')
     return cls(_first(1., (1 - b).cumprod(0)), _first(0., b), recipe=[dict(name='from_betas', betas=b.tolist())])
 
-# %% ../nbs/00_schedules.ipynb #b7792c1d
+# %% ../nbs/00_schedules.ipynb #56fcd1f9
 @patch(cls_method=True)
 def linear(cls:Schedule,
     T:int=1000, # number of steps
@@ -74,16 +78,18 @@ def linear(cls:Schedule,
     end:float=.02, # beta_T of a chain of 1000 steps; scaled by 1000/T
 )->Schedule: # schedule of T steps
     "Betas rise evenly from `start` to `end` (Ho et al. 2020, section 4), scaled by 1000/T (Nichol and Dhariwal 2021)"
-    if T < 1 or not 0 < start <= end: raise ValueError(f'linear: needs T >= 1 and 0 < start <= end, got T={T}, start={start}, end={end}')
+    if T < 1 or not 0 < start <= end:
+        raise ValueError(f'linear: needs T >= 1 and 0 < start <= end, got T={T}, start={start}, end={end}')
     scale = 1000/T
     if end*scale >= 1:
-        raise ValueError(f'T: {T} steps are too few for linear(start={start}, end={end}): scaled by 1000/T the last beta would be '
-                         f'{end*scale:.3g}, and a step with beta >= 1 keeps nothing of the image. Use T > {int(1000*end)}, a smaller end, or cosine({T}).')
+        raise ValueError(f'T: {T} steps are too few for linear(start={start}, end={end}): scaled by 1000/T '
+                         f'the last beta would be {end*scale:.3g}, and a step with beta >= 1 keeps nothing '
+                         f'of the image. Use T > {int(1000*end)}, a smaller end, or cosine({T}).')
     sched = cls.from_betas(torch.linspace(start*scale, end*scale, T, dtype=torch.float64))
     sched.recipe = [dict(name='linear', T=T, start=start, end=end)]
     return sched
 
-# %% ../nbs/00_schedules.ipynb #4e0cc7a0
+# %% ../nbs/00_schedules.ipynb #6294ee0f
 @patch(cls_method=True)
 def cosine(cls:Schedule,
     T:int=1000, # number of steps
@@ -91,7 +97,8 @@ def cosine(cls:Schedule,
     max_beta:float=.999, # cap on each beta
 )->Schedule: # schedule of T steps
     "Cosine schedule (Nichol and Dhariwal 2021 eq. 17; DAED section 2.1)"
-    if T < 1 or s <= 0 or not 0 < max_beta < 1: raise ValueError(f'cosine: needs T >= 1, s > 0 and 0 < max_beta < 1, got T={T}, s={s}, max_beta={max_beta}')
+    if T < 1 or s <= 0 or not 0 < max_beta < 1:
+        raise ValueError(f'cosine: needs T >= 1, s > 0 and 0 < max_beta < 1, got T={T}, s={s}, max_beta={max_beta}')
     u = torch.arange(T + 1, dtype=torch.float64)/T
     f = torch.cos((u + s)/(1 + s)*math.pi/2)**2
     sched = cls.from_betas((1 - f[1:]/f[:-1]).clamp(max=max_beta))
@@ -144,7 +151,7 @@ def at(self:Schedule,
     if key not in self._on: self._on[key] = getattr(self, name).to(t.device)
     return gather(self._on[key], t, x)
 
-# %% ../nbs/00_schedules.ipynb #68e56113
+# %% ../nbs/00_schedules.ipynb #30e0703c
 @patch
 def q_sample(self:Schedule,
     x0:Tensor, # (N,C,H,W) clean images, float
@@ -152,7 +159,8 @@ def q_sample(self:Schedule,
     eps:Tensor, # (N,C,H,W) standard normal noise
 )->Tensor: # (N,C,H,W) noisy images x_t
     "Noise images to time `t` in one jump (DAED eq. 2)"
-    if eps.shape != x0.shape: raise ValueError(f'eps: must have the shape of x0, {tuple(x0.shape)}, got {tuple(eps.shape)}')
+    if eps.shape != x0.shape:
+        raise ValueError(f'eps: must have the shape of x0, {tuple(x0.shape)}, got {tuple(eps.shape)}')
     t = self.times(t, x0, low=0)
     return self.at('signal', t, x0)*x0 + self.at('noise', t, x0)*eps
 
@@ -181,11 +189,11 @@ def nearest(self:Schedule,
     if not 0 < level < 1: raise ValueError(f'level: a noise variance 1-alpha_bar in (0,1) is needed, got {level}')
     return int((1 - self.alpha_bar[1:] - level).abs().argmin()) + 1
 
-# %% ../nbs/00_schedules.ipynb #596058ff
+# %% ../nbs/00_schedules.ipynb #38b6e513
 PREDICTIONS = 'eps','x0','v','score'
 
-def _check_kind(kind, name):
-    if kind not in PREDICTIONS: raise ValueError(f'{name}: one of {PREDICTIONS} is accepted, got {kind!r}')
+def _check_kind(kind):
+    if kind not in PREDICTIONS: raise ValueError(f'kind: one of {PREDICTIONS} is accepted, got {kind!r}')
 
 @patch
 def to_x0(self:Schedule,
@@ -195,14 +203,14 @@ def to_x0(self:Schedule,
     kind:str='eps', # what `pred` is: one of `PREDICTIONS`
 )->Tensor: # (N,...) the clean images it implies
     "Clean image implied by a prediction (Ho et al. 2020 eq. 15; Salimans and Ho 2022 appendix D)"
-    _check_kind(kind, 'kind')
+    _check_kind(kind)
     t = self.times(t, xt)
     a,s = self.at('signal', t, xt),self.at('noise', t, xt)
     if kind == 'x0': return pred
     if kind == 'v':  return a*xt - s*pred
     return (xt - (s if kind == 'eps' else -s**2)*pred)/a
 
-# %% ../nbs/00_schedules.ipynb #c1dbc362
+# %% ../nbs/00_schedules.ipynb #0bf09b7a
 @patch
 def from_x0(self:Schedule,
     x0:Tensor, # (N,...) clean images
@@ -211,7 +219,7 @@ def from_x0(self:Schedule,
     kind:str='eps', # what to return: one of `PREDICTIONS`
 )->Tensor: # (N,...) what a perfect network of that kind would say
     "Inverse of `to_x0`"
-    _check_kind(kind, 'kind')
+    _check_kind(kind)
     t = self.times(t, xt)
     a,s = self.at('signal', t, xt),self.at('noise', t, xt)
     if kind == 'x0': return x0
@@ -231,7 +239,7 @@ def subset(self:Schedule,
     recipe = self.recipe and self.recipe + [dict(name='subset', keep=k.tolist())]
     return Schedule(self.alpha_bar[k0], steps=self.steps[k0], recipe=recipe)
 
-# %% ../nbs/00_schedules.ipynb #d7d94816
+# %% ../nbs/00_schedules.ipynb #21b5b9c0
 @patch
 def respace(self:Schedule,
     n:int|str, # number of steps to keep, spread evenly; or 'ddimN': N steps at an integer stride
@@ -243,24 +251,26 @@ def respace(self:Schedule,
         raise ValueError(f"n: a number of steps in 2..{self.T}, or 'ddimN', is needed; got {n!r}")
     if not ddim: keep = [round(i*(self.T - 1)/(k - 1)) + 1 for i in range(k)]
     else:
-        keep = next((list(range(1, self.T + 1, s)) for s in range(1, self.T + 1) if len(range(0, self.T, s)) == k), None)
-        if keep is None: raise ValueError(f'n: no integer stride picks {k} of {self.T} steps; try a divisor of {self.T}')
+        strides = [s for s in range(1, self.T + 1) if len(range(0, self.T, s)) == k]
+        if not strides: raise ValueError(f'n: no integer stride picks {k} of {self.T} steps; try a divisor of {self.T}')
+        keep = list(range(1, self.T + 1, strides[0]))
     sched = self.subset(keep)
     sched.recipe = self.recipe and self.recipe + [dict(name='respace', n=n)]
     return sched
 
-# %% ../nbs/00_schedules.ipynb #bb333a71
+# %% ../nbs/00_schedules.ipynb #0d5d94c9
 @patch
 def merge_first(self:Schedule,
     n:int, # number of steps to merge, 1..T
 )->Schedule: # schedule of T-n+1 steps; alpha_bar of the tail is unchanged
     "The first `n` steps become one (DAED section 4), the kept tail exactly"
-    if not isinstance(n, int) or not 1 <= n <= self.T: raise ValueError(f'n: a number of steps in 1..{self.T} is needed, got {n!r}')
+    if not isinstance(n, int) or not 1 <= n <= self.T:
+        raise ValueError(f'n: a number of steps in 1..{self.T} is needed, got {n!r}')
     sched = self.subset(list(range(n, self.T + 1)))
     sched.recipe = self.recipe and self.recipe + [dict(name='merge_first', n=n)]
     return sched
 
-# %% ../nbs/00_schedules.ipynb #196ba69c
+# %% ../nbs/00_schedules.ipynb #4dd061ea
 @patch(cls_method=True)
 def from_recipe(cls:Schedule,
     recipe:list, # what `Schedule.recipe` holds: calls with their arguments
@@ -275,5 +285,6 @@ def from_recipe(cls:Schedule,
             name = r.pop('name')
             if name not in known[1]: raise KeyError(name)
             sched = getattr(sched, name)(**r)
-    except (KeyError, TypeError) as e: raise ValueError(f'recipe: not one that a Schedule wrote: {recipe!r:.200} ({e!r})') from None
+    except (KeyError, TypeError) as e:
+        raise ValueError(f'recipe: not one that a Schedule wrote: {recipe!r:.200} ({e!r})') from None
     return sched

@@ -9,7 +9,7 @@ __all__ = ['STYLE', 'COLORS', 'CHAPTERS', 'preset', 'train_ddgm', 'Chapter', 'wr
            'made_chapter', 'run_study', 'command', 'denoise_train', 'denoise_sample', 'denoise_evaluate',
            'denoise_study']
 
-# %% ../nbs/50_study.ipynb #ad8c60a4
+# %% ../nbs/50_study.ipynb #4c2e9820
 import base64, html, io, json, math, os, time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from fastcore.script import CliError, bool_arg, call_parse, is_cli, store_true
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 import fastai.distributed
-from .data import DataInfo, image_dls, load_arrays, show_images, to_uint8, from_uint8
+from .data import DataInfo, image_dls, show_images, to_uint8
 from .ddgm import DDGM
 from .metrics import Inception768, SmallCNN, compare_images, compare_sets, compute_features, mean_interval
 from .schedules import Schedule
@@ -158,7 +158,7 @@ def write_text(
         tmp.unlink(missing_ok=True)
         raise OSError(f'{path} could not be written ({e}); what it held before is untouched') from e
 
-# %% ../nbs/50_study.ipynb #cd3399cf
+# %% ../nbs/50_study.ipynb #d8d8dc0f
 @dataclass
 class Study:
     "What the chapters of a study share"
@@ -167,6 +167,7 @@ class Study:
     size:str = 'small' # 'small' or 'paper'
     steps:int|None = None # training steps; None: those of the preset
     n:int = 1000 # images to sample
+    n_eval:int = 256 # test images for reconstruction and likelihood
     space:nn.Module|None = None # feature space of the metrics; None: a small classifier trained on the data
     bf16:bool = False # train in bfloat16
     seed:int = 0 # seed of everything
@@ -317,7 +318,7 @@ def samples_part(
            f'which is the floor at these counts; an untrained network is at {blank["frechet"]["value"]:.3g}. Distances in this space cannot be compared with distances in another one.')
     copies_part(study, samples, c)
 
-# %% ../nbs/50_study.ipynb #e9bbd97a
+# %% ../nbs/50_study.ipynb #74775037
 def copies_part(
     study:Study, # the study
     samples:Tensor, # (n,C,H,W) generated images
@@ -333,18 +334,20 @@ def copies_part(
     c.figure(fig, 'Top: generated images. Bottom: the training image nearest in pixels.')
     ours,theirs = float(d.median()),float(d_test.median())
     c.results['nearest_rms'] = dict(samples=ours, test=theirs, n_samples=len(d), n_test=len(d_test), n_train=len(train))
-    verdict = 'closer to the training images than unseen real images are, a sign of copying' if ours < .8*theirs else 'not closer to the training images than unseen real images are'
-    c.text(f'The median distance of a sample to its nearest training image is {ours:.3f} per pixel, that of a test image {theirs:.3f}: samples are {verdict}.' if ours < .8*theirs or ours >= theirs
-           else f'The median distance of a sample to its nearest training image is {ours:.3f} per pixel, that of a test image {theirs:.3f}: a little closer than unseen real images are.')
+    verdict = ('much closer to the training images than unseen real images are: a sign of copying' if ours < .5*theirs
+               else 'closer to the training images than unseen real images are' if ours < theirs
+               else 'no closer to the training images than unseen real images are')
+    c.text(f'The median distance of a sample to its nearest training image is {ours:.3f} per pixel (root mean square), '
+           f'that of a test image {theirs:.3f}: samples are {verdict}.')
 
-# %% ../nbs/50_study.ipynb #215d26e4
+# %% ../nbs/50_study.ipynb #aa8e91e9
 def sweep_part(
     study:Study, # the study
     model:DDGM, # trained model
     c:Chapter, # chapter to write into
 ):
     "Reconstruction from a noisy image, three ways"
-    T,x0 = model.sched.T,study.images('test', 128)
+    T,x0 = model.sched.T,study.images('test', study.n_eval)[:128]
     ts = sorted({max(1, round(T*f)) for f in (.02, .05, .1, .15, .2, .3, .4, .6, .8)})
     with study.stage('reconstructing from noise'): rows = reconstruction_sweep(model, x0, ts, seed=study.seed)
     c.results['sweep'] = rows
@@ -364,7 +367,7 @@ def sweep_part(
     show_images(torch.cat(rows), range=model.range, ncols=len(ts), ax=fig.add_subplot())
     c.figure(fig, f'One test image. Columns: noised to {", ".join(f"{100*t/T:.0f}%" for t in ts)} of the steps. Rows: corrupted, ancestral, DDIM, posterior mean.')
 
-# %% ../nbs/50_study.ipynb #63b84a05
+# %% ../nbs/50_study.ipynb #65049155
 def histogram_bits(
     train:Tensor, # (N,C,H,W) uint8 images to count
     test:Tensor, # (M,C,H,W) uint8 images to encode
@@ -379,7 +382,7 @@ def bits_part(
     c:Chapter, # chapter to write into
 ):
     "Bits per dimension of test images, term by term"
-    x0,rng = study.images('test', 256),study.dls.info.range
+    x0,rng = study.images('test', study.n_eval),study.dls.info.range
     with study.stage('computing bits per dimension'): bits = model.bits_per_dim(x0, seed=study.seed)
     terms = {'L_0: grey levels from x_1': bits['L_0'], 'L_1 ... L_(T-1): steps': bits['L_t'].sum(1), 'L_T: prior': bits['L_T'], 'total': bits['total'],
              'grey-level histogram': histogram_bits(to_uint8(study.images('train', 20_000), rng).cpu(), to_uint8(x0, rng).cpu())}
@@ -440,7 +443,7 @@ def run_study(
     write_report(study.folder/'report.html', f'What a denoiser knows: {data.name}', 'A diffusion model, trained and examined. Every number comes with what it was measured against.', chapters)
     return results
 
-# %% ../nbs/50_study.ipynb #c1b84d52
+# %% ../nbs/50_study.ipynb #65da0b42
 def command(
     f, # function whose parameters have docments
 ): # the same function; as a console script it reads the command line
@@ -460,10 +463,8 @@ def _device(device):
 
 def _dls(data, root, image_size, size, device):
     "Loaders with the batch size of the preset"
-    args = dict(root=root or None, size=image_size or None, device=_device(device))
-    bs = preset(image_dls(data, **args).info, size)['bs']
-    dls = image_dls(data, bs=bs, **args)
-    if bs > dls.info.n_train: dls = image_dls(data, bs=max(1, dls.info.n_train), **args)
+    dls = image_dls(data, root=root or None, size=image_size or None, device=_device(device))
+    for loader in dls.loaders: loader.bs = preset(dls.info, size)['bs']
     return dls
 
 # %% ../nbs/50_study.ipynb #4ed8bf26

@@ -7,17 +7,15 @@ __all__ = ['weighted_mean', 'unwrap', 'step_generator', 'ObjectiveCB', 'EMA', 'a
            'write_tensors', 'read_tensors', 'save_checkpoint', 'load_checkpoint', 'run_info', 'pack', 'unpack',
            'Resume', 'JSONLog', 'SampleGrid', 'denoise_learner']
 
-# %% ../nbs/03_training.ipynb #1e6ff22a
+# %% ../nbs/03_training.ipynb #57b2fd7b
 import hashlib, importlib, json, os, platform, random, subprocess, sys, time, warnings
-from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 import numpy as np, torch
+import fastai.callback.progress, fastai.callback.schedule # noqa: they add progress bar, fit_one_cycle and lr_find
 from fastai.callback.core import Callback, CancelEpochException
-from fastai.callback.progress import ProgressCallback
-from fastai.callback.schedule import ParamScheduler
 from fastai.callback.training import GradientClip
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
@@ -83,7 +81,7 @@ class ObjectiveCB(Callback):
     def after_batch(self):
         if self.training: self.step += 1
 
-# %% ../nbs/03_training.ipynb #727e42fc
+# %% ../nbs/03_training.ipynb #b4337869
 class EMA(Callback):
     "Moving average of the weights in `learn.ema_model`, with warm-up (Ho et al. 2020 appendix B)"
     order,run_valid = 30,False
@@ -95,8 +93,9 @@ class EMA(Callback):
         self.decay,self.warmup,self.k = decay,warmup,0
 
     def before_fit(self):
-        if averaged(self.learn) is None: self.learn.ema_model = deepcopy(unwrap(self.learn.model)).eval().requires_grad_(False)
-        self.learn.ema_model.to(next(self.learn.model.parameters()).device)
+        learn = self.learn
+        if averaged(learn) is None: learn.ema_model = deepcopy(unwrap(learn.model)).eval().requires_grad_(False)
+        learn.ema_model.to(next(learn.model.parameters()).device)
 
     def after_step(self):
         self.k += 1
@@ -148,7 +147,7 @@ def describe(
     args = {k: say(v) for k,v in model.config.items()} if hasattr(model, 'config') else None
     return {'class': f'{cls.__module__}.{cls.__qualname__}', 'args': args}
 
-# %% ../nbs/03_training.ipynb #4bf5ef5b
+# %% ../nbs/03_training.ipynb #86307fa5
 def build(
     desc:dict, # what `describe` returned
 )->nn.Module: # the model, freshly initialised
@@ -156,48 +155,55 @@ def build(
     path,args = desc.get('class', ''),desc.get('args')
     module,_,name = path.rpartition('.')
     if not path.startswith('denoise_study.') or args is None:
-        raise ValueError(f'This checkpoint holds a {path or "nameless model"}, which is not a class of this library and is not built from a file: '
-                         'make the model yourself and pass it as `model=`.')
+        raise ValueError(f'This checkpoint holds a {path or "nameless model"}, which is not a class of this library '
+                         'and is not built from a file: make the model yourself and pass it as `model=`.')
     def make(v):
         if isinstance(v, dict) and 'schedule' in v: return Schedule.from_recipe(v['schedule'])
         if isinstance(v, dict) and 'class' in v: return build(v)
         return tuple(v) if isinstance(v, list) else v
     try: cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError): raise ValueError(f'class: {path} does not exist in this version of the library') from None
+    except (ImportError, AttributeError):
+        raise ValueError(f'class: {path} does not exist in this version of the library') from None
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)): raise ValueError(f'class: {path} is not a model')
     return cls(**{k: make(v) for k,v in args.items()})
 
-# %% ../nbs/03_training.ipynb #f47fdbef
+# %% ../nbs/03_training.ipynb #dfb36645
 def write_tensors(
     path:str|Path, # file to write, `.safetensors`
     tensors:dict, # name -> tensor
     desc:dict, # JSON-able description
 ):
-    "Write tensors and their description in one atomic step; an OSError says that the file could not be written and the old one is intact"
+    "Write tensors and their description in one atomic step; an OSError leaves the old file intact"
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
-        save_file({k: v.detach().cpu().contiguous() for k,v in tensors.items()}, tmp, metadata=dict(denoise_study=json.dumps(desc)))
+        on_cpu = {k: v.detach().cpu().contiguous() for k,v in tensors.items()}
+        save_file(on_cpu, tmp, metadata=dict(denoise_study=json.dumps(desc)))
         with open(tmp, 'rb+') as f: os.fsync(f.fileno())
         os.replace(tmp, path)
     except (OSError, SafetensorError) as e:
         tmp.unlink(missing_ok=True)
-        raise OSError(f'{path} could not be written ({e}); what it held before is untouched. Is the disk full, or the folder read-only?') from e
+        raise OSError(f'{path} could not be written ({e}); what it held before is untouched. '
+                      'Is the disk full, or the folder read-only?') from e
 
-# %% ../nbs/03_training.ipynb #ebbc6cf1
+# %% ../nbs/03_training.ipynb #9aae1c24
 def read_tensors(
     path:str|Path, # file that `write_tensors` wrote
 )->tuple: # name -> tensor, and the description
     "Read a checkpoint; a ValueError says what is wrong with a file that is not one"
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f'{path} does not exist; a .safetensors file written by this library is needed')
+    if not path.is_file():
+        raise FileNotFoundError(f'{path} does not exist; a .safetensors file written by this library is needed')
     try:
         with safe_open(path, 'pt') as f:
             meta = (f.metadata() or {}).get('denoise_study')
             tensors = {k: f.get_tensor(k) for k in f.keys()} if meta else None
-    except (SafetensorError, OSError) as e: raise ValueError(f'{path} is not a readable safetensors file: corrupt, truncated or another format ({e})') from None
-    if not meta: raise ValueError(f'{path} is a safetensors file, but not one of this library: its header has no description')
+    except (SafetensorError, OSError) as e:
+        raise ValueError(f'{path} is not a readable safetensors file: '
+                         f'corrupt, truncated or another format ({e})') from None
+    if not meta:
+        raise ValueError(f'{path} is a safetensors file, but not one of this library: its header has no description')
     return tensors,json.loads(meta)
 
 # %% ../nbs/03_training.ipynb #9fc9a913
@@ -212,7 +218,7 @@ def save_checkpoint(
     if ema is not None: tensors |= {f'ema.{k}': v for k,v in unwrap(ema).state_dict().items()}
     write_tensors(path, tensors, dict(kind='checkpoint', model=describe(unwrap(model)), info=dict(run_info(), **info)))
 
-# %% ../nbs/03_training.ipynb #03fe26f3
+# %% ../nbs/03_training.ipynb #df446744
 def load_checkpoint(
     path:str|Path, # file that `save_checkpoint` wrote
     model:nn.Module|None=None, # model to load into; None: build it from the description
@@ -222,7 +228,8 @@ def load_checkpoint(
     "Load a model; a ValueError names what does not fit"
     if weights not in (None, 'raw', 'ema'): raise ValueError(f"weights: 'raw' or 'ema' is accepted, got {weights!r}")
     tensors,desc = read_tensors(path)
-    if desc.get('kind') != 'checkpoint': raise ValueError(f'{path} holds a {desc.get("kind")}, not a checkpoint of a model')
+    if desc.get('kind') != 'checkpoint':
+        raise ValueError(f'{path} holds a {desc.get("kind")}, not a checkpoint of a model')
     kinds = {k.split('.')[0] for k in tensors}
     weights = weights or ('ema' if 'ema' in kinds else 'raw')
     if weights not in kinds: raise ValueError(f'weights: {path} holds {sorted(kinds)} weights, not {weights!r}')
@@ -232,7 +239,7 @@ def load_checkpoint(
     model.info = dict(desc['info'], weights=weights, file=Path(path).name)
     return model.to(device).eval()
 
-# %% ../nbs/03_training.ipynb #e73558d6
+# %% ../nbs/03_training.ipynb #b9719d20
 def _check_same(ours, theirs, path, at='model'):
     "Compare two descriptions; name the first difference"
     if isinstance(ours, dict) and isinstance(theirs, dict):
@@ -244,13 +251,14 @@ def _load_state(model, state, path):
     "load_state_dict with an error that a person can read"
     own = model.state_dict()
     missing,extra = sorted(own.keys() - state.keys()),sorted(state.keys() - own.keys())
-    shapes = [f'{k}: {tuple(state[k].shape)} instead of {tuple(own[k].shape)}' for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
+    differ = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
+    shapes = [f'{k}: {tuple(state[k].shape)} instead of {tuple(own[k].shape)}' for k in differ]
     if missing or extra or shapes:
-        raise ValueError(f'{path} does not fit the model: {len(missing)} tensors missing {missing[:3]}, {len(extra)} unknown {extra[:3]}, '
-                         f'{len(shapes)} of another shape {shapes[:3]}')
+        raise ValueError(f'{path} does not fit the model: {len(missing)} tensors missing {missing[:3]}, '
+                         f'{len(extra)} unknown {extra[:3]}, {len(shapes)} of another shape {shapes[:3]}')
     model.load_state_dict(state)
 
-# %% ../nbs/03_training.ipynb #d641e34b
+# %% ../nbs/03_training.ipynb #31fbfd5d
 def _commit():
     "Commit of this checkout, with + if it has changes; None outside one"
     pkg = Path(denoise_study.__file__).resolve().parent
@@ -265,31 +273,34 @@ def run_info(
 )->dict: # command, commit, versions, device: JSON-able
     "The circumstances of a result (command, commit, versions, device)"
     device = torch.device(device)
-    name = torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
+    cpu = f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
+    name = torch.cuda.get_device_name(device) if device.type == 'cuda' else cpu
     command = ' '.join(Path(a).name if os.path.isabs(a) else a for a in sys.argv)
     return dict(command=command, commit=_commit(), device=f'{device.type} ({name})', python=platform.python_version(),
                 versions={p: version(p) for p in ('denoise_study', 'torch', 'torchvision', 'fastai', 'numpy')})
 
-# %% ../nbs/03_training.ipynb #af040ba7
+# %% ../nbs/03_training.ipynb #555f49cd
 def pack(
     o, # nest of dicts, lists, tuples, numbers, strings and tensors
     tensors:dict, # tensors are put here, under a path-like name
     key:str='', # name of `o` itself
-): # JSON-able skeleton of `o`
+)->object: # JSON-able skeleton of `o`
     "Split a nested state into JSON and tensors"
     if isinstance(o, Tensor):
         tensors[key] = o
         return {'tensor': key}
     if isinstance(o, np.ndarray): return {'array': pack(torch.from_numpy(o.copy()), tensors, key)}
     if isinstance(o, dict): return {'dict': [[k, pack(v, tensors, f'{key}.{k}')] for k,v in o.items()]}
-    if isinstance(o, (list, tuple, L)): return {'tuple' if isinstance(o, tuple) else 'list': [pack(v, tensors, f'{key}.{i}') for i,v in enumerate(o)]}
+    if isinstance(o, (list, tuple, L)):
+        kind = 'tuple' if isinstance(o, tuple) else 'list'
+        return {kind: [pack(v, tensors, f'{key}.{i}') for i,v in enumerate(o)]}
     if o is None or isinstance(o, (bool, int, float, str)): return o
     raise TypeError(f'{key or "state"}: a {type(o).__name__} cannot be saved')
 
 def unpack(
     o, # skeleton made by `pack`
     tensors:dict, # tensors that go with it
-): # the nest as it was
+)->object: # the nest as it was
     "Inverse of `pack`"
     if not isinstance(o, dict): return o
     (kind,v), = o.items()
@@ -309,7 +320,7 @@ def _set_rng(s):
     torch.set_rng_state(s['torch'])
     if s['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(s['cuda'])
 
-# %% ../nbs/03_training.ipynb #c46e70a8
+# %% ../nbs/03_training.ipynb #174b0403
 class Resume(Callback):
     "Saves the state of training and continues from it: the result is bit-identical on a CPU"
     order = 90
@@ -322,12 +333,15 @@ class Resume(Callback):
     def _state(self, epoch, batch):
         "Everything the next step depends on"
         learn,rec,ema = self.learn,self.learn.recorder,getattr(self.learn, 'ema', None)
-        where = dict(epoch=epoch, batch=batch, n_epoch=learn.n_epoch, train_iter=learn.train_iter, pct_train=learn.pct_train, step=learn.objective_cb.step,
+        where = dict(epoch=epoch, batch=batch, n_epoch=learn.n_epoch, train_iter=learn.train_iter,
+                     pct_train=learn.pct_train, step=learn.objective_cb.step,
                      loader_epoch=getattr(learn.dls.train, 'epoch', 0))
-        record = dict(losses=[float(l) for l in rec.losses], lrs=list(rec.lrs), iters=list(rec.iters), values=[[None if v is None else float(v) for v in row] for row in rec.values],
+        values = [[None if v is None else float(v) for v in row] for row in rec.values]
+        record = dict(losses=[float(l) for l in rec.losses], lrs=list(rec.lrs), iters=list(rec.iters), values=values,
                       count=rec.smooth_loss.count, val=rec.smooth_loss.val)
-        return dict(where=where, record=record, rng=_get_rng(), opt=learn.opt.state_dict(), model=unwrap(learn.model).state_dict(),
-                    ema=None if ema is None else dict(k=ema.k, model=learn.ema_model.state_dict()))
+        average = None if ema is None else dict(k=ema.k, model=learn.ema_model.state_dict())
+        return dict(where=where, record=record, rng=_get_rng(), opt=learn.opt.state_dict(),
+                    model=unwrap(learn.model).state_dict(), ema=average)
 
     def save(self,
         epoch:int, # epochs that are finished
@@ -337,11 +351,12 @@ class Resume(Callback):
         if rank_distrib(): return
         tensors = {}
         skeleton = pack(self._state(epoch, batch), tensors)
-        try: write_tensors(self.path, tensors, dict(kind='training state', model=describe(unwrap(self.learn.model)), state=skeleton))
+        desc = dict(kind='training state', model=describe(unwrap(self.learn.model)), state=skeleton)
+        try: write_tensors(self.path, tensors, desc)
         except OSError as e: warnings.warn(f'training goes on without a new state: {e}')
         self.saved = time.monotonic()
 
-# %% ../nbs/03_training.ipynb #01b5e5e3
+# %% ../nbs/03_training.ipynb #b798e9ca
 @patch
 def before_fit(self:Resume):
     self.at,self.skipping,self.saved,self.first = None,False,time.monotonic(),0
@@ -349,12 +364,14 @@ def before_fit(self:Resume):
     self.active = not hasattr(self.learn, 'lr_finder')
     if not (self.active and self.path.exists()): return
     tensors,desc = read_tensors(self.path)
-    if desc.get('kind') != 'training state': raise ValueError(f'{self.path} holds a {desc.get("kind")}, not a training state')
+    if desc.get('kind') != 'training state':
+        raise ValueError(f'{self.path} holds a {desc.get("kind")}, not a training state')
     _check_same(describe(unwrap(self.learn.model)), desc['model'], self.path)
     self.at = unpack(desc['state'], tensors)
-    if self.at['where']['n_epoch'] != self.n_epoch:
-        raise ValueError(f'n_epoch: fit was asked for {self.n_epoch} epochs, but {self.path} is the state of a run of {self.at["where"]["n_epoch"]}. '
-                         'Ask for the same number, or train into another folder.')
+    n = self.at['where']['n_epoch']
+    if n != self.n_epoch:
+        raise ValueError(f'n_epoch: fit was asked for {self.n_epoch} epochs, but {self.path} is the state '
+                         f'of a run of {n}. Ask for the same number, or train into another folder.')
     self._restore_record()
 
 @patch
@@ -409,7 +426,7 @@ def after_fit(self:Resume):
     "A fit that had nothing left to do still hands over the trained weights"
     if self.at is not None: self.before_train()
 
-# %% ../nbs/03_training.ipynb #d781ee53
+# %% ../nbs/03_training.ipynb #2e9ab5bd
 class JSONLog(Callback):
     "Writes loss, learning rate and speed as JSON lines"
     order,run_valid = 95,False
@@ -424,8 +441,9 @@ class JSONLog(Callback):
         resume = getattr(self.learn, 'resume', None)
         if self.run and resume and resume.at and self.path.exists():
             last = resume.at['where']['train_iter']
-            rows = [l for l in self.path.read_text().splitlines(keepends=True) if l.endswith('\n') and json.loads(l).get('step', 0) <= last]
-            self.path.write_text(''.join(rows))
+            lines = self.path.read_text().splitlines(keepends=True)
+            kept = [l for l in lines if l.endswith('\n') and json.loads(l).get('step', 0) <= last]
+            self.path.write_text(''.join(kept))
 
     def write(self,
         **row, # what to say, JSON-able
@@ -436,13 +454,13 @@ class JSONLog(Callback):
             with open(self.path, 'a') as f: f.write(json.dumps(row) + '\n')
         except OSError as e: warnings.warn(f'training goes on without its log: {e}')
 
-# %% ../nbs/03_training.ipynb #04981040
+# %% ../nbs/03_training.ipynb #e048ff86
 @patch
 def after_batch(self:JSONLog):
     self.images += len(self.xb[0])
     if self.train_iter%self.every: return
-    now = time.perf_counter()
-    self.write(step=self.train_iter, epoch=self.epoch, loss=float(self.loss), smooth_loss=float(self.learn.recorder.smooth_loss.value),
+    now,smooth = time.perf_counter(),self.learn.recorder.smooth_loss.value
+    self.write(step=self.train_iter, epoch=self.epoch, loss=float(self.loss), smooth_loss=float(smooth),
                lr=float(self.opt.hypers[-1]['lr']), images_per_s=round(self.images/(now - self.clock), 1))
     self.clock,self.images = now,0
 
@@ -450,7 +468,8 @@ def after_batch(self:JSONLog):
 def after_epoch(self:JSONLog):
     rec = self.learn.recorder
     if getattr(getattr(self.learn, 'resume', None), 'at', None) is None and rec.values:
-        self.write(step=self.train_iter, epoch=self.epoch, **dict(zip(rec.metric_names[1:], map(float, rec.values[-1]))))
+        values = map(float, rec.values[-1])
+        self.write(step=self.train_iter, epoch=self.epoch, **dict(zip(rec.metric_names[1:], values)))
 
 # %% ../nbs/03_training.ipynb #e1dd00e8
 class SampleGrid(Callback):
@@ -473,7 +492,7 @@ class SampleGrid(Callback):
         fig.savefig(self.folder/f'epoch-{self.epoch + 1:04d}.png', dpi=70)
         _set_rng(rng)
 
-# %% ../nbs/03_training.ipynb #9025bf38
+# %% ../nbs/03_training.ipynb #d4760a8d
 def denoise_learner(
     dls:DataLoaders, # images, from `image_dls`
     model:nn.Module, # objective module
@@ -491,8 +510,13 @@ def denoise_learner(
     info = getattr(dls, 'info', None)
     if info is not None and hasattr(model, 'shape'):
         have,want = (info.channels, *info.size),tuple(model.shape)
-        if have != want: raise ValueError(f'dls: the model was made for images of shape {want}, the data set {info.name} has {have}')
-        if tuple(info.range) != tuple(model.range): raise ValueError(f'dls: the model works in the range {tuple(model.range)}, the data comes in {tuple(info.range)}')
-    all_cbs = [ObjectiveCB(seed), *([EMA(ema)] if ema is not None else []), *([Bf16()] if bf16 else []), *([GradientClip(clip)] if clip else [])]
+        if have != want:
+            raise ValueError(f'dls: the model was made for images of shape {want}, the data set {info.name} has {have}')
+        have,want = tuple(info.range),tuple(model.range)
+        if have != want: raise ValueError(f'dls: the model works in the range {want}, the data comes in {have}')
+    all_cbs = [ObjectiveCB(seed)]
+    if ema is not None: all_cbs.append(EMA(ema))
+    if bf16: all_cbs.append(Bf16())
+    if clip: all_cbs.append(GradientClip(clip))
     if folder is not None: all_cbs += [Resume(Path(folder)/'state.safetensors'), JSONLog(Path(folder)/'log.jsonl')]
     return Learner(dls, model, loss_func=weighted_mean, opt_func=opt_func, lr=lr, cbs=all_cbs + list(L(cbs)), **kwargs)

@@ -288,7 +288,7 @@ class UNet(nn.Module):
         sizes = [m.n_film for m in self.modules() if isinstance(m, ResBlock)]
         self.film, self.film_sizes = nn.Linear(4*width, sum(sizes)), sizes
 
-# %% ../nbs/02_unet.ipynb #ac8116a5
+# %% ../nbs/02_unet.ipynb #a07aca14
 @patch
 def _build(self:UNet):
     "Create the stages: down, middle, up, and the output layers"
@@ -296,7 +296,8 @@ def _build(self:UNet):
     ws = [int(c['width']*m) for m in c['mult']]
     attention = lambda n: Attention(n, n//c['head_channels'] if c['head_channels'] else c['heads'], c['new_order'])
     block = lambda i, o, sample=None: ResBlock(i, o, c['dropout'], c['scale_shift'], sample)
-    resample = lambda n, up: block(n, n, 'up' if up else 'down') if c['updown'] else _Resample(n, up, c['conv_resample'])
+    resample = lambda n, up: (block(n, n, 'up' if up else 'down') if c['updown'] else
+                              _Resample(n, up, c['conv_resample']))
     level = lambda i, w, ds: [block(i, w)] + [attention(w)]*(ds in c['attn'])
 
     self.down, n, kept = nn.ModuleList([_Stage([nn.Conv2d(c['channels'], ws[0], 3, padding=1)])]), ws[0], [ws[0]]
@@ -460,7 +461,7 @@ def _infer(sd):
         scale_shift=shape('input_blocks.1.0.emb_layers.1.weight')[0] == 2*wide[0],
         n_classes=shape('label_emb.weight')[0] if 'label_emb.weight' in sd else None)
 
-# %% ../nbs/02_unet.ipynb #b316a6b7
+# %% ../nbs/02_unet.ipynb #d257030c
 def _read_tensors(path):
     "The state dict in a .pt or .safetensors file, nothing executed"
     path = Path(path)
@@ -471,10 +472,10 @@ def _read_tensors(path):
             return load_file(path)
         return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e: # the reader's own errors name bytes and pickle opcodes, not the file
-        raise ValueError(f'{path}: not a readable checkpoint ({type(e).__name__}): empty, truncated, or holding more than '
-                         'tensors, which is not loaded for safety. Accepted: a state dict in .pt or .safetensors') from e
+        raise ValueError(f'{path}: not a readable checkpoint ({type(e).__name__}): empty, truncated, or holding more '
+                         'than tensors, which is not loaded for safety. Accepted: a state dict, .pt or .safetensors') from e
 
-# %% ../nbs/02_unet.ipynb #c04b55fa
+# %% ../nbs/02_unet.ipynb #66f5dd19
 def from_openai(
     source, # path of a .pt or .safetensors file, or a state dict
     heads:int=4, # attention heads (improved-diffusion: 4)
@@ -487,7 +488,7 @@ def from_openai(
     where = 'source' if isinstance(source, dict) else str(source)
     sd = source if isinstance(source, dict) else _read_tensors(source)
     if not isinstance(sd, dict) or not all(isinstance(v, Tensor) for v in sd.values()):
-        raise ValueError(f'{where}: a {type(sd).__name__} of more than tensors; give the state dict itself, name -> tensor')
+        raise ValueError(f'{where}: a {type(sd).__name__} of more than tensors; give the state dict, name -> tensor')
     try: args = _infer(sd)
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as e:
         raise ValueError(f'{where}: not the layout of an OpenAI U-Net (looked for {e}); it has {sorted(sd)[:3]}... '

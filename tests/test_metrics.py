@@ -1,4 +1,4 @@
-"""Oracles and faults for denoise_study.metrics: second implementations, closed forms, and inputs that must be refused."""
+"""Oracles and faults for denoise_study.metrics: second implementations, closed forms, inputs that must be refused."""
 import io, json, math
 
 import numpy as np, pytest, torch
@@ -39,8 +39,8 @@ def test_mean_interval_known_answer():
     assert mean_interval(v, seed=3) == mean_interval(v, seed=3) != mean_interval(v, seed=4)
 
 def test_mean_interval_covers():
-    hits = [o.low <= 0 <= o.high for s in range(200) for o in [mean_interval(normal(60, 1, s)[:, 0], n_boot=200, seed=s)]]
-    assert .89 <= np.mean(hits) <= .99
+    trials = [mean_interval(normal(60, 1, s)[:, 0], n_boot=200, seed=s) for s in range(200)]
+    assert .89 <= np.mean([o.low <= 0 <= o.high for o in trials]) <= .99
 
 @pytest.mark.parametrize('side', [176, 256])
 def test_ms_ssim_equals_pytorch_msssim_at_its_own_setting(side):
@@ -92,7 +92,8 @@ def test_compare_images_record():
 
 @pytest.mark.parametrize('f', [mae, ms_ssim])
 @pytest.mark.parametrize('change,error,match', [
-    (lambda x: x*2 - 1, ValueError, 'y'), (lambda x: x[:, 0], ValueError, 'y'), (lambda x: (x*255).byte(), TypeError, 'y'),
+    (lambda x: x*2 - 1, ValueError, 'y'), (lambda x: x[:, 0], ValueError, 'y'),
+    (lambda x: (x*255).byte(), TypeError, 'y'),
     (lambda x: x.where(x > .5, torch.nan), ValueError, 'y'), (lambda x: x[..., 1:], ValueError, 'same shape'),
     (lambda x: x[:0], ValueError, 'y'), (lambda x: x.double(), TypeError, 'float64')])
 def test_image_faults(f, change, error, match):
@@ -167,7 +168,7 @@ def test_moments_stream():
     assert len(m) == 1000
 
 def test_interval_agrees_with_the_delta_method():
-    "First-order standard error from the influence function: h(x) = (x-m1)'(I-T)(x-m1) + 2 (m1-m2)'(x-m1), T the optimal map"
+    "Standard error from the influence function (x-m1)'(I-T)(x-m1) + 2(m1-m2)'(x-m1), T the optimal map"
     a, b = normal(400, 6).double()*torch.linspace(.5, 2, 6), normal(300, 6, 1).double() + .7
     def influence(x, y):
         c1, c2, d = x.T.cov(), y.T.cov(), x - x.mean(0)
@@ -320,8 +321,10 @@ def fidelity():
 def folded(net):
     "The convolutions of torch-fidelity's network under the names of the 768-channel file"
     name = {f'Mixed_{b}': f'mixed_{i}' if i else 'mixed' for i, b in enumerate('5b 5c 5d 6a 6b 6c 6d 6e'.split())}
-    stem = dict(Conv2d_1a_3x3='conv', Conv2d_2a_3x3='conv_1', Conv2d_2b_3x3='conv_2', Conv2d_3b_1x1='conv_3', Conv2d_4a_3x3='conv_4')
-    branch = dict(branch1x1='conv', branch3x3='conv', branch_pool='tower_2_conv', branch5x5_1='tower_conv', branch5x5_2='tower_conv_1')
+    stem = dict(Conv2d_1a_3x3='conv', Conv2d_2a_3x3='conv_1', Conv2d_2b_3x3='conv_2',
+                Conv2d_3b_1x1='conv_3', Conv2d_4a_3x3='conv_4')
+    branch = dict(branch1x1='conv', branch3x3='conv', branch_pool='tower_2_conv',
+                  branch5x5_1='tower_conv', branch5x5_2='tower_conv_1')
     branch |= {f'branch7x7_{i + 1}': 'tower_conv' + (f'_{i}' if i else '') for i in range(3)}
     branch |= {f'branch3x3dbl_{i + 1}': 'tower_1_conv' + (f'_{i}' if i else '') for i in range(3)}
     branch |= {f'branch7x7dbl_{i + 1}': 'tower_1_conv' + (f'_{i}' if i else '') for i in range(5)}
@@ -340,7 +343,8 @@ def test_inception768_equals_torch_fidelity(fidelity, tmp_path):
     space = Inception768(tmp_path/'w.npz')
     u = torch.randint(0, 256, (2, 3, 299, 299), generator=gen(), dtype=torch.uint8)
     ref = fidelity(u)[0]
-    torch.testing.assert_close(space(u/256.), ref, rtol=1e-4, atol=1e-4*ref.abs().max().item())  # both see (u - 128)/128
+    # u/256 in (0, 1) makes both networks see (u - 128)/128
+    torch.testing.assert_close(space(u/256.), ref, rtol=1e-4, atol=1e-4*ref.abs().max().item())
     grey = images(2, 1, 28)
     torch.testing.assert_close(space(grey), space(grey.repeat(1, 3, 1, 1)))
     assert space.name.startswith('FID-768') and space(grey).shape == (2, 768)
@@ -360,7 +364,8 @@ def test_inception768_faults(fidelity, tmp_path):
 
 def test_inception2048_equals_torch_fidelity(fidelity, tmp_path):
     torch.save(fidelity.state_dict(), tmp_path/'w.pth')
-    space, u = Inception2048(tmp_path/'w.pth'), torch.randint(0, 256, (2, 3, 32, 32), generator=gen(), dtype=torch.uint8)
+    space = Inception2048(tmp_path/'w.pth')
+    u = torch.randint(0, 256, (2, 3, 32, 32), generator=gen(), dtype=torch.uint8)
     torch.testing.assert_close(space(u/255.), fidelity(u)[1])
     assert space.name.startswith('FID-2048') and space(images(2)).shape == (2, 2048)
     with pytest.raises(FileNotFoundError, match='weights-inception'): Inception2048(tmp_path/'nowhere.pth')
@@ -385,4 +390,5 @@ def test_compare_sets():
     assert {k: v for k, v in r.items() if k != 'seconds'} == {k: v for k, v in again.items() if k != 'seconds'}
     assert r.frechet.value == frechet(f[:30], f[30:])
     with pytest.raises(ValueError, match='`space`'): compare_sets(x, x)
-    with pytest.warns(UserWarning, match='singular'): assert compare_sets(f[:30], f[30:40], n_boot=5, progress=False).singular
+    with pytest.warns(UserWarning, match='singular'):
+        assert compare_sets(f[:30], f[30:40], n_boot=5, progress=False).singular

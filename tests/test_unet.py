@@ -21,12 +21,14 @@ def scramble(net, seed=0):
 
 # --- the published layout, written down independently: name -> shape
 
-def openai_state(width, mult, n_blocks, attn, channels=3, out=3, n_classes=None, updown=False, conv=True, scale_shift=True, seed=0):
+def openai_state(width, mult, n_blocks, attn, channels=3, out=3, n_classes=None, updown=False, conv=True,
+                 scale_shift=True, seed=0):
     g, sd, e = torch.Generator().manual_seed(seed), {}, 4*width
     ws = [int(width*m) for m in mult]
     def put(name, *shape, bias=True, gain=1.):
         fan = math.prod(shape[1:]) or 1
-        sd[name+'.weight'] = torch.randn(shape, generator=g)*gain/math.sqrt(fan) if len(shape) > 1 else 1 + .2*torch.randn(shape, generator=g)
+        noise = torch.randn(shape, generator=g)
+        sd[name+'.weight'] = noise*gain/math.sqrt(fan) if len(shape) > 1 else 1 + .2*noise
         if bias: sd[name+'.bias'] = .2*torch.randn(shape[0], generator=g)
     def res(p, i, o):
         put(p+'.in_layers.0', i); put(p+'.in_layers.2', o, i, 3, 3)
@@ -65,7 +67,8 @@ def openai_state(width, mult, n_blocks, attn, channels=3, out=3, n_classes=None,
 
 # --- the published forward pass, on such a state dict
 
-def openai_forward(sd, x, t, y=None, n_blocks=1, levels=2, heads=4, head_channels=None, new_order=False, updown=False, scale_shift=True):
+def openai_forward(sd, x, t, y=None, n_blocks=1, levels=2, heads=4, head_channels=None, new_order=False,
+                   updown=False, scale_shift=True):
     lin = lambda p, h: F.linear(h, sd[p+'.weight'], sd[p+'.bias'])
     conv = lambda p, h, **k: F.conv2d(h, sd[p+'.weight'], sd[p+'.bias'], padding=sd[p+'.weight'].shape[-1]//2, **k)
     norm = lambda p, h: F.group_norm(h, 32, sd[p+'.weight'], sd[p+'.bias'])
@@ -93,10 +96,13 @@ def openai_forward(sd, x, t, y=None, n_blocks=1, levels=2, heads=4, head_channel
         nh = c//head_channels if head_channels else heads
         flat = norm(p+'.norm', x.reshape(n, c, -1))
         qkv = F.conv1d(flat, sd[p+'.qkv.weight'], sd[p+'.qkv.bias'])
-        q, k, v = (u.reshape(n*nh, c//nh, -1) for u in qkv.chunk(3, 1)) if new_order else qkv.reshape(n*nh, 3*c//nh, -1).chunk(3, 1)
+        if new_order: q, k, v = (u.reshape(n*nh, c//nh, -1) for u in qkv.chunk(3, 1))
+        else: q, k, v = qkv.reshape(n*nh, 3*c//nh, -1).chunk(3, 1)
         a = torch.softmax(q.transpose(1, 2) @ k/math.sqrt(c//nh), -1)
         h = (v @ a.transpose(1, 2)).reshape(n, c, -1)
         return x + F.conv1d(h, sd[p+'.proj_out.weight'], sd[p+'.proj_out.bias']).reshape(x.shape)
+
+    weighted = any('.op.' in k for k in sd)
 
     def stage(p, h, change=None):
         for j in range(3):
@@ -106,7 +112,7 @@ def openai_forward(sd, x, t, y=None, n_blocks=1, levels=2, heads=4, head_channel
             elif q+'.op.weight' in sd: h = conv(q+'.op', h, stride=2)
             elif q+'.conv.weight' in sd: h = conv(q+'.conv', double(h))
             elif q+'.weight' in sd: h = conv(q, h)
-            elif change and not updown and not any(k.startswith(p) and ('.op.' in k or '.conv.' in k) for k in sd): return change(h)
+            elif change and not updown and not weighted: return change(h)
         return h
 
     h, kept = x, []
@@ -128,7 +134,8 @@ CASES = {
     'attention at full resolution': (dict(width=32, mult=(1, 1, 2), n_blocks=1, attn=(1, 4)), dict(heads=2), {}),
     'guided': (dict(width=32, mult=(1, 2, 3), n_blocks=1, attn=(2, 4), out=6, n_classes=5, updown=True),
                dict(head_channels=16, new_order=True), dict(updown=True)),
-    'guided, half width first': (dict(width=64, mult=(.5, 1), n_blocks=2, attn=(2,), updown=True), dict(head_channels=32), dict(updown=True)),
+    'guided, half width first': (dict(width=64, mult=(.5, 1), n_blocks=2, attn=(2,), updown=True),
+                                 dict(head_channels=32), dict(updown=True)),
     'no weights in resampling': (IMPROVED | dict(conv=False, attn=(1,)), {}, {}),
 }
 
@@ -153,7 +160,7 @@ def test_openai_checkpoints(case):
     assert mine.dtype == torch.float32 and (mine-theirs).norm() < 1e-5*theirs.norm()
 
     # gradients in float64, so that nothing hides behind rounding; those of the weights are exported like weights
-    x, net, sd = x.double().detach().requires_grad_(), net.double(), {k: v.detach().double().requires_grad_() for k, v in sd.items()}
+    x, net, sd = x.double().requires_grad_(), net.double(), {k: v.double().requires_grad_() for k, v in sd.items()}
     w = torch.randn(mine.shape, generator=g, dtype=torch.float64)
     want = torch.autograd.grad((openai_forward(sd, x, t, y, **kw)*w).sum(), [x, *sd.values()])
     (net(x, t, y)*w).sum().backward()
@@ -161,7 +168,8 @@ def test_openai_checkpoints(case):
     with torch.no_grad():
         for p in net.parameters(): p.copy_(p.grad)
     got = to_openai(net)
-    for k, grad in zip(sd, want[1:]): torch.testing.assert_close(got[k], grad, rtol=1e-6, atol=1e-7*max(1., grad.abs().max().item()))
+    for k, grad in zip(sd, want[1:]):
+        torch.testing.assert_close(got[k], grad, rtol=1e-6, atol=1e-7*max(1., grad.abs().max().item()))
 
 
 def test_order_and_heads_matter():
@@ -171,8 +179,8 @@ def test_order_and_heads_matter():
     assert (a-b).abs().max() > 1e-3 and (a-c).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize('name,eps,sigma', [('fashion_mnist', 8_799_105, 8_799_682), ('cifar10', 52_542_979, 52_546_438),
-                                            ('celeba', 121_060_483, 121_063_942)])
+@pytest.mark.parametrize('name,eps,sigma', [
+    ('fashion_mnist', 8_799_105, 8_799_682), ('cifar10', 52_542_979, 52_546_438), ('celeba', 121_060_483, 121_063_942)])
 def test_paper_counts(name, eps, sigma):
     with torch.device('meta'):
         for n, kw in ((eps, {}), (sigma, dict(learn_sigma=True))):
@@ -183,7 +191,8 @@ def test_paper_counts(name, eps, sigma):
     assert set(net.config['attn']) == set(attn_factors(side)) & {1, 2, 4, 8} and net.config['dropout'] == .3
 
 
-@pytest.mark.parametrize('kw', [{}, dict(updown=True), dict(scale_shift=False, n_classes=3), dict(conv_resample=False, learn_sigma=True)])
+@pytest.mark.parametrize('kw', [{}, dict(updown=True), dict(scale_shift=False, n_classes=3),
+                                dict(conv_resample=False, learn_sigma=True)])
 @pytest.mark.parametrize('size', [(8, 8), (2, 6)])
 def test_fresh_output_is_zero(kw, size):
     net = UNet(**SMALL | kw)
@@ -210,14 +219,16 @@ def test_norm_gradients(act, block, monkeypatch):
     norm = NormAct(12, act).double()
     xs = [torch.randn(3, c, 2, 3, generator=g, dtype=torch.float64, requires_grad=True) for c in (8, 4)]
     film = torch.randn(3, 24, generator=g, dtype=torch.float64, requires_grad=True)
-    f = lambda a, b, film: norm(a.contiguous(memory_format=torch.channels_last), b.contiguous(memory_format=torch.channels_last), film=film)
+    last = lambda x: x.contiguous(memory_format=torch.channels_last)
+    f = lambda a, b, film: norm(last(a), last(b), film=film)
     torch.testing.assert_close(f(*xs, film), plain(norm, xs, film))
     assert torch.autograd.gradcheck(f, (*xs, film)) and torch.autograd.gradgradcheck(f, (*xs, film))
 
 
 def test_norm_far_from_zero():
     "The variance is taken around the mean: an offset of 1000 costs no more than the input's own rounding"
-    x = torch.randn(2, 64, 8, 8, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 64, 8, 8, generator=g).contiguous(memory_format=torch.channels_last)
     norm = NormAct(64, act=False)
     assert (norm(x + 1000) - norm(x)).abs().max() < 1e-2
     bf = norm(x.bfloat16())
@@ -230,10 +241,12 @@ def test_groups(n): assert n%norm_groups(n) == 0 and norm_groups(n) <= 32 and (n
 
 def test_upsample_gradients():
     g = torch.Generator().manual_seed(0)
-    x, w, b = (torch.randn(*s, generator=g, dtype=torch.float64, requires_grad=True) for s in ((2, 3, 4, 5), (6, 3, 3, 3), (6,)))
+    shapes = (2, 3, 4, 5), (6, 3, 3, 3), (6,)
+    x, w, b = (torch.randn(*s, generator=g, dtype=torch.float64, requires_grad=True) for s in shapes)
     mine, literal = upsample_conv(x, w, b), F.conv2d(F.interpolate(x, scale_factor=2), w, b, padding=1)
     torch.testing.assert_close(mine, literal)
-    for a, c in zip(*(torch.autograd.grad(y.square().sum(), (x, w, b)) for y in (mine, literal))): torch.testing.assert_close(a, c)
+    grads = (torch.autograd.grad(y.square().sum(), (x, w, b)) for y in (mine, literal))
+    for a, c in zip(*grads): torch.testing.assert_close(a, c)
 
 
 # --- precision, layout, compilation
@@ -260,7 +273,7 @@ def test_autocast_and_half():
     with torch.autocast('cpu', torch.bfloat16): out = net(x, t)
     assert out.dtype == torch.float32 and (out-want).norm() < .03*want.norm()
     out.square().mean().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.dtype == torch.float32 for p in net.parameters())
+    assert all(p.grad.isfinite().all() and p.grad.dtype == torch.float32 for p in net.parameters())
     assert net.bfloat16()(x, t).dtype == torch.float32 and net.double()(x.double(), t).dtype == torch.float64
 
 
@@ -274,7 +287,8 @@ def test_compiles_in_one_piece():
     net.zero_grad()
     (b := net(x, t)).square().sum().backward()
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-    for p, q in zip(grads, net.parameters()): torch.testing.assert_close(p, q.grad, rtol=1e-3, atol=1e-3*q.grad.abs().max().item() + 1e-5)
+    for p, q in zip(grads, net.parameters()):
+        torch.testing.assert_close(p, q.grad, rtol=1e-3, atol=1e-3*q.grad.abs().max().item() + 1e-5)
 
 
 def test_dropout_only_in_training():
@@ -313,7 +327,7 @@ def test_bad_name():
     (torch.zeros(2, 1, 8, 8), torch.zeros(()), None, ValueError, r't: shape \(\)'),
     (torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.bool), None, TypeError, 't: torch.bool'),
     (torch.zeros(2, 1, 8, 8), torch.zeros(2, device='meta'), None, ValueError, 't: on meta, but x is on cpu'),
-    (torch.zeros(2, 1, 8, 8), torch.zeros(2), torch.zeros(2, dtype=torch.int64), ValueError, 'y: this network has no classes')])
+    (torch.zeros(2, 1, 8, 8), torch.zeros(2), torch.zeros(2).long(), ValueError, 'y: this network has no classes')])
 def test_bad_inputs(x, t, y, error, text):
     with pytest.raises(error, match=text): UNet(**SMALL)(x, t, y)
 
@@ -354,7 +368,9 @@ def test_foreign_state_dicts():
     with pytest.raises(ValueError, match='of more than tensors'): from_openai(dict(state_dict=sd))
     with pytest.raises(ValueError, match='not the layout'): from_openai(nn.Linear(2, 2).state_dict())
     with pytest.raises(ValueError, match='not the layout'): from_openai({})
-    with pytest.raises(ValueError, match='1 tensors missing, e.g. out.0.bias'): from_openai({k: v for k, v in sd.items() if k != 'out.0.bias'})
-    with pytest.raises(ValueError, match='not of this network, e.g. extra'): from_openai(sd | dict(extra=torch.zeros(1)))
-    with pytest.raises(ValueError, match='another shape, e.g. out.0.bias'): from_openai(sd | {'out.0.bias': torch.zeros(3)})
+    less, more, other = sd.copy(), sd | dict(extra=torch.zeros(1)), sd | {'out.0.bias': torch.zeros(3)}
+    del less['out.0.bias']
+    with pytest.raises(ValueError, match='1 tensors missing, e.g. out.0.bias'): from_openai(less)
+    with pytest.raises(ValueError, match='not of this network, e.g. extra'): from_openai(more)
+    with pytest.raises(ValueError, match='another shape, e.g. out.0.bias'): from_openai(other)
     with pytest.raises(ValueError, match='heads=5'): from_openai(sd, heads=5)

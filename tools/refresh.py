@@ -21,9 +21,10 @@ def stable_ids(nb):
 
 
 def keep(output):
-    "Library warnings carry local paths, and a progress bar's last frame says nothing"
-    text = output.get("data", {}).get("text/html", "")
-    return output.get("name") != "stderr" and "<progress" not in text and not text.lstrip().startswith("<style>")
+    "Library warnings carry local paths; progress bars leave styles, empty frames and a last frame that says nothing"
+    html = output.get("data", {}).get("text/html")
+    empty = html is not None and (not re.sub(r"<[^>]*>", "", html).strip() or html.lstrip().startswith("<style>") or "<progress" in html)
+    return output.get("name") != "stderr" and not empty
 
 
 def refresh(f, cfg):

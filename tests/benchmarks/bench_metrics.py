@@ -1,7 +1,7 @@
-"""Speed of the metrics beside their peers: python tests/benchmarks/bench_metrics.py [--dim 2048] [--repeat 3] [--json FILE]
+"""Speed of the metrics beside their peers: python bench_metrics.py [--dim 2048] [--repeat 3] [--json FILE]
 
-The Fréchet distance against scipy's `sqrtm` on the same float64 covariances, MS-SSIM and SSIM against torchmetrics on the same images.
-Times are the best of `--repeat` runs, interleaved, so that another process on the machine disturbs both sides alike."""
+The Fréchet distance against scipy's `sqrtm` on the same float64 covariances, SSIM against torchmetrics on the same
+images. Times are the best of `--repeat` runs, interleaved, so that other processes disturb both sides alike."""
 import argparse, json, platform, time
 
 import numpy as np, torch
@@ -67,12 +67,15 @@ def main():
     rows = []
     for row in (*bench_ssim(args.repeat), *bench_frechet(args.dim, args.repeat)):
         rows.append(row)
-        times = '  '.join(f'{k} {v*1e3:,.1f} ms' for k, v in row.items() if k not in ('what', 'ratio', 'relative_difference'))
-        extra = f"  ratio {row['ratio']:.1f}, relative difference {row['relative_difference']:.1e}" if 'ratio' in row else ''
-        print(f"{row['what']:<58}{times}{extra}", flush=True)
+        row = dict(row)
+        what, ratio, diff = row.pop('what'), row.pop('ratio', None), row.pop('relative_difference', None)
+        times = '  '.join(f'{k} {v*1e3:,.1f} ms' for k, v in row.items())
+        extra = f'  ratio {ratio:.1f}, relative difference {diff:.1e}' if ratio else ''
+        print(f'{what:<58}{times}{extra}', flush=True)
     if args.json:
-        machine = dict(processor=platform.processor() or platform.machine(), threads=torch.get_num_threads(), torch=torch.__version__)
-        with open(args.json, 'w') as f: json.dump(dict(benchmark='metrics', **machine, repeat=args.repeat, rows=rows), f, indent=1)
+        res = dict(benchmark='metrics', processor=platform.processor() or platform.machine(),
+                   threads=torch.get_num_threads(), torch=torch.__version__, repeat=args.repeat, rows=rows)
+        with open(args.json, 'w') as f: json.dump(res, f, indent=1)
 
 
 if __name__ == '__main__': main()

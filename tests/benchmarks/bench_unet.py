@@ -1,11 +1,11 @@
-"""Training speed of `UNet` beside other libraries' U-Nets of the same size: python tests/benchmarks/bench_unet.py [--json FILE]
+"""Training speed of `UNet` beside other U-Nets of its size: python tests/benchmarks/bench_unet.py [--json FILE]
 
-One step is forward, mean squared error, backward, Adam and an exponential moving average of the weights, on 1x32x32 images
-with a 6.5 M parameter U-Net: width 64, multipliers 1,2,2, two blocks a level, attention with one head at 16x16, the time
-added. The models take turns,
-round after round, so that a busy machine slows all of them; ratios are medians over the rounds. Each model runs in two
-settings: eager float32 with a plain Adam, and bfloat16 autocast with a fused Adam, there in the default and in the
-channels-last layout, of which each model keeps its faster one. Needs the `bench` extra.
+One step is forward, mean squared error, backward, Adam and an exponential moving average of the weights, on 1x32x32
+images with a 6.5 M parameter U-Net: width 64, multipliers 1,2,2, two blocks a level, attention with one head at 16x16,
+the time added. The models take turns, round after round, so that a busy machine slows all of them; ratios are medians
+over the rounds. Each model runs in two settings: eager float32 with a plain Adam, and bfloat16 autocast with a fused
+Adam, there in the default and in the channels-last layout, of which each model keeps its faster one. Needs the `bench`
+extra.
 """
 import argparse, json, math, platform, statistics, time
 
@@ -94,8 +94,8 @@ def ours(): return UNet(channels=1, width=64, mult=(1, 2, 2), n_blocks=2, attn=(
 
 def diffusers():
     from diffusers import UNet2DModel
-    net = UNet2DModel(32, 1, 1, block_out_channels=(64, 128, 128), layers_per_block=2, attention_head_dim=128, norm_num_groups=32,
-                      down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+    net = UNet2DModel(32, 1, 1, block_out_channels=(64, 128, 128), layers_per_block=2, attention_head_dim=128,
+                      norm_num_groups=32, down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
                       up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"))
     return net, lambda x, t: net(x, t).sample
 
@@ -111,8 +111,8 @@ def lucidrains():
     return Unet(dim=72, dim_mults=(1, 2, 2), channels=1, full_attn=(False, True, False), flash_attn=True)
 
 
-PEERS = {"denoise_study": ours, "diffusers": diffusers, "improved-diffusion-like": PlainUNet, "smalldiffusion": smalldiffusion,
-         "lucidrains": lucidrains}
+PEERS = {"denoise_study": ours, "diffusers": diffusers, "improved-diffusion-like": PlainUNet,
+         "smalldiffusion": smalldiffusion, "lucidrains": lucidrains}
 
 
 class Run:
@@ -121,7 +121,9 @@ class Run:
         torch.manual_seed(0)
         made = make()
         self.net, self.call = made if isinstance(made, tuple) else (made, made)
-        if last: self.net, x = self.net.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
+        if last:
+            self.net = self.net.to(memory_format=torch.channels_last)
+            x = x.contiguous(memory_format=torch.channels_last)
         if compiled: self.call = torch.compile(self.call)
         self.x, self.eps, self.t, self.bf16 = x, torch.randn_like(x), torch.randint(1000, x.shape[:1]), bf16
         self.params = list(self.net.parameters())
@@ -181,18 +183,18 @@ def measure(names, batch, reps, compiled):
 def report(rows, limits, batch):
     median, table = statistics.median, []
     best = {}
-    for (name, label), r in rows.items():
-        kind = label[:4]
-        if (name, kind) not in best or median(r["seconds"]) < median(best[name, kind][1]["seconds"]): best[name, kind] = (label, r)
-    print(f"{'model':25}{'setting':27}{'params':>11}{'GFLOP/img':>10}{'img/s':>8}{'GFLOP/s':>9}{'of conv':>9}{'ours is':>9}")
-    for (name, kind), (label, r) in sorted(best.items(), key=lambda kv: (kv[0][1] != "fp32", median(kv[1][1]["seconds"]))):
+    for (name, label), r in sorted(rows.items(), key=lambda kv: median(kv[1]["seconds"])):
+        best.setdefault((name, label[:4]), (label, r))
+    print(f"{'model':25}{'setting':27}{'params':>11}{'GFLOP/img':>10}{'img/s':>8}{'GFLOP/s':>9}{'of conv':>9}{'ours':>7}")
+    for (name, kind), (label, r) in sorted(best.items(), key=lambda kv: kv[0][1] != "fp32"):
         s = median(r["seconds"])
         mine = best["denoise_study", kind][1]["seconds"]
-        row = dict(model=name, setting=label, params=r["params"], gflop_per_image=r["gflop"], seconds=s, images_per_second=batch/s,
-                   gflop_per_second=batch*r["gflop"]/s, share_of_convolution=batch*r["gflop"]/s/limits[kind],
+        rate = batch*r["gflop"]/s
+        row = dict(model=name, setting=label, params=r["params"], gflop_per_image=r["gflop"], seconds=s,
+                   images_per_second=batch/s, gflop_per_second=rate, share_of_convolution=rate/limits[kind],
                    ours_is_faster_by=median(b/a for a, b in zip(mine, r["seconds"])))
-        print(f"{name:25}{label:27}{row['params']:11,}{r['gflop']:10.2f}{batch/s:8.1f}{row['gflop_per_second']:9.0f}"
-              f"{row['share_of_convolution']:9.0%}{row['ours_is_faster_by']:8.2f}x")
+        print(f"{name:25}{label:27}{row['params']:11,}{r['gflop']:10.2f}{batch/s:8.1f}{rate:9.0f}"
+              f"{row['share_of_convolution']:9.0%}{row['ours_is_faster_by']:6.2f}x")
         table.append(row)
     peers = [r for (n, k), (_, r) in best.items() if n != "denoise_study" and k == "fp32"]
     if peers:
@@ -217,11 +219,11 @@ if __name__ == "__main__":
         torch.set_num_threads(1)
         CLOCK = time.process_time
     rows, limits = measure(a.only, a.batch, a.reps, a.compile)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, batch {a.batch}, {a.reps} rounds, {CLOCK.__name__}; "
-          f"convolution alone: {limits['fp32']:.0f} GFLOP/s fp32, {limits['bf16']:.0f} bf16")
+    about = dict(batch=a.batch, rounds=a.reps, compile=a.compile, torch=torch.__version__, clock=CLOCK.__name__,
+                 threads=torch.get_num_threads(), processor=platform.processor() or platform.machine(),
+                 convolution_gflop_per_second=limits)
+    print(about)
     table, double = report(rows, limits, a.batch)
     if a.json:
         with open(a.json, "w") as f:
-            json.dump(dict(command=p.prog, batch=a.batch, rounds=a.reps, compile=a.compile, torch=torch.__version__,
-                           threads=torch.get_num_threads(), clock=CLOCK.__name__, processor=platform.processor() or platform.machine(),
-                           convolution_gflop_per_second=limits, best_against_fastest_peer_fp32=double, table=table), f, indent=1)
+            json.dump(dict(command=p.prog, **about, best_against_fastest_peer_fp32=double, table=table), f, indent=1)
