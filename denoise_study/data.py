@@ -165,7 +165,7 @@ def _pad_widths(hw, pad_to):
     k = _pair(pad_to, 'pad_to')[0]
     return tuple(o for n in hw[::-1] for o in (-n % k//2, -n % k - -n % k//2))
 
-# %% ../nbs/01_data.ipynb #963d0a08
+# %% ../nbs/01_data.ipynb #2f8d4431
 def _chunks(idx, n): return [idx[i:i+n] for i in range(0, len(idx), n)]
 def _rows(t, idx): return torch.from_numpy(t.numpy().take(idx, 0)) # one thread; `t[idx]` would wake all
 
@@ -182,16 +182,31 @@ class ArraySource:
         self.channels,self.hw = images.shape[1],tuple(images.shape[2:])
 
     def __len__(self): return len(self.images)
-    def batch(self, idx): return _rows(self.images, idx)
-    def digests(self): return [hashlib.blake2b(o.tobytes(), digest_size=16).digest() for o in self.images.numpy()]
 
-    def prepare(self, size=None, crop='center', pad=(0,0,0,0), cache='auto'):
-        "The same images, cropped and resized to `size` (None: as they are) and padded"
-        images = self.images
-        if size not in (None, self.hw):
-            pics = (Image.fromarray(o[...,0] if self.channels == 1 else o) for o in images.permute(0,2,3,1).numpy())
-            images = torch.stack([_picture_to_tensor(_resize(o, size, crop)) for o in pics])
-        return ArraySource(pad_edges(images, pad) if any(pad) else images, self.labels)
+    def batch(self,
+        idx, # which images: n whole numbers
+    )->Tensor: # (n,C,H,W) uint8
+        "The bytes of images `idx`"
+        return _rows(self.images, idx)
+
+    def digests(self)->list: # N hashable keys
+        "One key per image, equal for images of equal bytes"
+        return [hashlib.blake2b(o.tobytes(), digest_size=16).digest() for o in self.images.numpy()]
+
+# %% ../nbs/01_data.ipynb #c989ba3f
+@patch
+def prepare(self:ArraySource,
+    size:tuple|None=None, # (H,W) before padding; None: as it is
+    crop:str='center', # for other shapes: 'center' cuts, 'squash' stretches
+    pad:tuple=(0,0,0,0), # black frame: left, right, top, bottom
+    cache='auto', # makes no difference here: an array is in memory
+)->ArraySource: # a new source with the same labels
+    "The same images, cropped and resized to `size`, and padded"
+    images = self.images
+    if size not in (None, self.hw):
+        pics = (Image.fromarray(o[...,0] if self.channels == 1 else o) for o in images.permute(0,2,3,1).numpy())
+        images = torch.stack([_picture_to_tensor(_resize(o, size, crop)) for o in pics])
+    return ArraySource(pad_edges(images, pad) if any(pad) else images, self.labels)
 
 # %% ../nbs/01_data.ipynb #95fa1160
 _EXT = ('.png','.jpg','.jpeg','.webp','.bmp','.ppm','.pgm','.tif','.tiff')
@@ -228,10 +243,15 @@ class FileSource:
 
     def __len__(self): return len(self.items)
 
-# %% ../nbs/01_data.ipynb #91a30d4f
+# %% ../nbs/01_data.ipynb #fb2ca9a1
 @patch
-def prepare(self:FileSource, size=None, crop='center', pad=(0,0,0,0), cache='auto'):
-    "The same pictures, to be cropped and resized to `size` (None: as they are), padded, and kept in memory or not"
+def prepare(self:FileSource,
+    size:tuple|None=None, # (H,W) before padding; None: as it is
+    crop:str='center', # for other shapes: 'center' cuts, 'squash' stretches
+    pad:tuple=(0,0,0,0), # black frame: left, right, top, bottom
+    cache:bool|str='auto', # keep decoded pictures in memory: True, False, or 'auto': up to 2 GB
+)->FileSource: # a copy that remembers this; nothing is decoded yet
+    "The same pictures, to be cropped and resized to `size`, padded, and kept in memory or not"
     res,hw,(left,right,top,bottom) = copy(self),size or self.hw,pad
     res.size,res.crop,res.pad,res.inner,res.hw = size,crop,pad,hw,(hw[0]+top+bottom, hw[1]+left+right)
     shape = len(self),self.channels,*res.hw
@@ -239,6 +259,7 @@ def prepare(self:FileSource, size=None, crop='center', pad=(0,0,0,0), cache='aut
         res.store,res.have = torch.empty(shape, dtype=torch.uint8),torch.zeros(len(self), dtype=torch.bool)
     return res
 
+# %% ../nbs/01_data.ipynb #268a7e11
 @patch
 def _decode(self:FileSource, i):
     "Picture `i` as (C,H,W) bytes"
@@ -250,8 +271,10 @@ def _decode(self:FileSource, i):
     return pad_edges(_picture_to_tensor(_resize(im, self.inner, self.crop)), self.pad)
 
 @patch
-def batch(self:FileSource, idx):
-    "(n,C,H,W) bytes of images `idx`"
+def batch(self:FileSource,
+    idx, # which images: n whole numbers
+)->Tensor: # (n,C,H,W) uint8
+    "The bytes of images `idx`"
     idx = torch.as_tensor(idx)
     if self.store is None: return torch.stack([self._decode(i) for i in idx.tolist()])
     for i in idx[~self.have[idx]].tolist(): self.store[i],self.have[i] = self._decode(i),True
@@ -287,9 +310,9 @@ def _count(share, n, name):
     if isinstance(share, float) and 0 <= share < 1: return round(share*n)
     raise ValueError(f'{name}: got {share!r}; give a share (0. up to below 1.) or a whole number below {n}')
 
-# %% ../nbs/01_data.ipynb #4a73312b
+# %% ../nbs/01_data.ipynb #8bff4814
 @patch
-def digests(self:FileSource):
+def digests(self:FileSource)->list: # N hashable keys
     "One key per file, equal for files of equal bytes"
     if not all(isinstance(o, Path) for o in self.items): return list(range(len(self))) # a data base: not searched
     def tail(f):
@@ -554,7 +577,7 @@ class ImageLoader(DistributedDL):
         self.seed,self.epoch,self.start,self.classes,self.shard = seed,epoch,start,tuple(classes),shard
         self.n,self.device = len(source),default_device() if device is None else device
 
-# %% ../nbs/01_data.ipynb #16cd575d
+# %% ../nbs/01_data.ipynb #6d6e01e2
 @patch(as_prop=True)
 def place(self:ImageLoader):
     "(rank, number of processes)"
@@ -572,13 +595,13 @@ def used(self:ImageLoader):
 def __len__(self:ImageLoader): return -(-self.used//self.bs)
 
 @patch
-def get_idxs(self:ImageLoader):
+def get_idxs(self:ImageLoader)->Tensor: # (`used`,) which images
     "The epoch's images in order, for all processes"
     rng = np.random.default_rng([self.seed, self.epoch])
     return torch.from_numpy((rng.permutation(self.n) if self.shuffle else np.arange(self.n))[:self.used])
 
 @patch
-def plan(self:ImageLoader):
+def plan(self:ImageLoader)->list: # an index tensor for each batch
     "Indices of each batch of the epoch, this process's part of them"
     rank,world = self.place
     return [o.view(world, -1)[rank] for o in _chunks(torch.as_tensor(self.get_idxs()), self.bs)]
@@ -601,16 +624,21 @@ def __iter__(self:ImageLoader):
     yield from map(self._deliver, _in_order(self._fetch, plan[self.start:], self.dataset.threads))
     self.epoch,self.start = self.epoch + 1,0
 
-# %% ../nbs/01_data.ipynb #e7e797f9
+# %% ../nbs/01_data.ipynb #e1f7fb76
 @patch
-def one_batch(self:ImageLoader):
+def one_batch(self:ImageLoader)->tuple: # (x, y)
     "The batch that the next pass begins with"
     plan = self.plan()
     if not plan: raise ValueError(f'This loader has no batches: {self.n} images')
     return self._deliver(self._fetch(plan[self.start % len(plan)]))
 
 @patch
-def new(self:ImageLoader, dataset=None, cls=None, get_idxs=None, **kwargs):
+def new(self:ImageLoader,
+    dataset=None, # another source; None: the same
+    cls:type|None=None, # another class of loader; None: the same
+    get_idxs=None, # function that takes the method's place; `get_preds` fixes the order with it
+    **kwargs, # arguments of `ImageLoader` to change
+)->ImageLoader: # a new loader; this one stays as it is
     "A loader with some arguments changed"
     keep = {k: getattr(self, k) for k in 'bs range shuffle drop_last seed epoch start device classes shard'.split()}
     res = (cls or type(self))(self.dataset if dataset is None else dataset, **{**keep, **kwargs})
@@ -618,13 +646,17 @@ def new(self:ImageLoader, dataset=None, cls=None, get_idxs=None, **kwargs):
     return res
 
 @patch
-def show_batch(self:ImageLoader, b=None, max_n=16, **kwargs):
+def show_batch(self:ImageLoader,
+    b:tuple|None=None, # the batch (x, y); None: `one_batch`
+    max_n:int=16, # how many images at most
+    **kwargs, # passed to `show_images`: ncols, ax
+)->plt.Axes: # the axes with the one grid picture
     "Draw the first `max_n` images of a batch, with their classes if they have any"
     x,y = (o[:max_n] for o in (b or self.one_batch()))
     titles = [self.classes[i] if i >= 0 else '' for i in y.tolist()] if self.classes else None
     return show_images(x, self.range, titles, **kwargs)
 
-# %% ../nbs/01_data.ipynb #e0b0908a
+# %% ../nbs/01_data.ipynb #9ebaa8ad
 class ImageLoaders(DataLoaders):
     "fastai's `DataLoaders` with a third split and a description"
     def __init__(self,
@@ -637,7 +669,9 @@ class ImageLoaders(DataLoaders):
         self.info = info
 
     @property
-    def test(self): return self.loaders[2]
+    def test(self):
+        "The test loader, as `train` and `valid` are the others"
+        return self.loaders[2]
 
 # %% ../nbs/01_data.ipynb #e69dfe05
 def image_dls(

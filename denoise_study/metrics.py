@@ -34,12 +34,13 @@ def _check_pair(x, y, range):
 
 def _to_unit(x, range): return (x - range[0])/(range[1] - range[0])
 
-# %% ../nbs/20_metrics.ipynb #6a9c2454
-def mae(x:Tensor, # (N,C,H,W) images in `range`
-        y:Tensor, # (N,C,H,W) images in `range`, each beside its partner in `x`
-        range:tuple=(0., 1.), # Lowest and highest pixel value of both batches
-        scale:tuple=(-1., 1.), # Interval on which the error is expressed; the diffusion papers use (-1, 1)
-       ) -> Tensor: # (N,) one error an image, in units of `scale`
+# %% ../nbs/20_metrics.ipynb #317b42ef
+def mae(
+    x:Tensor, # (N,C,H,W) images in `range`
+    y:Tensor, # (N,C,H,W) images in `range`, each beside its partner in `x`
+    range:tuple=(0., 1.), # lowest and highest pixel value of both batches
+    scale:tuple=(-1., 1.), # interval on which the error is expressed; the diffusion papers use (-1, 1)
+)->Tensor: # (N,) one error an image, in units of `scale`
     "Mean absolute error of each image (DAED sec. 4.3), expressed on `scale`"
     _check_pair(x, y, range)
     if not scale[0] < scale[1]: raise ValueError(f'`scale` is {tuple(scale)}; pass (lowest, highest)')
@@ -55,13 +56,14 @@ def _check_boot(n_boot, level):
     if not (isinstance(n_boot, int) and n_boot >= 2): raise ValueError(f'`n_boot` is {n_boot!r}; pass an integer >= 2')
     if not 0 < level < 1: raise ValueError(f'`level` is {level}; pass the coverage of the interval, between 0 and 1')
 
-# %% ../nbs/20_metrics.ipynb #dc61fd1c
-def mean_interval(values:Tensor, # (N,) one value an image
-                  method:str='bootstrap', # 'bootstrap' (percentile) or 'normal' (mean and standard error)
-                  level:float=.95, # Coverage of the interval
-                  n_boot:int=1000, # Resamples of the bootstrap
-                  seed:int=0, # Seed of the bootstrap
-                 ) -> AttrDict: # value, low, high, n, level, method and, for the bootstrap, n_boot and seed
+# %% ../nbs/20_metrics.ipynb #8a77c79d
+def mean_interval(
+    values:Tensor, # (N,) one value an image
+    method:str='bootstrap', # 'bootstrap' (percentile) or 'normal' (mean and standard error)
+    level:float=.95, # coverage of the interval
+    n_boot:int=1000, # resamples of the bootstrap
+    seed:int=0, # seed of the bootstrap
+)->AttrDict: # value, low, high, n, level, method and, for the bootstrap, n_boot and seed
     "Mean over images with a confidence interval (Efron 1979)"
     if values.ndim != 1 or len(values) < 2:
         raise ValueError(f'`values` has shape {tuple(values.shape)}; pass (N,) with N >= 2')
@@ -95,13 +97,14 @@ def _ms_ssim_setting(size, win=None, scales=None):
     total = sum(w) if scales < len(_WEIGHTS) else 1.  # all five stay as published: they sum to 1.0001
     return AttrDict(win=win, scales=scales, sigma=_WIN_SIGMA, weights=[o/total for o in w])
 
-# %% ../nbs/20_metrics.ipynb #6c8ef486
-def ms_ssim(x:Tensor, # (N,C,H,W) images in `range`
-            y:Tensor, # (N,C,H,W) images in `range`, each beside its partner in `x`
-            range:tuple=(0., 1.), # Lowest and highest pixel value; mapped to (0, 1) before comparing
-            win:int=None, # Odd width of the Gaussian window; None: 11 where five scales fit, else 7
-            scales:int=None, # Number of scales; None: as many as leave the coarsest map one window
-           ) -> Tensor: # (N,) MS-SSIM of each image, 0 to 1
+# %% ../nbs/20_metrics.ipynb #727d5fd1
+def ms_ssim(
+    x:Tensor, # (N,C,H,W) images in `range`
+    y:Tensor, # (N,C,H,W) images in `range`, each beside its partner in `x`
+    range:tuple=(0., 1.), # lowest and highest pixel value; mapped to (0, 1) before comparing
+    win:int|None=None, # odd width of the Gaussian window; None: 11 where five scales fit, else 7
+    scales:int|None=None, # number of scales; None: as many as leave the coarsest map one window
+)->Tensor: # (N,) MS-SSIM of each image, 0 to 1
     "Multi-scale structural similarity (Wang et al. 2003) of each image, at any size that holds a window"
     _check_pair(x, y, range)
     s = _ms_ssim_setting(x.shape[-2:], win, scales)
@@ -114,16 +117,17 @@ def ms_ssim(x:Tensor, # (N,C,H,W) images in `range`
         res = res*(full if j == s.scales - 1 else cs).clamp(min=0)**weight
     return res.mean(1)
 
-# %% ../nbs/20_metrics.ipynb #8d9011d8
-def compare_images(x:Tensor, # (N,C,H,W) images in `range`, say denoised ones
-                   y:Tensor, # (N,C,H,W) their clean partners in `range`
-                   range:tuple=(0., 1.), # Lowest and highest pixel value of both batches
-                   scale:tuple=(-1., 1.), # Interval on which MAE is expressed
-                   win:int=None, # Window of MS-SSIM, see `ms_ssim`
-                   scales:int=None, # Scales of MS-SSIM, see `ms_ssim`
-                   n_boot:int=1000, # Resamples of the intervals
-                   seed:int=0, # Seed of the intervals
-                  ) -> AttrDict: # n, size, range, `mae` and `ms_ssim` with interval and setting; JSON-able
+# %% ../nbs/20_metrics.ipynb #9bc28925
+def compare_images(
+    x:Tensor, # (N,C,H,W) images in `range`, say denoised ones
+    y:Tensor, # (N,C,H,W) their clean partners in `range`
+    range:tuple=(0., 1.), # lowest and highest pixel value of both batches
+    scale:tuple=(-1., 1.), # interval on which MAE is expressed
+    win:int|None=None, # window of MS-SSIM, see `ms_ssim`
+    scales:int|None=None, # scales of MS-SSIM, see `ms_ssim`
+    n_boot:int=1000, # resamples of the intervals
+    seed:int=0, # seed of the intervals
+)->AttrDict: # n, size, range, `mae` and `ms_ssim` with interval and setting; JSON-able
     "MAE and MS-SSIM of paired images, with intervals and settings"
     interval = partial(mean_interval, n_boot=n_boot, seed=seed)
     sim = interval(ms_ssim(x, y, range, win, scales))
@@ -131,12 +135,12 @@ def compare_images(x:Tensor, # (N,C,H,W) images in `range`, say denoised ones
                     mae=AttrDict(interval(mae(x, y, range, scale)), scale=list(scale)),
                     ms_ssim=AttrDict(sim, **_ms_ssim_setting(x.shape[-2:], win, scales)))
 
-# %% ../nbs/20_metrics.ipynb #cf33cd97
+# %% ../nbs/20_metrics.ipynb #1363d1d3
 @dataclass(frozen=True, eq=False)
 class Features:
     "Features of a set of images, with the name of the space they live in"
-    x: Tensor # (N,dim) one row an image
-    space: str = None # Name of the feature space; None: not said
+    x:Tensor # (N,dim) one row an image
+    space:str|None=None # name of the feature space; None: not said
 
     def __post_init__(self):
         x = self.x
@@ -148,7 +152,9 @@ class Features:
     def __len__(self): return len(self.x)
     def __getitem__(self, i): return Features(self.x[i], self.space)
     @property
-    def dim(self): return self.x.shape[1]
+    def dim(self):
+        "Dimension of the space"
+        return self.x.shape[1]
     def __repr__(self): return f'Features(n={len(self)}, dim={self.dim}, space={self.space!r})'
 
 # %% ../nbs/20_metrics.ipynb #4f488763
@@ -168,15 +174,16 @@ def _range_of(images, range):
 
 def _bar(items, progress, total=None): return progress_bar(items, total=total, leave=False) if progress else items
 
-# %% ../nbs/20_metrics.ipynb #fae5fbc2
+# %% ../nbs/20_metrics.ipynb #06657fd9
 @torch.no_grad()
-def compute_features(space:nn.Module, # Maps (N,C,H,W) images in (0, 1) to (N,dim) features; its `name` is its identity
-                     images, # (N,C,H,W) tensor, or an iterable of batches: tensors or tuples that start with one
-                     range:tuple=None, # Pixel range of `images`; None: `images.range` of a loader, (0, 1) for a tensor
-                     bs:int=256, # Batch size for a tensor
-                     device=None, # Where to compute; None: where the space's weights are
-                     progress:bool=True, # Show a progress bar?
-                    ) -> Features: # Float32 on the CPU, with the name of the space
+def compute_features(
+    space:nn.Module, # maps (N,C,H,W) images in (0, 1) to (N,dim) features; its `name` is its identity
+    images, # (N,C,H,W) tensor, or an iterable of batches: tensors or tuples that start with one
+    range:tuple|None=None, # pixel range of `images`; None: `images.range` of a loader, (0, 1) for a tensor
+    bs:int=256, # batch size for a tensor
+    device=None, # where to compute; None: where the space's weights are
+    progress:bool=True, # show a progress bar?
+)->Features: # float32 on the CPU, with the name of the space
     "Features of every image, in order"
     name, range = _space_name(space), _range_of(images, range)
     weight = next(space.parameters(), None)
@@ -195,16 +202,16 @@ def compute_features(space:nn.Module, # Maps (N,C,H,W) images in (0, 1) to (N,di
     if not res: raise ValueError('`images` holds no batch; pass at least one image')
     return Features(torch.cat(res), name)
 
-# %% ../nbs/20_metrics.ipynb #4ee47d19
+# %% ../nbs/20_metrics.ipynb #5295a84c
 def _digest(data): return hashlib.sha256(data).hexdigest()[:8]
 
 class SmallCNN(nn.Module):
     "Feature space of a small classifier: three convolutions and a spatial mean"
     def __init__(self,
-        channels:int=1, # Channels of the images
-        n_classes:int=10, # Classes of the data it is trained on
-        dim:int=64, # Dimension of the features
-        name:str='cnn (untrained)', # Identity of the weights; `SmallCNN.fit` sets it
+        channels:int=1, # channels of the images
+        n_classes:int=10, # classes of the data it is trained on
+        dim:int=64, # dimension of the features
+        name:str='cnn (untrained)', # identity of the weights; `SmallCNN.fit` sets it
     ):
         super().__init__()
         if n_classes < 2: raise ValueError(f'`n_classes` is {n_classes}; a classifier needs at least 2')
@@ -216,7 +223,7 @@ class SmallCNN(nn.Module):
 
     def forward(self,
         x:Tensor, # (N,C,H,W) images in (0, 1)
-    ) -> Tensor: # (N,dim) features, the classifier's penultimate layer
+    )->Tensor: # (N,dim) features, the classifier's penultimate layer
         return self.body(x)
 
 # %% ../nbs/20_metrics.ipynb #f501a950
@@ -230,21 +237,21 @@ def _rename(space, name):
     space.name = space.config['name'] = name
     return space
 
-# %% ../nbs/20_metrics.ipynb #830b1d89
+# %% ../nbs/20_metrics.ipynb #6efe711e
 @patch(cls_method=True)
 def fit(cls:SmallCNN,
-        dls, # Labelled fastai `DataLoaders` with `.info` (name, range, channels, classes), as `image_dls` makes them
-        epochs:int=12, # Passes over `dls.train`
-        dim:int=64, # Dimension of the features
-        lr:float=1e-2, # Peak learning rate of the one-cycle schedule
-        seed:int=0, # Seed of the initial weights and of the order of batches
-        progress:bool=True, # Show fastai's progress bar?
-       ) -> SmallCNN: # In eval mode; its name says data, seed, held-out accuracy and weights
+    dls, # labelled fastai `DataLoaders` with `.info` (name, range, channels, classes), as `image_dls` makes them
+    epochs:int=12, # passes over `dls.train`
+    dim:int=64, # dimension of the features
+    lr:float=1e-2, # peak learning rate of the one-cycle schedule
+    seed:int=0, # seed of the initial weights and of the order of batches
+    progress:bool=True, # show fastai's progress bar?
+)->SmallCNN: # in eval mode; its name says data, seed, held-out accuracy and weights
     "Train a `SmallCNN` to classify the labelled data `dls`"
     from fastai.data.core import DataLoaders
     from fastai.learner import Learner
     from fastai.metrics import accuracy
-    from fastai.callback import schedule # puts `fit_one_cycle` on the Learner
+    from fastai.callback import schedule # noqa: puts `fit_one_cycle` on the Learner
     info = dls.info
     if len(info.classes or []) < 2:
         raise ValueError(f'`dls` ({info.name}) has classes {info.classes}; pass labelled data')
@@ -338,7 +345,7 @@ def _rgb(x):
     if x.shape[1] not in (1, 3): raise ValueError(f'`x` has {x.shape[1]} channels; the Inception network takes 1 or 3')
     return x.expand(-1, 3, -1, -1)
 
-# %% ../nbs/20_metrics.ipynb #9935309a
+# %% ../nbs/20_metrics.ipynb #6b0250a1
 class Inception768(nn.Module):
     "The FID Inception (2015-12-05) up to its 768 channels, from a file of folded weights"
     dim = 768
@@ -354,11 +361,11 @@ class Inception768(nn.Module):
 
     def forward(self,
         x:Tensor, # (N,C,H,W) images in (0, 1); grey ones are repeated to 3 channels
-    ) -> Tensor: # (N,768) spatial means of the 768-channel map
+    )->Tensor: # (N,768) spatial means of the 768-channel map
         x = F.interpolate(_rgb(x), size=(299, 299), mode='bilinear', align_corners=False)
         return self.net(x*2 - 1).mean((2, 3))
 
-# %% ../nbs/20_metrics.ipynb #c005b1fd
+# %% ../nbs/20_metrics.ipynb #53d7f7d3
 _FID_URL = 'https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth'
 
 class Inception2048(nn.Module):
@@ -381,7 +388,7 @@ class Inception2048(nn.Module):
 
     def forward(self,
         x:Tensor, # (N,C,H,W) images in (0, 1); grey ones are repeated to 3 channels
-    ) -> Tensor: # (N,2048) features of the last pooling layer
+    )->Tensor: # (N,2048) features of the last pooling layer
         return self.net((_rgb(x)*255).round().to(torch.uint8))[0]
 
 # %% ../nbs/20_metrics.ipynb #ac201c3a
@@ -420,16 +427,17 @@ def _frechet(a, b):
     d = (m1 - m2).square().sum() + l1.square().sum() + l2.square().sum() - 2*_nuclear_norm(l1.T@l2)
     return d.clamp(min=0).item()  # rounding can leave -1e-13 for equal sets
 
-# %% ../nbs/20_metrics.ipynb #e706923a
+# %% ../nbs/20_metrics.ipynb #044b1693
 class Moments:
     "Mean and covariance of features, accumulated in float64 over batches (Chan et al. 1983)"
     def __init__(self,
-        space:str=None, # Name of the feature space; None: taken from the first `Features`
+        space:str|None=None, # name of the feature space; None: taken from the first `Features`
     ): self.n, self.mean, self.m2, self.space = 0, 0., 0., space
 
     def update(self,
         features, # `Features`, or an (N,dim) tensor
-    ): # The object itself, so that calls chain
+    )->'Moments': # the object itself, so that calls chain
+        "Add a batch"
         f = _features(features, 'features')
         if self.n and f.dim != self.dim:
             raise ValueError(f'`features` has dim {f.dim}, the batches before it {self.dim}')
@@ -444,9 +452,13 @@ class Moments:
 
     def __len__(self): return self.n
     @property
-    def dim(self): return len(self.mean)
+    def dim(self):
+        "Dimension of the space"
+        return len(self.mean)
     @property
-    def cov(self): return self.m2/(self.n - 1)
+    def cov(self):
+        "Unbiased covariance (dim,dim)"
+        return self.m2/(self.n - 1)
 
 # %% ../nbs/20_metrics.ipynb #8f420e21
 def _features(a, name, kinds=(Features,)):
@@ -473,17 +485,18 @@ def _warn_singular(*sets):
         if len(o) <= o.dim: warnings.warn(f'`{name}`: n={len(o)} <= dim={o.dim}, its covariance is singular; '
                                           'compare this distance only at the same n, or pass more images', stacklevel=3)
 
-# %% ../nbs/20_metrics.ipynb #631a17f4
-def frechet(real, # `Features`, `Moments` or an (N,dim) tensor: the reference
-            fake, # The same for the set under test
-           ) -> float: # Squared distance, in squared units of the feature space
+# %% ../nbs/20_metrics.ipynb #da879743
+def frechet(
+    real, # `Features`, `Moments` or an (N,dim) tensor: the reference
+    fake, # the same for the set under test
+)->float: # squared distance, in squared units of the feature space
     "Fréchet distance of Gaussians fitted to two sets (Dowson & Landau 1982; Heusel et al. 2017), in float64"
     real, fake = _pair(real, fake, kinds=(Features, Moments))
     _warn_singular(real, fake)
     gauss = lambda o: _gauss(o.x) if isinstance(o, Features) else (o.mean, _factor(o.cov))
     return _frechet(gauss(real), gauss(fake))
 
-# %% ../nbs/20_metrics.ipynb #1d94b341
+# %% ../nbs/20_metrics.ipynb #f35188fb
 def _centred_interval(value, boots, level, top=None):
     "Basic bootstrap interval in [0, `top`] from the spread of `boots` about their mean; that mean's shift is the bias"
     boots, tail = torch.as_tensor(boots).double(), (1 - level)/2
@@ -491,13 +504,14 @@ def _centred_interval(value, boots, level, top=None):
     low, high = (value - q).clamp(0, top).tolist()
     return AttrDict(value=value, low=low, high=high, bias=boots.mean().item() - value, level=level, n_boot=len(boots))
 
-def frechet_interval(real, # `Features` or an (N,dim) tensor: the reference
-                     fake, # The same for the set under test
-                     level:float=.95, # Coverage of the interval
-                     n_boot:int=100, # Resamples of both sets; each costs one covariance and one set of eigenvalues
-                     seed:int=0, # Seed of the resamples
-                     progress:bool=True, # Show a progress bar?
-                    ) -> AttrDict: # value, low, high (of the distance at these n), bias (to infinite n), settings
+def frechet_interval(
+    real, # `Features` or an (N,dim) tensor: the reference
+    fake, # the same for the set under test
+    level:float=.95, # coverage of the interval
+    n_boot:int=100, # resamples of both sets; each costs one covariance and one set of eigenvalues
+    seed:int=0, # seed of the resamples
+    progress:bool=True, # show a progress bar?
+)->AttrDict: # value, low, high (of the distance at these n), bias (to infinite n), settings
     "Fréchet distance with a bootstrap interval over the images of both sets (basic bootstrap, centred)"
     real, fake = _pair(real, fake)
     _check_boot(n_boot, level)
@@ -507,7 +521,7 @@ def frechet_interval(real, # `Features` or an (N,dim) tensor: the reference
     boots = [_frechet(_gauss(real.x, v), _gauss(fake.x, w)) for v, w in bar]
     return AttrDict(_centred_interval(value, boots, level), seed=seed)
 
-# %% ../nbs/20_metrics.ipynb #5f002277
+# %% ../nbs/20_metrics.ipynb #5950268a
 def _blocks(a, b, bs, progress):
     "Squared distances of `bs` rows of `a` at a time to all of `b`"
     for rows in _bar(a.split(bs), progress):
@@ -521,13 +535,14 @@ def _radii(x, k, bs, progress):
         res.append(d.topk(k, largest=False).values[:, -1])
     return torch.cat(res)
 
-def knn_precision_recall(real, # `Features` or an (N,dim) tensor: the reference
-                         fake, # The same for the set under test
-                         k:int=3, # Each ball reaches its centre's k-th nearest neighbour
-                         bs:int=1024, # Rows of the distance matrix held at a time
-                         progress:bool=False, # Show progress bars?
-                         **interval, # Passed to `mean_interval`: level, n_boot, seed
-                        ) -> AttrDict: # `precision` and `recall` with intervals, k
+def knn_precision_recall(
+    real, # `Features` or an (N,dim) tensor: the reference
+    fake, # the same for the set under test
+    k:int=3, # each ball reaches its centre's k-th nearest neighbour
+    bs:int=1024, # rows of the distance matrix held at a time
+    progress:bool=False, # show progress bars?
+    **interval, # passed to `mean_interval`: level, n_boot, seed
+)->AttrDict: # `precision` and `recall` with intervals, k
     "Precision and recall of k-NN manifolds (Kynkäänniemi et al. 2019 eq. 1 and 2)"
     if not (isinstance(k, int) and k >= 1): raise ValueError(f'`k` is {k!r}; pass an integer of at least 1')
     real, fake = _pair(real, fake, min_n=k + 1)
@@ -560,17 +575,18 @@ def _prd_scores(onehot_p, onehot_q, wp, wq, beta):
     curve = [o.mean(0) for o in _prd_curve(p, q)]
     return _f_max(*curve, beta).item(), _f_max(*curve, 1/beta).item(), torch.stack(curve, 1)
 
-# %% ../nbs/20_metrics.ipynb #de7feeea
-def prd(real, # `Features` or an (N,dim) tensor: the reference
-        fake, # The same for the set under test
-        clusters:int=20, # k-means clusters of the union
-        runs:int=10, # Clusterings over which curves are averaged
-        beta:float=8, # The summaries are the largest F_beta and F_1/beta
-        level:float=.95, # Coverage of the intervals
-        n_boot:int=100, # Resamples of the intervals
-        seed:int=0, # Seed of subsampling, clusterings and resamples
-        progress:bool=False, # Show a progress bar?
-       ) -> AttrDict: # `f8` (recall), `f1_8` (precision) with intervals, `curve` (1001,2) of both, settings
+# %% ../nbs/20_metrics.ipynb #1b95f785
+def prd(
+    real, # `Features` or an (N,dim) tensor: the reference
+    fake, # the same for the set under test
+    clusters:int=20, # k-means clusters of the union
+    runs:int=10, # clusterings over which curves are averaged
+    beta:float=8, # the summaries are the largest F_beta and F_1/beta
+    level:float=.95, # coverage of the intervals
+    n_boot:int=100, # resamples of the intervals
+    seed:int=0, # seed of subsampling, clusterings and resamples
+    progress:bool=False, # show a progress bar?
+)->AttrDict: # `f8` (recall), `f1_8` (precision) with intervals, `curve` (1001,2) of both, settings
     "Precision and recall for distributions (Sajjadi et al. 2018, eq. 7 and 8)"
     from sklearn.cluster import MiniBatchKMeans
     real, fake = _pair(real, fake)
@@ -589,19 +605,20 @@ def prd(real, # `Features` or an (N,dim) tensor: the reference
     f8, f1_8 = (_centred_interval(v, b, level, 1) for v, b in zip((f8, f1_8), boots.T))
     return AttrDict(f8=f8, f1_8=f1_8, curve=curve, n=n, clusters=clusters, runs=runs, beta=beta, seed=seed)
 
-# %% ../nbs/20_metrics.ipynb #574fe868
-def compare_sets(real, # Reference: images (tensor or loader), or `Features`
-                 fake, # Set under test, the same
-                 space:nn.Module=None, # Feature space; not needed for `Features`
-                 range:tuple=None, # Pixel range of images; None: that of a loader, (0, 1) for a tensor
-                 k:int=3, # Neighbours of the k-NN manifolds
-                 n_boot:int=100, # Resamples of every interval
-                 level:float=.95, # Coverage of every interval
-                 seed:int=0, # Seed of every resample and clustering
-                 bs:int=256, # Batch size for tensors of images
-                 device=None, # Where to compute features
-                 progress:bool=True, # Show progress bars?
-                ) -> AttrDict: # frechet, precision, recall, prd_f8, prd_f1_8, and what they depend on; JSON-able
+# %% ../nbs/20_metrics.ipynb #f99517d5
+def compare_sets(
+    real, # reference: images (tensor or loader), or `Features`
+    fake, # set under test, the same
+    space:nn.Module|None=None, # feature space; not needed for `Features`
+    range:tuple|None=None, # pixel range of images; None: that of a loader, (0, 1) for a tensor
+    k:int=3, # neighbours of the k-NN manifolds
+    n_boot:int=100, # resamples of every interval
+    level:float=.95, # coverage of every interval
+    seed:int=0, # seed of every resample and clustering
+    bs:int=256, # batch size for tensors of images
+    device=None, # where to compute features
+    progress:bool=True, # show progress bars?
+)->AttrDict: # frechet, precision, recall, prd_f8, prd_f1_8, and what they depend on; JSON-able
     "Fréchet distance, k-NN precision and recall and PRD of two sets, with intervals"
     start = time.perf_counter()
     def features(o, name):

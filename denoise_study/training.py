@@ -239,11 +239,12 @@ def load_checkpoint(
     model.info = dict(desc['info'], weights=weights, file=Path(path).name)
     return model.to(device).eval()
 
-# %% ../nbs/03_training.ipynb #b9719d20
+# %% ../nbs/03_training.ipynb #92e85beb
 def _check_same(ours, theirs, path, at='model'):
     "Compare two descriptions; name the first difference"
     if isinstance(ours, dict) and isinstance(theirs, dict):
-        for k in sorted({*ours, *theirs}): _check_same(ours.get(k), theirs.get(k), path, f'{at}.{k}')
+        for k in sorted({*ours, *theirs}, key=lambda k: (k != 'class', k)):
+            _check_same(ours.get(k), theirs.get(k), path, f'{at}.{k}')
     elif ours != theirs and json.dumps(ours) != json.dumps(theirs): # tuples become lists in a file
         raise ValueError(f'{at}: this model has {str(ours)[:200]}, but {path} was saved with {str(theirs)[:200]}')
 

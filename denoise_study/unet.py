@@ -47,8 +47,8 @@ def _norm_plain(scale, shift, groups, act, *xs):
     h = torch.addcmul(shift.mT.unsqueeze(-1), h, scale.mT.unsqueeze(-1))
     return (F.silu(h) if act else h).to(x.dtype)
 
-# %% ../nbs/02_unet.ipynb #f6636a60
-_BLOCK = 2**19 # elements processed at a time: 2 MB of float32, about one core's cache; measured best of 2**15..2**20
+# %% ../nbs/02_unet.ipynb #9cf38c83
+_BLOCK = 2**19 # elements processed at a time, 2 MB of float32: best or near it among 2**15..2**19, as measured
 
 def _rows(x): return x.permute(0, 2, 3, 1).flatten(1, 2)                  # (N,C,H,W) channels-last -> (N,HW,C), a view
 
@@ -64,46 +64,52 @@ def _group_mean(x, groups):
     m = x.mean(1, keepdim=True).unflatten(-1, (groups, -1))
     return m.mean(-1, keepdim=True).expand_as(m).flatten(-2)
 
-# %% ../nbs/02_unet.ipynb #d68babf0
-class _NormAct(torch.autograd.Function):
-    "`_norm_plain` for channels-last images on a CPU: cache-sized blocks, keeps only its input"
-    @staticmethod
-    def forward(ctx, scale, shift, groups, act, *xs):
-        (n, _, h, w), c = xs[0].shape, scale.shape[-1]
-        y = torch.empty((n, c, h, w), dtype=xs[0].dtype, memory_format=torch.channels_last)
-        rows, out = [_rows(x) for x in xs], _rows(y)
-        mean, inv = torch.empty_like(scale), torch.empty_like(scale)
-        for s in _blocks(n, h*w*c):
-            d = _join(rows, s)
-            mean[s] = _group_mean(d, groups)
-            d = d - mean[s]
-            inv[s] = (_group_mean(d*d, groups) + _EPS).rsqrt()
-            z = torch.addcmul(shift[s], d, inv[s]*scale[s], out=d)
-            out[s] = F.silu(z, inplace=True) if act else z
-        ctx.save_for_backward(scale, shift, mean, inv, *xs)
-        ctx.groups, ctx.act = groups, act
-        return y
+# %% ../nbs/02_unet.ipynb #a3ee0780
+def _norm_forward(ctx, scale, shift, groups, act, *xs):
+    "`_norm_plain` for channels-last images on a CPU, in cache-sized blocks; keeps only its input"
+    (n, _, h, w), c = xs[0].shape, scale.shape[-1]
+    y = torch.empty((n, c, h, w), dtype=xs[0].dtype, memory_format=torch.channels_last)
+    rows, out = [_rows(x) for x in xs], _rows(y)
+    mean, inv = torch.empty_like(scale), torch.empty_like(scale)
+    for s in _blocks(n, h*w*c):
+        d, to = _join(rows, s), out[s]
+        mean[s] = _group_mean(d, groups)
+        d = d - mean[s]
+        inv[s] = (_group_mean(d*d, groups) + _EPS).rsqrt()
+        z = torch.addcmul(shift[s], d, inv[s]*scale[s], out=to if to.dtype == d.dtype else d)
+        if act: F.silu(z, inplace=True)
+        if z is not to: to.copy_(z)
+    ctx.save_for_backward(scale, shift, mean, inv, *xs)
+    ctx.groups, ctx.act = groups, act
+    return y
 
-    @staticmethod
-    def backward(ctx, dy):
-        scale, shift, mean, inv, *xs = ctx.saved_tensors
-        if torch.is_grad_enabled(): # someone wants second derivatives: let autograd take them from the plain form
-            y = _norm_plain(scale, shift, ctx.groups, ctx.act, *xs)
-            dscale, dshift, *dxs = torch.autograd.grad(y, (scale, shift, *xs), dy, create_graph=True, allow_unused=True)
-            return dscale, dshift, None, None, *dxs
-        dscale, dshift, *dxs = (torch.empty_like(t) for t in (scale, shift, *xs))
-        rows, outs = [_rows(x) for x in xs], [_rows(dx) for dx in dxs]
-        dy = _rows(dy.contiguous(memory_format=torch.channels_last))
-        for s in _blocks(len(dy), dy[0].numel()):
-            d, g, r = _join(rows, s) - mean[s], _wide(dy[s]), inv[s]
-            a = scale[s]*r
-            if ctx.act: g = torch.ops.aten.silu_backward(g, torch.addcmul(shift[s], d, a))
-            gd = g*d
-            dshift[s], dscale[s] = g.sum(1, keepdim=True), gd.sum(1, keepdim=True)*r
-            pull, spin = (_group_mean(t[s]*a, ctx.groups)/-dy.shape[1] for t in (dshift, dscale))
-            dx = torch.addcmul(pull, d, spin*r, out=gd).addcmul_(g, a)
-            for out, part in zip(outs, dx.split([x.shape[1] for x in xs], dim=-1)): out[s] = part
+# %% ../nbs/02_unet.ipynb #84eaf75e
+def _norm_backward(ctx, dy):
+    "The gradients of `_norm_forward`, which computes its intermediate values again"
+    scale, shift, mean, inv, *xs = ctx.saved_tensors
+    if torch.is_grad_enabled(): # someone wants second derivatives: let autograd take them from the plain form
+        y = _norm_plain(scale, shift, ctx.groups, ctx.act, *xs)
+        dscale, dshift, *dxs = torch.autograd.grad(y, (scale, shift, *xs), dy, create_graph=True, allow_unused=True)
         return dscale, dshift, None, None, *dxs
+    dscale, dshift, *dxs = (torch.empty_like(t) for t in (scale, shift, *xs))
+    rows, outs = [_rows(x) for x in xs], [_rows(dx) for dx in dxs]
+    dy = _rows(dy.contiguous(memory_format=torch.channels_last))
+    for s in _blocks(len(dy), dy[0].numel()):
+        d, g, r = _join(rows, s) - mean[s], _wide(dy[s]), inv[s]
+        a = scale[s]*r
+        if ctx.act: g = torch.ops.aten.silu_backward(g, torch.addcmul(shift[s], d, a))
+        gd = g*d
+        dshift[s], dscale[s] = g.sum(1, keepdim=True), gd.sum(1, keepdim=True)*r
+        pull, spin = (_group_mean(t[s]*a, ctx.groups)/-dy.shape[1] for t in (dshift, dscale))
+        whole = len(outs) == 1 and dy.dtype == g.dtype
+        dx = torch.addcmul(pull, d, spin*r, out=outs[0][s] if whole else gd).addcmul_(g, a)
+        if whole: continue
+        for out, part in zip(outs, dx.split([x.shape[1] for x in xs], dim=-1)): out[s] = part
+    return dscale, dshift, None, None, *dxs
+
+class _NormAct(torch.autograd.Function):
+    "The pair as one differentiable operation"
+    forward, backward = staticmethod(_norm_forward), staticmethod(_norm_backward)
 
 # %% ../nbs/02_unet.ipynb #e60c5e88
 class NormAct(nn.Module):
@@ -256,7 +262,7 @@ class _Stage(nn.ModuleList):
         for m in self: xs = (m(*xs, film=next(film)) if isinstance(m, ResBlock) else m(*xs),)
         return xs[0]
 
-# %% ../nbs/02_unet.ipynb #ce1cbe69
+# %% ../nbs/02_unet.ipynb #7d7f66d8
 class UNet(nn.Module):
     "Time-conditioned U-Net (Nichol & Dhariwal 2021), which also reads the layouts of Dhariwal & Nichol 2021"
     def __init__(self,
@@ -274,13 +280,12 @@ class UNet(nn.Module):
         updown:bool=False, # change the resolution inside residual blocks (guided-diffusion's resblock_updown)
         conv_resample:bool=True, # or else without weights
         new_order:bool=False, # guided-diffusion's new order of the attention rows
-        rescale_time:bool=False, # what `label` gives: 0-based step times 1000/T, or the 0-based step
     ):
         super().__init__()
         self._config = {k: list(v) if isinstance(v, (tuple, list)) else v
                         for k, v in locals().items() if k not in ('self', '__class__')}
         _check_config(**self._config)
-        self.channels, self.n_classes, self.rescale_time = channels, n_classes, rescale_time
+        self.channels, self.n_classes = channels, n_classes
         self.factor = 2**(len(mult)-1)
         self.time = nn.Sequential(nn.Linear(width, 4*width), nn.SiLU(), nn.Linear(4*width, 4*width))
         if n_classes is not None: self.classes = nn.Embedding(n_classes, 4*width)
@@ -317,11 +322,11 @@ def _build(self:UNet):
     self.norm_out = NormAct(n)
     self.conv_out = _zero(nn.Conv2d(n, c['channels']*(1 + c['learn_sigma']), 3, padding=1))
 
-# %% ../nbs/02_unet.ipynb #071e855b
+# %% ../nbs/02_unet.ipynb #5b785e54
 @patch
 def forward(self:UNet,
     x:Tensor, # (N,C,H,W) images at the noise levels `t`; H and W divisible by `factor`
-    t:Tensor, # (N,) time labels, integer or float (see `label`)
+    t:Tensor, # (N,) time labels, integer or float: the original step - 1, perhaps scaled
     y:Tensor=None, # (N,) int64 classes; only for a class-conditional network
 ) -> Tensor: # (N,C,H,W), or (N,2C,H,W) with `learn_sigma`: float32
     self._check(x, t, y)
@@ -376,19 +381,11 @@ def _check_label(name, v, x, ok, want):
     if not ok: raise TypeError(f'{name}: {v.dtype}; give {want}')
     if v.device != x.device: raise ValueError(f'{name}: on {v.device}, but x is on {x.device}; move one of them')
 
-# %% ../nbs/02_unet.ipynb #f4e6aad2
+# %% ../nbs/02_unet.ipynb #15292fc3
 @patch(as_prop=True)
 def config(self:UNet) -> dict: # the arguments of `UNet`, JSON-able
     "Arguments that rebuild this network: `UNet(**net.config)`"
     return {k: list(v) if isinstance(v, list) else v for k, v in self._config.items()}
-
-@patch
-def label(self:UNet,
-    step, # original step of the schedule, 1..T: int or Tensor
-    T:int, # number of steps of the original schedule
-): # what to give `forward` as `t`
-    "Step of the schedule to time label: 0-based, and times 1000/T where the network was trained so (`rescale_time`)"
-    return (step - 1)*(1000/T) if self.rescale_time else step - 1
 
 # %% ../nbs/02_unet.ipynb #f9d5e625
 _PAPER = dict(fashion_mnist=dict(channels=1, width=64, mult=(1, 2, 2), attn=(1,)),
@@ -461,7 +458,7 @@ def _infer(sd):
         scale_shift=shape('input_blocks.1.0.emb_layers.1.weight')[0] == 2*wide[0],
         n_classes=shape('label_emb.weight')[0] if 'label_emb.weight' in sd else None)
 
-# %% ../nbs/02_unet.ipynb #d257030c
+# %% ../nbs/02_unet.ipynb #4fc633e3
 def _read_tensors(path):
     "The state dict in a .pt or .safetensors file, nothing executed"
     path = Path(path)
@@ -473,16 +470,15 @@ def _read_tensors(path):
         return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e: # the reader's own errors name bytes and pickle opcodes, not the file
         raise ValueError(f'{path}: not a readable checkpoint ({type(e).__name__}): empty, truncated, or holding more '
-                         'than tensors, which is not loaded for safety. Accepted: a state dict, .pt or .safetensors') from e
+                         'than tensors, which is not loaded. Accepted: a state dict in .pt or .safetensors') from e
 
-# %% ../nbs/02_unet.ipynb #66f5dd19
+# %% ../nbs/02_unet.ipynb #a2f80f70
 def from_openai(
     source, # path of a .pt or .safetensors file, or a state dict
     heads:int=4, # attention heads (improved-diffusion: 4)
     head_channels:int=None, # channels per head, overrides `heads` (guided-diffusion: 64 in most models)
     new_order:bool=False, # use_new_attention_order (guided-diffusion's 64x64 model: True)
     dropout:float=0., # dropout for further training
-    rescale_time:bool=True, # were the time labels 0-based step times 1000/T? (OpenAI: always; see `UNet.label`)
 ) -> UNet: # with the checkpoint's weights
     "Load a network of improved-diffusion or guided-diffusion; its structure is read off the names and shapes"
     where = 'source' if isinstance(source, dict) else str(source)
@@ -493,8 +489,7 @@ def from_openai(
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as e:
         raise ValueError(f'{where}: not the layout of an OpenAI U-Net (looked for {e}); it has {sorted(sd)[:3]}... '
                          'Accepted: state dicts of improved-diffusion and guided-diffusion') from e
-    net = UNet(**args, heads=heads, head_channels=head_channels, new_order=new_order, dropout=dropout,
-               rescale_time=rescale_time)
+    net = UNet(**args, heads=heads, head_channels=head_channels, new_order=new_order, dropout=dropout)
     _fill(net, sd, where)
     return net
 

@@ -147,7 +147,7 @@ def test_openai_checkpoints(case):
     sd = openai_state(**layout)
     net = from_openai(sd, **load)
     assert net.config['mult'] == list(layout['mult']) and net.config['n_blocks'] == layout['n_blocks']
-    assert net.config['attn'] == list(layout['attn']) and net.rescale_time
+    assert net.config['attn'] == list(layout['attn'])
     back = to_openai(net)
     assert back.keys() == sd.keys() and all(torch.equal(back[k], v) for k, v in sd.items())
 
@@ -297,12 +297,6 @@ def test_dropout_only_in_training():
     assert not torch.equal(net(x, t), net(x, t))
     net.eval()
     assert torch.equal(net(x, t), net(x, t))
-
-
-def test_label():
-    steps = torch.arange(1, 4001)
-    assert torch.equal(UNet(**SMALL, rescale_time=True).label(steps, 4000), .25*(steps-1).float())
-    assert torch.equal(UNet(**SMALL).label(steps, 4000), steps-1) and UNet(**SMALL).label(1, 10) == 0
 
 
 # --- faults

@@ -185,7 +185,8 @@ def report(rows, limits, batch):
     best = {}
     for (name, label), r in sorted(rows.items(), key=lambda kv: median(kv[1]["seconds"])):
         best.setdefault((name, label[:4]), (label, r))
-    print(f"{'model':25}{'setting':27}{'params':>11}{'GFLOP/img':>10}{'img/s':>8}{'GFLOP/s':>9}{'of conv':>9}{'ours':>7}")
+    print(f"{'model':25}{'setting':27}{'params':>11}{'GFLOP/img':>10}{'img/s':>8}"
+          f"{'GFLOP/s':>9}{'of conv':>9}{'ours':>7}")
     for (name, kind), (label, r) in sorted(best.items(), key=lambda kv: kv[0][1] != "fp32"):
         s = median(r["seconds"])
         mine = best["denoise_study", kind][1]["seconds"]
