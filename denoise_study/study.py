@@ -9,8 +9,8 @@ __all__ = ['PAPER', 'STYLE', 'COLORS', 'CHAPTERS', 'preset', 'train_ddgm', 'Chap
            'histogram_bits', 'bits_part', 'ddgm_chapter', 'made_chapter', 'run_study', 'command', 'denoise_train',
            'denoise_sample', 'denoise_evaluate', 'denoise_study']
 
-# %% ../nbs/50_study.ipynb #dda1e79d
-import base64, html, io, json, math, os, time
+# %% ../nbs/50_study.ipynb #32c45972
+import base64, html, io, json, math, time
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -28,10 +28,10 @@ from .ddgm import DDGM
 from .metrics import Inception768, SmallCNN, compare_images, compare_sets, compute_features, mean_interval
 from .schedules import Schedule
 from .training import SampleGrid, averaged, denoise_learner, describe
-from .training import load_checkpoint, run_info, save_checkpoint
+from .training import load_checkpoint, replacing, run_info, save_checkpoint
 from .unet import UNet
 
-# %% ../nbs/50_study.ipynb #7f070de1
+# %% ../nbs/50_study.ipynb #6a60c614
 # largest side -> configuration of `UNet.paper`, T, batch size, training steps
 PAPER = {28: ('fashion_mnist', 500, 128, 100_000), 32: ('cifar10', 1000, 160, 500_000),
          math.inf: ('celeba', 1000, 160, 200_000)}
@@ -44,8 +44,8 @@ def preset(
     side = max(info.size)
     if size == 'small':
         mult = (1, 2) if side <= 16 else (1, 2, 2) if side <= 32 else (1, 2, 2, 2)
-        net = dict(channels=info.channels, width=32, mult=mult, n_blocks=2, attn=(2**(len(mult) - 1),))
-        return dict(net=net, T=200, bs=128, steps=3000, lr=2e-3, one_cycle=True, ema=.999)
+        net = dict(channels=info.channels, width=32, mult=mult, n_blocks=1, attn=(2**(len(mult) - 1),))
+        return dict(net=net, T=200, bs=128, steps=2000, lr=2e-3, one_cycle=True, ema=.999)
     if size != 'paper': raise ValueError(f"size: 'small' or 'paper' is accepted, got {size!r}")
     name,T,bs,steps = next(v for most,v in PAPER.items() if side <= most)
     net = UNet.paper(name, channels=info.channels, dropout=.3).config
@@ -144,7 +144,7 @@ th,td{padding:.35rem .8rem;border-bottom:1px solid var(--line);text-align:left;v
 .n{text-align:right;font-variant-numeric:tabular-nums}thead th{border-bottom:2px solid var(--line)}
 @media print{body{margin:0;max-width:none}figure,table{break-inside:avoid}}'''
 
-# %% ../nbs/50_study.ipynb #1f464118
+# %% ../nbs/50_study.ipynb #10c2199d
 def write_report(
     path, # HTML file to write
     title:str, # title of the page
@@ -164,18 +164,10 @@ def write_text(
     path, # file to write
     text:str, # its content
 ):
-    "Write a text file in one step: the old file or the new one, never half of one"
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        tmp.write_text(text, encoding='utf-8')
-        os.replace(tmp, path)
-    except OSError as e:
-        tmp.unlink(missing_ok=True)
-        raise OSError(f'{path} could not be written ({e}); what it held before is untouched') from e
+    "Write a text file in one step"
+    with replacing(path) as tmp: tmp.write_text(text, encoding='utf-8')
 
-# %% ../nbs/50_study.ipynb #d8d8dc0f
+# %% ../nbs/50_study.ipynb #b64a8133
 @dataclass
 class Study:
     "What the chapters of a study share"
@@ -183,7 +175,7 @@ class Study:
     folder:Path # everything is written here
     size:str = 'small' # 'small' or 'paper'
     steps:int|None = None # training steps; None: those of the preset
-    n:int = 1000 # images to sample
+    n:int = 500 # images to sample
     n_eval:int = 256 # test images for reconstruction and likelihood
     space:nn.Module|None = None # feature space of the metrics; None: a small classifier trained on the data
     bf16:bool = False # train in bfloat16
@@ -226,7 +218,7 @@ def feature_space(
         raise ValueError(f'inception: {dls.info.name} has no labels to train a space on; give Inception weights')
     return SmallCNN.fit(dls, seed=seed)
 
-# %% ../nbs/50_study.ipynb #93a9446e
+# %% ../nbs/50_study.ipynb #37abf001
 def nearest_images(
     x:Tensor, # (N,C,H,W) images
     pool:Tensor, # (M,C,H,W) images to search
@@ -243,12 +235,13 @@ def show_samples(
 )->Figure: # two grids side by side
     "Generated images beside real ones"
     fig = Figure(figsize=(9, 4.8), layout='constrained')
-    for ax,x,title in zip(fig.subplots(1, 2), (samples, real), ('generated', 'real, from the test set')):
+    axes = fig.subplots(1, 2, gridspec_kw=dict(wspace=.08))
+    for ax,x,title in zip(axes, (samples, real), ('generated', 'real, from the test set')):
         show_images(x[:n], range=range, ncols=8, ax=ax)
         ax.set_title(title)
     return fig
 
-# %% ../nbs/50_study.ipynb #fa863cfc
+# %% ../nbs/50_study.ipynb #3f177df3
 def sample_quality(
     study:Study, # data, feature space, seed
     model:DDGM, # trained model
@@ -261,7 +254,7 @@ def sample_quality(
     for p in blank.net.parameters(): # zero-initialised layers would return pure noise
         if not p.any(): nn.init.normal_(p, std=.02)
     sets = {'model': samples, 'training images': study.images('train', len(samples)),
-            'untrained network': blank.sample(min(len(samples), 256), seed=study.seed, progress=False)}
+            'untrained network': blank.sample(len(samples), seed=study.seed, progress=False)}
     features = lambda x: compute_features(study.space, x, info.range, progress=False)
     ref = features(test)
     return [dict(name=k, **compare_sets(ref, features(x), seed=study.seed, progress=False)) for k,x in sets.items()]
@@ -357,7 +350,7 @@ def samples_part(
            'Numbers in another space cannot be compared with these.')
     copies_part(study, samples, c)
 
-# %% ../nbs/50_study.ipynb #500d0d3e
+# %% ../nbs/50_study.ipynb #3340d458
 def copies_part(
     study:Study, # the study
     samples:Tensor, # (n,C,H,W) generated images
@@ -367,17 +360,17 @@ def copies_part(
     info,train,test = study.dls.info,study.images('train', 20_000),study.images('test', 1000)
     i,d = nearest_images(samples[:1000], train)
     _,d_test = nearest_images(test, train)
-    fig = Figure(figsize=(9, 1.9), layout='constrained')
+    fig = Figure(figsize=(9, 1.25), layout='constrained')
     show_images(torch.cat([samples[:16], train[i[:16]]]), range=info.range, ncols=16, ax=fig.add_subplot())
     c.heading('Are they new?')
     c.figure(fig, 'Top: generated images. Bottom: the training image nearest in pixels.')
-    ours,theirs = float(d.median()),float(d_test.median())
-    c.results['nearest_rms'] = dict(samples=ours, test=theirs, n_samples=len(d), n_test=len(d_test), n_train=len(train))
-    verdict = ('much closer to the training images than unseen real images are: a sign of copying' if ours < .5*theirs
-               else 'closer to the training images than unseen real images are' if ours < theirs
-               else 'no closer to the training images than unseen real images are')
-    c.text(f'The median distance of a sample to its nearest training image is {ours:.3f} per pixel (root mean square), '
-           f'that of a test image {theirs:.3f}: samples are {verdict}.')
+    ours,theirs = mean_interval(d, seed=study.seed),mean_interval(d_test, seed=study.seed)
+    c.results['nearest_rms'] = dict(samples=ours, test=theirs, n_train=len(train))
+    verdict = ('closer to the training images than unseen real images are, a sign of copying' if ours.high < theirs.low
+               else 'farther from the training images than unseen real images are' if ours.low > theirs.high
+               else 'as far from the training images as unseen real images are, to the accuracy of this test')
+    c.text(f'The nearest training image is at a root mean square distance per pixel of {say(ours)} for a sample and '
+           f'{say(theirs)} for a test image (means with 95% intervals): samples are {verdict}.')
 
 # %% ../nbs/50_study.ipynb #2c88347e
 def show_ways_back(
@@ -394,14 +387,14 @@ def show_ways_back(
     show_images(torch.cat(rows), range=model.range, ncols=len(ts), ax=fig.add_subplot())
     return fig
 
-# %% ../nbs/50_study.ipynb #efc71a9a
+# %% ../nbs/50_study.ipynb #a0cbb6c5
 def sweep_part(
     study:Study, # the study
     model:DDGM, # trained model
     c:Chapter, # chapter to write into
 ):
     "Reconstruction from a noisy image, three ways"
-    T,x0 = model.sched.T,study.images('test', study.n_eval)[:128]
+    T,x0 = model.sched.T,study.images('test', study.n_eval)[:64]
     ts = sorted({max(1, round(T*f)) for f in (.02, .05, .1, .15, .2, .3, .4, .6, .8)})
     with study.stage('reconstructing from noise'): rows = reconstruction_sweep(model, x0, ts, seed=study.seed)
     c.results['sweep'],setting = rows,rows[0]['ms_ssim']
@@ -422,7 +415,7 @@ def sweep_part(
              f'One test image. Columns: noised to {shares} of the steps. '
              'Rows: corrupted, ancestral, DDIM, posterior mean.')
 
-# %% ../nbs/50_study.ipynb #737d5f80
+# %% ../nbs/50_study.ipynb #5936b78d
 def histogram_bits(
     train:Tensor, # (N,C,H,W) uint8 images to count
     test:Tensor, # (M,C,H,W) uint8 images to encode
@@ -448,7 +441,9 @@ def bits_part(
     c.table([{'term': k, 'bits per dimension': say(v)} for k,v in stats.items()],
             f'Variational bound on the code length of {len(x0)} test images, with 95% intervals; uncompressed: 8.')
     total,base = stats['total']['value'],stats['grey-level histogram']['value']
-    c.text(f'The model needs at most {total:.2f} bits for a pixel, where a histogram of grey levels needs {base:.2f}. '
+    levels = len(counted.unique())
+    c.text(f'The model needs at most {total:.2f} bits for a pixel, where a histogram needs {base:.2f}: it knows that only '
+           f'{levels} of the 256 grey levels occur, the model has to find out. '
            + ('' if total < base else 'As a code it is worse than counting. The simple loss gives the last, finest '
               'steps little weight, and those are where the bits are; denoise-train --loss vlb trains for them.'))
 
@@ -580,13 +575,13 @@ def denoise_sample(
     fig.savefig(out, dpi=110)
     print(f'{n} images ({model.info["weights"]} weights, {method}, seed {seed}): {out} and {out.with_suffix(".npz")}')
 
-# %% ../nbs/50_study.ipynb #d7083ba1
+# %% ../nbs/50_study.ipynb #8f5a670f
 @command
 def denoise_evaluate(
     checkpoint:str, # file that denoise-train wrote
     data:str='digits', # data set whose test images are the reference
     out:str='evaluation.json', # results file to write
-    n:int=1000, # images to sample
+    n:int=500, # images to sample
     inception:str='', # file with Inception weights (768 channels); default: a classifier trained on the data
     image_size:int=0, # resize images to this many pixels; 0: as they are
     root:str='', # folder of the named data sets
@@ -611,14 +606,14 @@ def denoise_evaluate(
         print(f'{r["name"]:>18}: {scores} ({r["feature_space"]}, n={r["n_fake"]})')
     print(f'bits per dimension {say(c.results["bits_per_dim"]["total"])}; all numbers are in {out}')
 
-# %% ../nbs/50_study.ipynb #1a27054a
+# %% ../nbs/50_study.ipynb #9d044b11
 @command
 def denoise_study(
     data:str='digits', # data set: a name, a folder of images, or an .npz file
     folder:str='study', # report, results and checkpoints go here; run again to continue
     size:str='small', # network and training: small or paper
     steps:int=0, # training steps; 0: those of the size
-    n:int=1000, # images to sample for the metrics
+    n:int=500, # images to sample for the metrics
     inception:str='', # file with Inception weights (768 channels); default: a classifier trained on the data
     image_size:int=0, # resize images to this many pixels; 0: as they are
     root:str='', # folder of the named data sets

@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['weighted_mean', 'unwrap', 'step_generator', 'ObjectiveCB', 'EMA', 'averaged', 'Bf16', 'AdamW', 'describe', 'build',
-           'write_tensors', 'read_tensors', 'save_checkpoint', 'load_checkpoint', 'run_info', 'pack', 'unpack',
-           'Resume', 'JSONLog', 'SampleGrid', 'denoise_learner']
+           'replacing', 'write_tensors', 'read_tensors', 'save_checkpoint', 'load_checkpoint', 'run_info', 'pack',
+           'unpack', 'Resume', 'JSONLog', 'SampleGrid', 'denoise_learner']
 
-# %% ../nbs/03_training.ipynb #57b2fd7b
+# %% ../nbs/03_training.ipynb #9f8e17ce
 import hashlib, importlib, json, os, platform, random, subprocess, sys, time, warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from importlib.metadata import version
@@ -167,25 +169,36 @@ def build(
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)): raise ValueError(f'class: {path} is not a model')
     return cls(**{k: make(v) for k,v in args.items()})
 
-# %% ../nbs/03_training.ipynb #dfb36645
+# %% ../nbs/03_training.ipynb #7113142c
+@contextmanager
+def replacing(
+    path:str|Path, # file to write
+)->Iterator: # yields another path, to write to; at the end that file takes the place of `path`
+    "Replace a file in one step: whoever looks finds the old file or the new one; an OSError leaves the old one"
+    path = Path(path)
+    tmp = path.with_name(f'.{path.name}.tmp')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tmp.touch()
+        mode = tmp.stat().st_mode
+        yield tmp
+        tmp.chmod(mode) # writers of temporary files make them private
+        with open(tmp, 'rb+') as f: os.fsync(f.fileno())
+        os.replace(tmp, path)
+    except (OSError, SafetensorError) as e:
+        try: tmp.unlink(missing_ok=True)
+        except OSError: pass # the first error is the one to hear about
+        raise OSError(f'{path} could not be written ({e}); what it held before is untouched. '
+                      'Is the disk full, or the folder read-only?') from e
+
 def write_tensors(
     path:str|Path, # file to write, `.safetensors`
     tensors:dict, # name -> tensor
     desc:dict, # JSON-able description
 ):
-    "Write tensors and their description in one atomic step; an OSError leaves the old file intact"
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        on_cpu = {k: v.detach().cpu().contiguous() for k,v in tensors.items()}
-        save_file(on_cpu, tmp, metadata=dict(denoise_study=json.dumps(desc)))
-        with open(tmp, 'rb+') as f: os.fsync(f.fileno())
-        os.replace(tmp, path)
-    except (OSError, SafetensorError) as e:
-        tmp.unlink(missing_ok=True)
-        raise OSError(f'{path} could not be written ({e}); what it held before is untouched. '
-                      'Is the disk full, or the folder read-only?') from e
+    "Write tensors and their description in one step; an OSError leaves the old file intact"
+    on_cpu = {k: v.detach().cpu().contiguous() for k,v in tensors.items()}
+    with replacing(path) as tmp: save_file(on_cpu, tmp, metadata=dict(denoise_study=json.dumps(desc)))
 
 # %% ../nbs/03_training.ipynb #9aae1c24
 def read_tensors(

@@ -1,4 +1,4 @@
-"A small training run in a process of its own, for tests that kill it or start several: run_training.py FOLDER [--steps N] [--distributed] [--pause S]"
+"A small training run in a process of its own, for tests that kill it or start several: run_training.py FOLDER [--every N] [--stop-at N] [--distributed]"
 import argparse
 import time
 
@@ -13,26 +13,25 @@ from denoise_study.unet import UNet
 
 
 class Tell(Callback):
-    "Say each step aloud, so that somebody can pull the plug at a known one"
+    "Say each step aloud, so that somebody can pull the plug; wait for that at a given one"
     order = 99
-    def __init__(self, pause): self.pause = pause
+    def __init__(self, stop_at): self.stop_at = stop_at
     def after_batch(self):
-        if self.training:
-            print(f"step {self.train_iter}", flush=True)
-            time.sleep(self.pause)
+        if not self.training: return
+        print(f"step {self.train_iter}", flush=True)
+        if self.train_iter == self.stop_at: time.sleep(600)
 
 
-def main(folder, every, distributed, pause):
+def main(folder, every, stop_at, distributed):
     torch.manual_seed(0)
     torch.set_num_threads(1)
     dls = image_dls("digits", bs=64, valid=64, test=.7, device="cpu")
     # dropout draws from the global state, which a resume must restore; processes draw it separately, so not there
     net = UNet(channels=1, width=32, mult=(1, 2), n_blocks=1, attn=(), dropout=0. if distributed else .2)
     model = DDGM(net, Schedule.linear(50), shape=(1, 8, 8), sampler="loss_second_moment")
-    learn = denoise_learner(dls, model, ema=.9, clip=1., seed=3, folder=folder, cbs=Tell(pause))
+    learn = denoise_learner(dls, model, ema=.9, clip=1., seed=3, folder=folder, cbs=Tell(stop_at))
     learn.resume.steps, learn.json_log.every = every, 1
     if distributed:
-        from accelerate import Accelerator  # noqa: F401  (the launcher needs it; say so here if it is missing)
         with learn.no_bar(), learn.distrib_ctx(sync_bn=False, cpu=True): learn.fit_one_cycle(3, 1e-3)
     else:
         with learn.no_bar(): learn.fit_one_cycle(3, 1e-3)
@@ -44,6 +43,6 @@ if __name__ == "__main__":
     p = argparse.ArgumentParser()
     p.add_argument("folder")
     p.add_argument("--every", type=int, default=4)
+    p.add_argument("--stop-at", type=int, default=0)
     p.add_argument("--distributed", action="store_true")
-    p.add_argument("--pause", type=float, default=0.)
     main(**vars(p.parse_args()))

@@ -2,7 +2,7 @@
 
 Prints a table; asserts nothing. Without `--data`: the digits, random bytes of FashionMNIST's and CIFAR-10's shape, a folder
 of JPEG files written for the occasion, and, for comparison, the same digits one Pillow image at a time."""
-import argparse, tempfile, time
+import argparse, json, tempfile, time
 from pathlib import Path
 
 import numpy as np, torch
@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 from torchvision.transforms import functional as TF
 
 from denoise_study.data import image_dls
+from denoise_study.training import run_info
 
 
 def rate(batches, seconds):
@@ -47,11 +48,15 @@ if __name__ == '__main__':
     p.add_argument('--seconds', type=float, default=2.)
     p.add_argument('--threads', type=int, help="torch's own threads; 1 gives steady numbers on a machine that is shared")
     p.add_argument('--device', help="'cpu', 'cuda', ...; default: fastai's")
+    p.add_argument('--json', help='write the rates to this file')
     args = p.parse_args()
     if args.threads: torch.set_num_threads(args.threads)
     kw = dict(bs=args.bs, device=args.device, valid=0)
 
-    def report(label, batches): print(f'{label:44}{rate(batches, args.seconds):>12,.0f} images/s', flush=True)
+    rows = {}
+    def report(label, batches):
+        rows[label] = rate(batches, args.seconds)
+        print(f'{label:44}{rows[label]:>12,.0f} images/s', flush=True)
     print(f'{torch.get_num_threads()} threads, torch {torch.__version__}, batches of {args.bs}')
     if args.data:
         for d in args.data:
@@ -72,3 +77,6 @@ if __name__ == '__main__':
             list(dls.train) # the pass that fills the memory
             report('JPEG 218x178 -> 64x64, kept in memory', dls.train)
         report('digits, one Pillow image at a time', per_item(np.round(d.images*255/16).astype(np.uint8), d.target, args.bs))
+    if args.json:
+        res = dict(run=run_info(), threads=torch.get_num_threads(), bs=args.bs, images_per_second=rows)
+        with open(args.json, 'w') as f: json.dump(res, f, indent=1)

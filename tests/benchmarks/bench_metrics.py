@@ -2,7 +2,7 @@
 
 The Fréchet distance against scipy's `sqrtm` on the same float64 covariances, SSIM against torchmetrics on the same
 images. Times are the best of `--repeat` runs, interleaved, so that other processes disturb both sides alike."""
-import argparse, json, platform, time
+import argparse, json, time
 
 import numpy as np, torch
 from pytorch_msssim import ssim
@@ -10,6 +10,7 @@ from scipy.linalg import sqrtm
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from denoise_study.metrics import Features, Moments, frechet, frechet_interval, knn_precision_recall, ms_ssim
+from denoise_study.training import run_info
 
 
 def best(fs, repeat):
@@ -73,8 +74,7 @@ def main():
         extra = f'  ratio {ratio:.1f}, relative difference {diff:.1e}' if ratio else ''
         print(f'{what:<58}{times}{extra}', flush=True)
     if args.json:
-        res = dict(benchmark='metrics', processor=platform.processor() or platform.machine(),
-                   threads=torch.get_num_threads(), torch=torch.__version__, repeat=args.repeat, rows=rows)
+        res = dict(run=run_info(), threads=torch.get_num_threads(), repeat=args.repeat, rows=rows)
         with open(args.json, 'w') as f: json.dump(res, f, indent=1)
 
 

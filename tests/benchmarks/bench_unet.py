@@ -7,7 +7,7 @@ over the rounds. Each model runs in two settings: eager float32 with a plain Ada
 Adam, there in the default and in the channels-last layout, of which each model keeps its faster one. Needs the `bench`
 extra.
 """
-import argparse, json, math, platform, statistics, time
+import argparse, json, math, statistics, time
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from denoise_study.training import run_info
 from denoise_study.unet import UNet, timestep_embedding
 
 
@@ -220,11 +221,10 @@ if __name__ == "__main__":
         torch.set_num_threads(1)
         CLOCK = time.process_time
     rows, limits = measure(a.only, a.batch, a.reps, a.compile)
-    about = dict(batch=a.batch, rounds=a.reps, compile=a.compile, torch=torch.__version__, clock=CLOCK.__name__,
-                 threads=torch.get_num_threads(), processor=platform.processor() or platform.machine(),
-                 convolution_gflop_per_second=limits)
+    about = dict(batch=a.batch, rounds=a.reps, compile=a.compile, clock=CLOCK.__name__,
+                 threads=torch.get_num_threads(), convolution_gflop_per_second=limits)
     print(about)
     table, double = report(rows, limits, a.batch)
     if a.json:
         with open(a.json, "w") as f:
-            json.dump(dict(command=p.prog, **about, best_against_fastest_peer_fp32=double, table=table), f, indent=1)
+            json.dump(dict(run=run_info(), **about, best_against_fastest_peer_fp32=double, table=table), f, indent=1)
