@@ -605,7 +605,7 @@ def prd(
     f8, f1_8 = (_centred_interval(v, b, level, 1) for v, b in zip((f8, f1_8), boots.T))
     return AttrDict(f8=f8, f1_8=f1_8, curve=curve, n=n, clusters=clusters, runs=runs, beta=beta, seed=seed)
 
-# %% ../nbs/20_metrics.ipynb #f99517d5
+# %% ../nbs/20_metrics.ipynb #24faaca4
 def compare_sets(
     real, # reference: images (tensor or loader), or `Features`
     fake, # set under test, the same
@@ -629,7 +629,8 @@ def compare_sets(
     boot = dict(n_boot=n_boot, level=level, seed=seed)
     fid = frechet_interval(real, fake, progress=progress, **boot)
     knn = knn_precision_recall(real, fake, k, progress=progress, **boot)
-    pr = prd(real, fake, progress=progress, **boot)
+    clusters = min(20, len(real), len(fake)) # small sets get as many as they have images
+    pr = prd(real, fake, clusters=clusters, progress=progress, **boot)
     return AttrDict(feature_space=real.space or fake.space or 'not said', dim=real.dim, n_real=len(real),
                     n_fake=len(fake), singular=min(len(real), len(fake)) <= real.dim, frechet=fid,
                     precision=knn.precision, recall=knn.recall, prd_f8=pr.f8, prd_f1_8=pr.f1_8,

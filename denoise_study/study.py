@@ -206,17 +206,20 @@ class Study:
         if not out: raise ValueError(f'{split}: the data set {self.dls.info.name} has no images in this split')
         return torch.cat(out)[:n]
 
-# %% ../nbs/50_study.ipynb #82d5c47e
+# %% ../nbs/50_study.ipynb #ad75439d
 def feature_space(
     dls, # images, from `image_dls`
-    inception=None, # file with the Inception weights up to 768 channels; None: train a classifier
+    inception=None, # file with the Inception weights up to 768 channels; None: a classifier, or pixels without labels
     seed:int=0, # seed of that classifier
 )->nn.Module: # feature space with a name
     "The space in which sets of images are compared"
     if inception is not None: return Inception768(inception).to(dls.device)
-    if not dls.info.classes:
-        raise ValueError(f'inception: {dls.info.name} has no labels to train a space on; give Inception weights')
-    return SmallCNN.fit(dls, seed=seed)
+    if len(dls.info.classes) < 2:
+        space = nn.Sequential(nn.AdaptiveAvgPool2d(8), nn.Flatten())
+        space.name = 'pixels averaged to 8x8'
+        return space
+    epochs = round(100_000/dls.info.n_train) # large sets need fewer passes
+    return SmallCNN.fit(dls, epochs=min(12, max(2, epochs)), seed=seed)
 
 # %% ../nbs/50_study.ipynb #37abf001
 def nearest_images(
@@ -241,14 +244,14 @@ def show_samples(
         ax.set_title(title)
     return fig
 
-# %% ../nbs/50_study.ipynb #3f177df3
+# %% ../nbs/50_study.ipynb #a8c303e6
 def sample_quality(
     study:Study, # data, feature space, seed
     model:DDGM, # trained model
     samples:Tensor, # (n,C,H,W) its samples
 )->list: # rows with name, n, Fréchet distance, precision, recall, each with an interval
     "Samples against test images, beside training images and an untrained network"
-    info,test = study.dls.info,study.images('test')
+    info,test = study.dls.info,study.images('test', 10_000)
     torch.manual_seed(study.seed)
     blank = DDGM(**dict(model.config, net=UNet(**model.net.config))).to(samples.device)
     for p in blank.net.parameters(): # zero-initialised layers would return pure noise
@@ -415,7 +418,7 @@ def sweep_part(
              f'One test image. Columns: noised to {shares} of the steps. '
              'Rows: corrupted, ancestral, DDIM, posterior mean.')
 
-# %% ../nbs/50_study.ipynb #5936b78d
+# %% ../nbs/50_study.ipynb #c8611a40
 def histogram_bits(
     train:Tensor, # (N,C,H,W) uint8 images to count
     test:Tensor, # (M,C,H,W) uint8 images to encode
@@ -442,7 +445,7 @@ def bits_part(
             f'Variational bound on the code length of {len(x0)} test images, with 95% intervals; uncompressed: 8.')
     total,base = stats['total']['value'],stats['grey-level histogram']['value']
     levels = len(counted.unique())
-    c.text(f'The model needs at most {total:.2f} bits for a pixel, where a histogram needs {base:.2f}: it knows that only '
+    c.text(f'The model needs at most {total:.2f} bits for a pixel, a histogram {base:.2f}: it knows that only '
            f'{levels} of the 256 grey levels occur, the model has to find out. '
            + ('' if total < base else 'As a code it is worse than counting. The simple loss gives the last, finest '
               'steps little weight, and those are where the bits are; denoise-train --loss vlb trains for them.'))

@@ -468,13 +468,13 @@ class JSONLog(Callback):
             with open(self.path, 'a') as f: f.write(json.dumps(row) + '\n')
         except OSError as e: warnings.warn(f'training goes on without its log: {e}')
 
-# %% ../nbs/03_training.ipynb #e048ff86
+# %% ../nbs/03_training.ipynb #a7668216
 @patch
 def after_batch(self:JSONLog):
     self.images += len(self.xb[0])
     if self.train_iter%self.every: return
     now,smooth = time.perf_counter(),self.learn.recorder.smooth_loss.value
-    self.write(step=self.train_iter, epoch=self.epoch, loss=float(self.loss), smooth_loss=float(smooth),
+    self.write(step=self.train_iter, epoch=self.epoch, loss=self.loss.item(), smooth_loss=float(smooth),
                lr=float(self.opt.hypers[-1]['lr']), images_per_s=round(self.images/(now - self.clock), 1))
     self.clock,self.images = now,0
 
