@@ -411,11 +411,29 @@ def _gauss(x, w=None):
     rows = (x - mean)*(w/(n - 1)).sqrt()[:, None]
     return mean, rows.T if len(rows) <= x.shape[1] else _factor(rows.T@rows)
 
-# %% ../nbs/20_metrics.ipynb #ea244151
+# %% ../nbs/20_metrics.ipynb #7b736b7f
+def _lower_gram(m, band=256):
+    "m m', the part above the diagonal bands left empty: `eigvalsh` does not read it"
+    out = m.new_zeros(len(m), len(m))
+    for i in range(0, len(m), band):
+        j = min(i + band, len(m))
+        out[i:j,:j] = m[i:j]@m[:j].T
+    return out
+
+def _cross(l1, l2, band=128):
+    "L1' L2; lower triangular factors take a third of the work"
+    # factors are Cholesky's, with zeros above the diagonal, or scaled eigenvectors, which have none there
+    if any(o.shape[0] != o.shape[1] or o.diagonal(1).any() for o in (l1, l2)): return l1.T@l2
+    out = l1.new_zeros(len(l1), len(l1))
+    for i in range(0, len(l1), band):
+        j = min(i + band, len(l1))
+        out[:j,:j].addmm_(l1[i:j,:j].T, l2[i:j,:j])
+    return out
+
+# %% ../nbs/20_metrics.ipynb #a51fa6fe
 def _nuclear_norm(m):
     "Sum of the singular values of `m`, through eigenvalues where they are accurate enough"
-    small = m@m.T if m.shape[0] <= m.shape[1] else m.T@m
-    val = torch.linalg.eigvalsh(small)
+    val = torch.linalg.eigvalsh(_lower_gram(m if m.shape[0] <= m.shape[1] else m.T))
     if val[0] > 0:
         root = val.sqrt()
         if torch.finfo(m.dtype).eps*val[-1]*(.5/root).sum() < 1e-10*root.sum(): return root.sum()
@@ -424,7 +442,8 @@ def _nuclear_norm(m):
 def _frechet(a, b):
     "Squared Wasserstein-2 distance of two Gaussians, each (mean, factor)"
     (m1, l1), (m2, l2) = a, b
-    d = (m1 - m2).square().sum() + l1.square().sum() + l2.square().sum() - 2*_nuclear_norm(l1.T@l2)
+    traces = torch.linalg.vector_norm(l1)**2 + torch.linalg.vector_norm(l2)**2
+    d = (m1 - m2).square().sum() + traces - 2*_nuclear_norm(_cross(l1, l2))
     return d.clamp(min=0).item()  # rounding can leave -1e-13 for equal sets
 
 # %% ../nbs/20_metrics.ipynb #044b1693
