@@ -129,7 +129,7 @@ class DDGM(nn.Module):
         return dict(net=self.net, sched=self.sched, shape=self.shape, loss=self.loss, var=self.var, pred=self.pred,
                     sampler=self.sampler_name, range=self.range, time_scale=self.time_scale)
 
-# %% ../nbs/10_ddgm.ipynb #9012f71b
+# %% ../nbs/10_ddgm.ipynb #2be09aea
 @patch
 def _check_net(self:DDGM):
     "A network that says what it is must fit; others are found out at their first call"
@@ -146,9 +146,9 @@ def predict(self:DDGM,
     t:int|Tensor, # time(s) in 1..T
 )->tuple: # (N,C,H,W) float32 prediction; (N,C,H,W) variance logits, or None
     "One call of the network, told the original time"
-    label = (self.sched.steps[t] if isinstance(t, int) else self.sched.steps.to(t.device)[t]) - 1
-    label = torch.full((len(xt),), int(label), device=xt.device) if isinstance(t, int) else label
-    out = self.net(xt, label if self.time_scale == 1 else label*self.time_scale).float()
+    label = (self.sched.at('steps', t, t) - 1)*self.time_scale
+    if isinstance(t, int): label = torch.full((len(xt),), label, device=xt.device)
+    out = self.net(xt, label).float()
     want = self.shape[0]*(2 if self.var == 'learned' else 1)
     if out.shape[1] != want:
         raise ValueError(f'net: returned {out.shape[1]} channels; shape={self.shape}, var={self.var!r} need {want}')

@@ -138,10 +138,10 @@ def times(self:Schedule,
         raise ValueError(f't: times run {low}..{self.T} in this schedule, got {int(t.min())}..{int(t.max())}')
     return t.long().to(x.device)
 
-# %% ../nbs/00_schedules.ipynb #6dd74434
+# %% ../nbs/00_schedules.ipynb #556cae71
 @patch
 def at(self:Schedule,
-    name:str, # which table: 'alpha_bar', 'beta', 'signal', 'noise', 'coef_x0', ...
+    name:str, # which table: 'alpha_bar', 'beta', 'signal', 'noise', 'coef_x0', 'steps', ...
     t:int|Tensor, # one time for all images, or (N,) times
     x:Tensor, # (N,...) images that the entries will multiply
 )->float|Tensor: # a number for one time; else (N,1,...,1) float32
