@@ -51,12 +51,12 @@ def preset(
     net = UNet.paper(name, channels=info.channels, dropout=.3).config
     return dict(net=net, T=T, bs=bs, steps=steps, lr=1e-4, one_cycle=False, ema=.9999)
 
-# %% ../nbs/50_study.ipynb #ecbe78de
+# %% ../nbs/50_study.ipynb #6ef115dd
 def train_ddgm(
     dls, # images, from `image_dls`
     folder, # where checkpoint, log, state and sample pictures go
     size:str='small', # 'small' or 'paper'
-    steps:int|None=None, # training steps; None: those of the preset
+    steps:int|None=None, # training steps, rounded to whole epochs, at least one; None: those of the preset
     loss:str='simple', # 'simple', 'vlb' or 'hybrid'
     bf16:bool=False, # autocast to bfloat16
     seed:int=0, # seed of initial weights and noise
@@ -530,14 +530,14 @@ def _dls(data, root, image_size, size, device):
     for loader in dls.loaders: loader.bs = preset(dls.info, size)['bs']
     return dls
 
-# %% ../nbs/50_study.ipynb #e4dd1ad8
+# %% ../nbs/50_study.ipynb #0647f714
 @command
 def denoise_train(
     data:str='digits', # data set: a name, a folder of images, or an .npz file
     folder:str='runs/ddgm', # checkpoint, log and pictures go here; run again to continue
     size:str='small', # network and training: small or paper
     loss:str='simple', # training loss: simple, vlb or hybrid
-    steps:int=0, # training steps; 0: those of the size
+    steps:int=0, # training steps, rounded to whole epochs; 0: those of the size
     image_size:int=0, # resize images to this many pixels; 0: as they are
     root:str='', # folder of the named data sets
     device:str='auto', # cpu, cuda, or auto
@@ -609,13 +609,13 @@ def denoise_evaluate(
         print(f'{r["name"]:>18}: {scores} ({r["feature_space"]}, n={r["n_fake"]})')
     print(f'bits per dimension {say(c.results["bits_per_dim"]["total"])}; all numbers are in {out}')
 
-# %% ../nbs/50_study.ipynb #9d044b11
+# %% ../nbs/50_study.ipynb #fa1d335e
 @command
 def denoise_study(
     data:str='digits', # data set: a name, a folder of images, or an .npz file
     folder:str='study', # report, results and checkpoints go here; run again to continue
     size:str='small', # network and training: small or paper
-    steps:int=0, # training steps; 0: those of the size
+    steps:int=0, # training steps, rounded to whole epochs; 0: those of the size
     n:int=500, # images to sample for the metrics
     inception:str='', # file with Inception weights (768 channels); default: a classifier trained on the data
     image_size:int=0, # resize images to this many pixels; 0: as they are

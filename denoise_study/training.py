@@ -293,7 +293,7 @@ def run_info(
     return dict(command=command, commit=_commit(), device=f'{device.type} ({name})', python=platform.python_version(),
                 versions={p: version(p) for p in ('denoise_study', 'torch', 'torchvision', 'fastai', 'numpy')})
 
-# %% ../nbs/03_training.ipynb #555f49cd
+# %% ../nbs/03_training.ipynb #08d846fd
 def pack(
     o, # nest of dicts, lists, tuples, numbers, strings and tensors
     tensors:dict, # tensors are put here, under a path-like name
@@ -303,7 +303,6 @@ def pack(
     if isinstance(o, Tensor):
         tensors[key] = o
         return {'tensor': key}
-    if isinstance(o, np.ndarray): return {'array': pack(torch.from_numpy(o.copy()), tensors, key)}
     if isinstance(o, dict): return {'dict': [[k, pack(v, tensors, f'{key}.{k}')] for k,v in o.items()]}
     if isinstance(o, (list, tuple, L)):
         kind = 'tuple' if isinstance(o, tuple) else 'list'
@@ -319,14 +318,15 @@ def unpack(
     if not isinstance(o, dict): return o
     (kind,v), = o.items()
     if kind == 'tensor': return tensors[v]
-    if kind == 'array': return unpack(v, tensors).numpy()
     if kind == 'dict': return {k: unpack(x, tensors) for k,x in v}
     return (tuple if kind == 'tuple' else list)(unpack(x, tensors) for x in v)
 
-# %% ../nbs/03_training.ipynb #4de835d2
+# %% ../nbs/03_training.ipynb #32a9d3df
 def _get_rng():
+    "Every global random state, as numbers and tensors"
+    name,keys,*rest = np.random.get_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return dict(python=random.getstate(), numpy=np.random.get_state(), torch=torch.get_rng_state(), cuda=cuda)
+    return dict(python=random.getstate(), numpy=(name, keys.tolist(), *rest), torch=torch.get_rng_state(), cuda=cuda)
 
 def _set_rng(s):
     random.setstate(s['python'])
