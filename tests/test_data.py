@@ -1,5 +1,5 @@
 """The data room: every way in, every way it goes wrong, and the order of the batches."""
-import gzip, io, json, sys
+import gzip, json, sys
 from types import SimpleNamespace
 
 import numpy as np, pytest, torch

@@ -15,8 +15,8 @@ from torch import nn
 from denoise_study.data import image_dls
 from denoise_study.ddgm import DDGM
 from denoise_study.schedules import Schedule
-from denoise_study.training import (EMA, averaged, build, denoise_learner, describe, load_checkpoint, pack, read_tensors, save_checkpoint,
-                                    step_generator, unpack, write_tensors)
+from denoise_study.training import (EMA, averaged, denoise_learner, describe, load_checkpoint, pack, read_tensors, save_checkpoint,
+                                    step_generator, unpack)
 from denoise_study.unet import UNet
 
 SCRIPT = Path(__file__).with_name("run_training.py")
@@ -82,12 +82,8 @@ def test_two_processes_equal_one(tmp_path):
     subprocess.run(run(tmp_path/"one", "--distributed"), check=True, env=ENV, stdout=subprocess.DEVNULL)
     (one, done), (two, dtwo) = (read_tensors(tmp_path/f"{n}/model.safetensors") for n in ("one", "two"))
     torch.testing.assert_close(torch.tensor(done["info"]["losses"]), torch.tensor(dtwo["info"]["losses"]), rtol=1e-4, atol=1e-5)
-    start = DDGM(**{k: v for k, v in build(done["model"]).config.items()})
-    moved = 0
-    for k in one:
-        torch.testing.assert_close(one[k], two[k], rtol=1e-3, atol=2e-5, msg=lambda m, k=k: f"{k}: {m}")
-        moved += float((one[k].double() - start.state_dict().get(k.partition(".")[2], one[k])).abs().sum())
-    assert moved > 1
+    for k in one: torch.testing.assert_close(one[k], two[k], rtol=1e-3, atol=2e-5, msg=lambda m, k=k: f"{k}: {m}")
+    assert done["info"]["losses"][-1] < .8*done["info"]["losses"][0]    # there was something to agree on
 
 
 def test_resume_wants_the_same_run(tmp_path):
