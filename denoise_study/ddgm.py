@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOSSES', 'VARIANCES', 'SAMPLERS', 'METHODS', 'UniformTime', 'LossSecondMoment', 'DDGM', 'discretized_log_likelihood',
-           'normal_kl', 'ancestral', 'ddim', 'evaluating', 'GaussianNet']
+           'normal_kl', 'ancestral', 'ddim', 'evaluating', 'GaussianNet', 'chain_variance']
 
 # %% ../nbs/10_ddgm.ipynb #6bd1fbf0
 import math
@@ -301,7 +301,7 @@ def ddim(
         if sigma2 > 0: xt = xt + sigma2**.5*torch.randn(xt.shape, generator=generator, device=xt.device)
         yield t - 1,xt,x0
 
-# %% ../nbs/10_ddgm.ipynb #94486cd6
+# %% ../nbs/10_ddgm.ipynb #ac72e0f9
 METHODS = dict(ancestral=ancestral, ddim=ddim)
 
 @contextmanager
@@ -324,7 +324,7 @@ def respaced(self:DDGM,
 )->DDGM: # model with the same network on a shorter chain
     "The same network on fewer steps (Nichol and Dhariwal 2021 section 4)"
     if n is None: return self
-    return DDGM(**dict(self.config, sched=self.sched.respace(n))).train(self.training)
+    return type(self)(**dict(self.config, sched=self.sched.respace(n))).train(self.training)
 
 # %% ../nbs/10_ddgm.ipynb #1e1d1748
 @patch
@@ -371,6 +371,20 @@ class GaussianNet(nn.Module):
         ab = self.sched.alpha_bar.to(xt.device)[(label/self.time_scale).round().long() + 1].view(-1, 1, 1, 1)
         return ((1 - ab).sqrt()/(ab*self.s2 + 1 - ab)*xt).to(xt.dtype)
 
+# %% ../nbs/10_ddgm.ipynb #6fe75778
+def chain_variance(
+    model:nn.Module, # model whose networks are linear, such as `GaussianNet`, with a fixed variance
+    start:int, # time to start from
+    stop:int, # time to stop at
+    var:float, # variance of a pixel at `start`
+)->float: # its variance at `stop`, without any sampling error
+    "Variance of a pixel after walking down the chain, read off the steps that the model itself takes"
+    one = torch.ones(1, *model.shape, device=next(model.parameters(), torch.zeros(0)).device)
+    for t in range(start, stop, -1):
+        mean,log_var,_ = model.p_mean_var(one, t, clip=False)
+        var = mean.flatten()[0].item()**2*var + (math.exp(log_var) if t > 1 else 0.)
+    return var
+
 # %% ../nbs/10_ddgm.ipynb #b358c826
 @patch
 def reconstruct(self:DDGM,
@@ -394,7 +408,7 @@ def reconstruct(self:DDGM,
         for _,xt,_ in METHODS[how](self, xt, gen, start=t, clip=clip): pass
     return xt
 
-# %% ../nbs/10_ddgm.ipynb #a072938d
+# %% ../nbs/10_ddgm.ipynb #8db4dbe8
 @patch
 def bits_per_dim(self:DDGM,
     x0:Tensor, # (N,C,H,W) images on the grid 2k/255 - 1
@@ -404,12 +418,7 @@ def bits_per_dim(self:DDGM,
     progress:bool=True, # show a bar
 )->dict: # 'L_T' (N,), 'L_t' (N,T-1) for t = 2..T, 'L_0' (N,), 'total' (N,): bits per dimension, on the CPU, float64
     "Variational bound on the negative log likelihood with every term (DAED eq. 4)"
-    if self.range != (-1., 1.):
-        raise ValueError(f'range: the likelihood of bytes needs a model in (-1, 1), this one works in {self.range}')
-    check_images(x0, 'x0', channels=self.shape[0], size=self.shape[1:], range=self.range)
-    level = (x0.double() + 1)*127.5
-    if float((level - level.round()).abs().max()) > 1e-3:
-        raise ValueError('x0: pixels must lie on the 8-bit grid 2k/255 - 1; that of other images is another quantity')
+    self._check_bytes(x0)
     gen = torch.Generator(x0.device).manual_seed(seed)
     T,terms = self.sched.T,[]
     bar = _bar(-(-len(x0)//bs)*T, progress)
@@ -425,7 +434,17 @@ def bits_per_dim(self:DDGM,
     L,L_T = torch.cat(terms),self._prior_bits(x0)
     return dict(L_T=L_T, L_t=L[:,1:], L_0=L[:,0], total=L.sum(1) + L_T)
 
-# %% ../nbs/10_ddgm.ipynb #9fd6bb5d
+# %% ../nbs/10_ddgm.ipynb #73f117c3
+@patch
+def _check_bytes(self:DDGM, x0):
+    "Refuse images of which a likelihood of grey levels makes no sense"
+    if self.range != (-1., 1.):
+        raise ValueError(f'range: the likelihood of bytes needs a model in (-1, 1), this one works in {self.range}')
+    check_images(x0, 'x0', channels=self.shape[0], size=self.shape[1:], range=self.range)
+    level = (x0.double() + 1)*127.5
+    if float((level - level.round()).abs().max()) > 1e-3:
+        raise ValueError('x0: pixels must lie on the 8-bit grid 2k/255 - 1; that of other images is another quantity')
+
 @patch
 def _prior_bits(self:DDGM, x0):
     "KL(q(x_T | x0) || N(0,I)) in bits per dimension; float64, it is a difference of nearly equal numbers"

@@ -270,13 +270,29 @@ def merge_first(self:Schedule,
     sched.recipe = self.recipe and self.recipe + [dict(name='merge_first', n=n)]
     return sched
 
-# %% ../nbs/00_schedules.ipynb #4dd061ea
+# %% ../nbs/00_schedules.ipynb #397d5f02
+@patch(cls_method=True)
+def linear_combine(cls:Schedule,
+    T:int, # number of steps, the first one included: 468 and 900 in the paper
+    beta_1:float, # noise variance of the first step, in (0,1): .1 or .001 in the paper
+    start:float=1e-3, # first beta of the linear schedule before it is overwritten; scaled by 1000/T
+    end:float=.02, # beta_T of a chain of 1000 steps; scaled by 1000/T
+)->Schedule: # schedule of T steps; no step of it has the noise level that it has in a longer chain
+    "A linear schedule of T steps with its first beta overwritten: the one that the models of DAED's tables have"
+    betas = cls.linear(T, start, end).beta[1:].clone()
+    betas[0] = beta_1
+    sched = cls.from_betas(betas)
+    sched.recipe = [dict(name='linear_combine', T=T, beta_1=beta_1, start=start, end=end)]
+    return sched
+
+# %% ../nbs/00_schedules.ipynb #00cfd85b
 @patch(cls_method=True)
 def from_recipe(cls:Schedule,
     recipe:list, # what `Schedule.recipe` holds: calls with their arguments
 )->Schedule: # the same schedule, bit for bit
     "Rebuild a schedule from its recipe; unknown calls are refused"
-    known = dict(linear=cls.linear, cosine=cls.cosine, from_betas=cls.from_betas),('respace', 'subset', 'merge_first')
+    starts = dict(linear=cls.linear, cosine=cls.cosine, from_betas=cls.from_betas, linear_combine=cls.linear_combine)
+    known = starts,('respace', 'subset', 'merge_first')
     try:
         if not all(isinstance(r, dict) for r in recipe): raise TypeError('not a list of calls')
         first,*rest = [dict(r) for r in recipe]

@@ -7,7 +7,7 @@ __all__ = ['weighted_mean', 'unwrap', 'step_generator', 'ObjectiveCB', 'EMA', 'a
            'replacing', 'write_tensors', 'read_tensors', 'save_checkpoint', 'load_checkpoint', 'run_info', 'pack',
            'unpack', 'Resume', 'JSONLog', 'SampleGrid', 'denoise_learner']
 
-# %% ../nbs/03_training.ipynb #9f8e17ce
+# %% ../nbs/03_training.ipynb #9d83e2b0
 import hashlib, importlib, json, os, platform, random, subprocess, sys, time, warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +16,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 import numpy as np, torch
+from accelerate import DistributedDataParallelKwargs
 import fastai.callback.progress, fastai.callback.schedule # noqa: they add progress bar, fit_one_cycle and lr_find
 from fastai.callback.core import Callback, CancelEpochException
 from fastai.callback.training import GradientClip
@@ -58,13 +59,20 @@ def step_generator(
     key = hashlib.blake2b(f'{seed} {stream} {step}'.encode(), digest_size=4).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(key, 'little'))
 
-# %% ../nbs/03_training.ipynb #1a1f0ec6
+# %% ../nbs/03_training.ipynb #8c2b1891
 class ObjectiveCB(Callback):
     "Feeds an objective module: draws its random quantities for each batch from (seed, step)"
     run_valid = True
     def __init__(self,
         seed:int=0, # seed of everything that is drawn during training
     ): self.seed,self.step = seed,0
+
+    def before_fit(self):
+        "DistributedDataParallel has to be told, before it wraps the model, that a step may leave parts of it idle"
+        trainer = getattr(self.learn, 'distributed_trainer', None)
+        if trainer is None or not getattr(self.model, 'has_idle_parts', False): return
+        handler = trainer.accelerator.ddp_handler or DistributedDataParallelKwargs()
+        handler.find_unused_parameters,trainer.accelerator.ddp_handler = True,handler
 
     def before_batch(self):
         x0,model = self.xb[0],unwrap(self.model)

@@ -1,10 +1,12 @@
-"A small training run in a process of its own, for tests that kill it or start several: run_training.py FOLDER [--every N] [--stop-at N] [--distributed]"
+"A small training run in a process of its own, for tests that kill it or start several: run_training.py FOLDER [--every N] [--stop-at N] [--distributed] [--daed]"
 import argparse
+import os
 import time
 
 import torch
 from fastai.callback.core import Callback
 
+from denoise_study.daed import DAED
 from denoise_study.data import image_dls
 from denoise_study.ddgm import DDGM
 from denoise_study.schedules import Schedule
@@ -22,21 +24,26 @@ class Tell(Callback):
         if self.train_iter == self.stop_at: time.sleep(600)
 
 
-def main(folder, every, stop_at, distributed):
+def main(folder, every=4, stop_at=0, distributed=False, daed=False):
     torch.manual_seed(0)
     torch.set_num_threads(1)
     dls = image_dls("digits", bs=64, valid=64, test=.7, device="cpu")
     # dropout draws from the global state, which a resume must restore; processes draw it separately, so not there
-    net = UNet(channels=1, width=32, mult=(1, 2), n_blocks=1, attn=(), dropout=0. if distributed else .2)
-    model = DDGM(net, Schedule.linear(50), shape=(1, 8, 8), sampler="loss_second_moment")
+    unet = lambda: UNet(channels=1, width=32, mult=(1, 2), n_blocks=1, attn=(), dropout=0. if distributed else .2)
+    # uniform times on a long chain: in most steps the DAE has no work in any process, in some it has in one of them
+    if daed: model = DAED(unet(), unet(), Schedule.linear(200).merge_first(40), shape=(1, 8, 8), sampler="uniform")
+    else: model = DDGM(unet(), Schedule.linear(50), shape=(1, 8, 8), sampler="loss_second_moment")
     learn = denoise_learner(dls, model, ema=.9, clip=1., seed=3, folder=folder, cbs=Tell(stop_at))
     learn.resume.steps, learn.json_log.every = every, 1
+    processes = 1
     if distributed:
-        with learn.no_bar(), learn.distrib_ctx(sync_bn=False, cpu=True): learn.fit_one_cycle(3, 1e-3)
+        with learn.no_bar(), learn.distrib_ctx(sync_bn=False, cpu=True):
+            learn.fit_one_cycle(3, 1e-3)
+            if torch.distributed.is_initialized(): processes = torch.distributed.get_world_size()
     else:
         with learn.no_bar(): learn.fit_one_cycle(3, 1e-3)
-    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
-        save_checkpoint(f"{folder}/model.safetensors", learn.model, averaged(learn), losses=[float(v) for v in learn.recorder.losses])
+    if os.environ.get("RANK", "0") == "0":
+        save_checkpoint(f"{folder}/model.safetensors", learn.model, averaged(learn), losses=[float(v) for v in learn.recorder.losses], processes=processes)
 
 
 if __name__ == "__main__":
@@ -45,4 +52,5 @@ if __name__ == "__main__":
     p.add_argument("--every", type=int, default=4)
     p.add_argument("--stop-at", type=int, default=0)
     p.add_argument("--distributed", action="store_true")
+    p.add_argument("--daed", action="store_true")
     main(**vars(p.parse_args()))

@@ -93,6 +93,20 @@ def test_split_at_one_tenth(sched, n, tail):
     close(merged.merge_first(1).alpha_bar, merged.alpha_bar)
 
 
+def test_linear_combine_is_not_the_tail():
+    "DAED's own schedule: repo-linear for the shortened T with its first beta overwritten; section 3 of our notes, trap 8"
+    paper, exact = Schedule.linear_combine(468, .1), Schedule.linear(500, start=1e-3).merge_first(33)
+    close(paper.beta[1:4], [.1, .002224, .002311], atol=5e-7)
+    close(exact.beta[1:4], [.10092, .004513, .004589], atol=5e-6)
+    close(paper.beta[2:], Schedule.linear(468, start=1e-3).beta[2:], rtol=1e-15)
+    close([paper.alpha_bar[-1], exact.alpha_bar[-1]], [2.1305e-5, 2.3859e-5], atol=1e-9)
+    close((paper.log_snr() - exact.log_snr())[1:].abs().max(), .33, atol=.005)
+    long = Schedule.linear(1000, start=1e-3).merge_first(65)
+    assert long.T == 936 and paper.steps.tolist() == list(range(469))
+    again = Schedule.from_recipe(json.loads(json.dumps(paper.recipe)))
+    assert again == paper and "linear_combine(T=468, beta_1=0.1" in str(paper)
+
+
 def test_log_snr_does_not_depend_on_the_data_but_for_a_constant():
     s = Schedule.linear(500)
     power = torch.tensor([.05, .256, .682, 1.])
@@ -121,6 +135,7 @@ x = torch.zeros(2, 1, 4, 4)
 BAD = [(lambda: Schedule.linear(20), "T: 20 steps are too few"), (lambda: Schedule.linear(10, start=.1, end=.01), "start"), (lambda: Schedule.linear(0), "T >= 1"),
        (lambda: Schedule.cosine(0), "T >= 1"), (lambda: Schedule.cosine(10, s=-1), "s > 0"), (lambda: Schedule.from_betas([.1, 1.]), "beta_2 = 1"),
        (lambda: Schedule.from_betas([]), "betas"), (lambda: Schedule.from_betas([.1, float("nan")]), "beta_2"), (lambda: Schedule.from_betas([[.1]]), "betas"),
+       (lambda: Schedule.linear_combine(468, 1.), "beta_1 = 1"), (lambda: Schedule.linear_combine(468, 0.), "beta_1 = 0"), (lambda: Schedule.linear_combine(20, .1), "T: 20 steps are too few"),
        (lambda: Schedule.linear(100).nearest(1.), "level"), (lambda: Schedule.linear(100).nearest(float("nan")), "level"),
        (lambda: Schedule.linear(100).respace(1), "2..100"), (lambda: Schedule.linear(100).respace("ddim37"), "stride"), (lambda: Schedule.linear(100).respace(5.), "n:"),
        (lambda: Schedule.linear(100).merge_first(101), "1..100"), (lambda: Schedule.linear(100).subset([5, 3]), "keep"), (lambda: Schedule.linear(100).subset([]), "keep"),

@@ -14,7 +14,10 @@ from PIL import Image
 from denoise_study.data import DataInfo, image_dls
 from denoise_study.ddgm import DDGM
 from denoise_study.schedules import Schedule
-from denoise_study.study import Chapter, feature_space, histogram_bits, preset, write_report
+from denoise_study.chapter_ddgm import histogram_bits
+from denoise_study.probes import Averages
+from denoise_study.recipes import preset
+from denoise_study.report import Chapter, feature_space, write_report
 from denoise_study.training import load_checkpoint
 from denoise_study.unet import UNet
 
@@ -28,7 +31,8 @@ def command(name, *args, ok=True, cwd=None):
     return out
 
 
-@pytest.mark.parametrize("name,option", [("denoise-train", "--bf16"), ("denoise-sample", "--method"), ("denoise-evaluate", "--inception"), ("denoise-study", "--size")])
+@pytest.mark.parametrize("name,option", [("denoise-train", "--bf16"), ("denoise-sample", "--method"), ("denoise-evaluate", "--inception"), ("denoise-study", "--second"),
+                                         ("denoise-transfer", "--target"), ("denoise-splits", "--levels"), ("denoise-probe", "--draws"), ("denoise-selfguide", "--sampler")])
 def test_help_explains_every_option(name, option):
     text = command(name, "--help").stdout
     options = re.findall(r"^  --[\w-]+.*(?:\n {10,}.*)*", text, re.M)
@@ -66,9 +70,40 @@ def test_train_sample_evaluate_on_a_folder(folder, tmp_path):
     assert "data: the model makes images (3, 8, 8)" in error and "Traceback" not in error
 
 
+def test_splits_and_transfer(tmp_path):
+    "Each trains what it needs, leaves a page and numbers, and finds its models when asked again"
+    out = command("denoise-splits", "--folder", tmp_path, "--steps", 11, "--levels", ".1,.3", "--n", 40).stdout
+    r = json.loads((tmp_path/"results.json").read_text())
+    assert [row["model"][:4] for row in r["splits"]] == ["DDGM", "DAED", "DAED"] and "training the diffusion model" in out
+    assert all(row["n_fake"] == 40 and row["frechet_low"] <= row["frechet"] <= row["frechet_high"] for row in r["splits"]) and "<img" in (tmp_path/"report.html").read_text()
+    command("denoise-transfer", "--source", "digits", "--folder", tmp_path, "--steps", 11)
+    r = json.loads((tmp_path/"results.json").read_text())
+    ways = {(row["set"], row["model"], row["how"]) for row in r["transfer"]}
+    assert {("digits", "DDGM", "mean"), ("upside down", "DDGM", "ancestral"), ("upside down", "no model", "linear"), ("upside down", "no model", "noisy")} <= ways
+    assert any(model.startswith("DAED") for _, model, _ in ways)
+
+
+def test_probe_and_selfguide(tmp_path):
+    "A blind denoiser trained, read and sampled from; the files are what the library reads"
+    command("denoise-train", "--model", "blind", "--image-size", 16, "--folder", tmp_path/"run", "--steps", 11)
+    checkpoint = tmp_path/"run/blind.safetensors"
+    out = command("denoise-probe", checkpoint, "--out", tmp_path/"phi.safetensors", "--draws", 2, "--taps", "enc3,mid").stdout
+    a, r = Averages.load(tmp_path/"phi.safetensors"), json.loads((tmp_path/"phi.json").read_text())
+    assert set(a.taps) == {"enc3", "mid"} and a.taps["mid"].shape == (180, 128) and len(set(a.labels.tolist())) == 10 and "PR of mid" in out
+    assert r["compare"][0].keys() >= {"quantity", "trained_value", "untrained_value"} and a.run["draws"] == 2
+    command("denoise-selfguide", checkpoint, "--out", tmp_path/"s.png", "--images", "3,5", "--n", 2, "--levels", 5, "--matching", 3)
+    r = json.loads((tmp_path/"s.json").read_text())
+    assert np.load(tmp_path/"s.npz")["images"].shape == (4, 16, 16, 1) and r["images"] == [3, 5] and Image.open(tmp_path/"s.png").size[0] > 100
+    assert {row["arm"] for row in r["around"]} >= {"samples"} or r["around"]
+    error = command("denoise-selfguide", checkpoint, "--images", "three", ok=False, cwd=tmp_path).stderr
+    assert "images: numbers with commas" in error and "Traceback" not in error
+
+
 ERRORS = [(("denoise-study", "--data", "nowhere"), "nowhere"), (("denoise-study", "--size", "huge"), "size: 'small' or 'paper'"),
           (("denoise-train", "--loss", "l1"), "loss: one of"), (("denoise-sample", "missing.safetensors"), "missing.safetensors does not exist"),
-          (("denoise-sample", __file__), "not a readable safetensors file"), (("denoise-train", "--device", "cuda"), "PyTorch sees no GPU")]
+          (("denoise-sample", __file__), "not a readable safetensors file"), (("denoise-train", "--device", "cuda"), "PyTorch sees no GPU"),
+          (("denoise-train", "--model", "gan"), "model: one of"), (("denoise-splits", "--levels", "a,b"), "levels: numbers with commas"),
+          (("denoise-study", "--chapters", "x"), "chapters: some of")]
 
 
 @pytest.mark.parametrize("args,message", ERRORS, ids=lambda v: v if isinstance(v, str) else v[0])

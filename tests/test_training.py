@@ -76,13 +76,15 @@ def test_killed_and_resumed_is_bit_identical(tmp_path):
 
 def test_two_processes_equal_one(tmp_path):
     "Two CPU processes on half batches against one on the whole: the same losses and weights but for the order of sums"
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
-              "--dynamo_backend", "no", "--main_process_port", "0", *run(tmp_path/"two", "--distributed")[1:]]
+    # torchrun: accelerate's own launcher starts one process on a CPU, whatever number it is told
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *run(tmp_path/"two", "--distributed")[1:]]
     subprocess.run(launch, check=True, env=ENV, stdout=subprocess.DEVNULL)
     subprocess.run(run(tmp_path/"one", "--distributed"), check=True, env=ENV, stdout=subprocess.DEVNULL)
     (one, done), (two, dtwo) = (read_tensors(tmp_path/f"{n}/model.safetensors") for n in ("one", "two"))
+    assert (done["info"]["processes"], dtwo["info"]["processes"]) == (1, 2)
     torch.testing.assert_close(torch.tensor(done["info"]["losses"]), torch.tensor(dtwo["info"]["losses"]), rtol=1e-4, atol=1e-5)
-    for k in one: torch.testing.assert_close(one[k], two[k], rtol=1e-3, atol=2e-5, msg=lambda m, k=k: f"{k}: {m}")
+    # Adam blows up the order of sums where a gradient is nearly 0: single biases differ by 4e-5
+    for k in one: torch.testing.assert_close(one[k], two[k], rtol=1e-3, atol=2e-4, msg=lambda m, k=k: f"{k}: {m}")
     assert done["info"]["losses"][-1] < .8*done["info"]["losses"][0]    # there was something to agree on
 
 
