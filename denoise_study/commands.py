@@ -68,7 +68,7 @@ def _chosen(name, v, ok):
     if v not in ok: raise ValueError(f'{name}: one of {", ".join(ok)} is accepted, got {v!r}')
     return ok[v]
 
-# %% ../nbs/60_commands.ipynb #a2143547
+# %% ../nbs/60_commands.ipynb #ee9dac90
 @command
 def denoise_train(
     data:str='digits', # data set: a name, a folder of images, or an .npz file
@@ -77,7 +77,7 @@ def denoise_train(
     size:str='small', # network and training: small or paper
     loss:str='simple', # training loss of ddgm and daed: simple, vlb, or (ddgm) hybrid
     level:float=.1, # noise variance that a daed leaves to its denoiser (the paper's beta_1)
-    steps:int=0, # training steps, rounded to whole epochs; 0: those of the size
+    steps:int=0, # training steps; 0: those of the size
     schedule:str='linear', # forward process: linear or cosine
     T:int=0, # its number of steps; 0: that of the size
     image_size:int=0, # resize images to this many pixels; 0: as they are

@@ -554,7 +554,7 @@ def _splits(data='digits', root=None, size=None, crop='center', pad_to=None, val
     drawn = dict(train=part(0), valid=part(1), test=part(2))
     return name,classes,pad,{**drawn, **ready} # official splits take the place of drawn ones, which are empty
 
-# %% ../nbs/01_data.ipynb #94df35f0
+# %% ../nbs/01_data.ipynb #991635f3
 class ImageLoader(DistributedDL):
     "Batches `(x, y)` of a source, x float32 in `range` on `device`; the order depends on (seed, epoch) only"
     n_inp = 1
@@ -570,14 +570,18 @@ class ImageLoader(DistributedDL):
         device=None, # where batches go; None: fastai's default device
         classes:tuple=(), # names of the labels, for captions
         shard:tuple|None=None, # (rank, number of processes); None: what the launcher says
+        batches:int|None=None, # visit only so many batches in an epoch, others in the next; None: all
     ):
         if not _whole(bs, 1): raise ValueError(f'bs: got {bs!r}; give a positive whole number')
+        if batches is not None and not _whole(batches, 1):
+            raise ValueError(f'batches: got {batches!r}; give a positive whole number, or None for all')
+        self.batches = batches
         self.dataset,self.bs,self.range = source,int(bs),_bounds(range)
         self.shuffle,self.drop_last = shuffle,drop_last
         self.seed,self.epoch,self.start,self.classes,self.shard = seed,epoch,start,tuple(classes),shard
         self.n,self.device = len(source),default_device() if device is None else device
 
-# %% ../nbs/01_data.ipynb #6d6e01e2
+# %% ../nbs/01_data.ipynb #f9706f15
 @patch(as_prop=True)
 def place(self:ImageLoader):
     "(rank, number of processes)"
@@ -589,7 +593,8 @@ def place(self:ImageLoader):
 def used(self:ImageLoader):
     "Number of images that an epoch visits, over all processes"
     short = self.n % self.bs
-    return self.n - (short if self.drop_last and self.n >= self.bs else short % self.place[1])
+    whole = self.n - (short if self.drop_last and self.n >= self.bs else short % self.place[1])
+    return whole if self.batches is None else min(whole, self.batches*self.bs)
 
 @patch
 def __len__(self:ImageLoader): return -(-self.used//self.bs)
@@ -624,7 +629,7 @@ def __iter__(self:ImageLoader):
     yield from map(self._deliver, _in_order(self._fetch, plan[self.start:], self.dataset.threads))
     self.epoch,self.start = self.epoch + 1,0
 
-# %% ../nbs/01_data.ipynb #e1f7fb76
+# %% ../nbs/01_data.ipynb #3655763c
 @patch
 def one_batch(self:ImageLoader)->tuple: # (x, y)
     "The batch that the next pass begins with"
@@ -640,7 +645,7 @@ def new(self:ImageLoader,
     **kwargs, # arguments of `ImageLoader` to change
 )->ImageLoader: # a new loader; this one stays as it is
     "A loader with some arguments changed"
-    keep = {k: getattr(self, k) for k in 'bs range shuffle drop_last seed epoch start device classes shard'.split()}
+    keep = {k: getattr(self, k) for k in 'bs range shuffle drop_last seed epoch start device classes shard batches'.split()}
     res = (cls or type(self))(self.dataset if dataset is None else dataset, **{**keep, **kwargs})
     if get_idxs is not None: res.get_idxs = get_idxs
     return res

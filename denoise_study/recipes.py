@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['PAPER', 'preset', 'fit', 'train_ddgm', 'train_daed', 'train_dae', 'blind_preset', 'train_blind']
 
-# %% ../nbs/50_recipes.ipynb #6f088d0f
+# %% ../nbs/50_recipes.ipynb #6a600c7a
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
+from copy import copy
 from pathlib import Path
 import torch
 from fastai.torch_core import num_distrib, rank_distrib
@@ -42,13 +43,13 @@ def preset(
     net = UNet.paper(name, channels=info.channels, dropout=.3).config
     return dict(net=net, T=T, bs=bs, steps=steps, lr=1e-4, one_cycle=False, ema=.9999)
 
-# %% ../nbs/50_recipes.ipynb #a5f2cd59
+# %% ../nbs/50_recipes.ipynb #d64b89d7
 def fit(
     dls, # images, from `image_dls`
     model:nn.Module, # objective module
     path:str|Path, # checkpoint to write, `.safetensors`; log, state and pictures go beside it
     p:dict, # preset: steps, lr, one_cycle, ema
-    steps:int|None=None, # training steps, rounded to whole epochs, at least one; None: those of the preset
+    steps:int|None=None, # training steps; None: those of the preset
     bf16:bool=False, # autocast to bfloat16
     seed:int=0, # seed of the noise during training
     draw:Callable|None=None, # model -> images for the pictures; None: no pictures
@@ -56,7 +57,9 @@ def fit(
     cbs=(), # more callbacks for the fit, such as a schedule
 )->nn.Module: # the averaged model if there is an average, in eval mode
     "Train an objective module and save it; continues if it was interrupted"
-    path,epochs = Path(path),max(1, round((steps or p['steps'])/len(dls.train)))
+    path,steps,dls = Path(path),steps or p['steps'],copy(dls)
+    epochs = math.ceil(steps/len(dls.train))
+    dls.loaders = [dls.train.new(batches=round(steps/epochs)), *dls.loaders[1:]] # epochs of equal length that make `steps`
     look = [SampleGrid(draw, path.parent/'samples', every=max(1, epochs//10))] if draw else []
     learn = denoise_learner(dls, model, ema=p['ema'], bf16=bf16, clip=clip, seed=seed, folder=path.parent, cbs=look)
     processes = learn.distrib_ctx(sync_bn=False, cpu=dls.device.type == 'cpu') if num_distrib() > 1 else nullcontext()
@@ -70,12 +73,12 @@ def _grid(model):
     "Pictures of samples: fewer steps than the real thing, so that a look stays cheap"
     return model.sample(64, seed=0, steps=min(50, model.sched.T), progress=False)
 
-# %% ../nbs/50_recipes.ipynb #dbf2cfb3
+# %% ../nbs/50_recipes.ipynb #587e8b74
 def train_ddgm(
     dls, # images, from `image_dls`
     folder:str|Path, # where checkpoint, log, state and sample pictures go
     size:str='small', # 'small' or 'paper'
-    steps:int|None=None, # training steps, rounded to whole epochs, at least one; None: those of the preset
+    steps:int|None=None, # training steps; None: those of the preset
     loss:str='simple', # 'simple', 'vlb' or 'hybrid'
     bf16:bool=False, # autocast to bfloat16
     seed:int=0, # seed of initial weights and noise
@@ -90,13 +93,13 @@ def train_ddgm(
                  (info.channels, *info.size), loss=loss, var='learned' if learned else 'large', range=info.range)
     return fit(dls, model, Path(folder)/'ddgm.safetensors', p, steps, bf16, seed, _grid)
 
-# %% ../nbs/50_recipes.ipynb #a34c6c71
+# %% ../nbs/50_recipes.ipynb #1fc30d95
 def train_daed(
     dls, # images, from `image_dls`
     folder:str|Path, # where checkpoint, log, state and sample pictures go
     size:str='small', # 'small' or 'paper'
     level:float=.1, # noise variance that the denoiser takes over (the paper's beta_1)
-    steps:int|None=None, # training steps, rounded to whole epochs, at least one; None: those of the preset
+    steps:int|None=None, # training steps; None: those of the preset
     loss:str='simple', # 'simple' or 'vlb'
     bf16:bool=False, # autocast to bfloat16
     seed:int=0, # seed of initial weights and noise
@@ -116,7 +119,7 @@ def train_dae(
     ddgm:DDGM, # trained diffusion model; it is not changed
     split:Split, # where the denoiser takes over
     size:str='small', # 'small' or 'paper'
-    steps:int|None=None, # training steps, rounded to whole epochs, at least one; None: those of the preset
+    steps:int|None=None, # training steps; None: those of the preset
     bf16:bool=False, # autocast to bfloat16
     seed:int=0, # seed of initial weights and noise
 )->DAED: # the averaged model, in eval mode; also in folder/daed.safetensors
@@ -126,7 +129,7 @@ def train_dae(
     model = DAED.from_ddgm(ddgm, split, UNet(**p['net']))
     return fit(dls, model, Path(folder)/'daed.safetensors', p, steps, bf16, seed)
 
-# %% ../nbs/50_recipes.ipynb #bd7458de
+# %% ../nbs/50_recipes.ipynb #1d0d122f
 def blind_preset(
     info:DataInfo, # data set: its channels choose the network
     size:str='small', # 'small' or 'paper'
@@ -143,7 +146,7 @@ def train_blind(
     dls, # images in [0,1] with sides that are multiples of 8, from `image_dls`
     folder:str|Path, # where checkpoint, log and state go
     size:str='small', # 'small' or 'paper'
-    steps:int|None=None, # training steps, rounded to whole epochs, at least one; None: those of the preset
+    steps:int|None=None, # training steps; None: those of the preset
     bf16:bool=False, # autocast to bfloat16
     seed:int=0, # seed of initial weights and noise
 )->Blind: # the trained objective, in eval mode; `denoiser` makes a `Denoiser` of it; also in folder/blind.safetensors

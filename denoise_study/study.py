@@ -55,7 +55,7 @@ def run_study(
                      done + [made_chapter(study, info)])
     return results
 
-# %% ../nbs/61_study.ipynb #0fbd5f69
+# %% ../nbs/61_study.ipynb #dc9d9aab
 @command
 def denoise_study(
     data:str='digits', # data set: a name, a folder of images, or an .npz file
@@ -63,7 +63,7 @@ def denoise_study(
     chapters:str='', # which chapters, with commas between: ddgm, daed, blind; default: all
     second:str='', # second data set for the questions of transfer; default: the first one, upside down
     size:str='small', # network and training: small or paper
-    steps:int=0, # training steps, rounded to whole epochs; 0: those of the size
+    steps:int=0, # training steps; 0: those of the size
     n:int=500, # images to sample for the metrics
     inception:str='', # file with Inception weights (768 channels); default: a classifier trained on the data
     image_size:int=0, # resize images to this many pixels; 0: as they are

@@ -550,3 +550,17 @@ def test_nothing_is_unpickled(tmp_path, monkeypatch):
     f = tmp_path/'a.npz'
     f.write_bytes(pickle.dumps(dict(images=1)))
     with pytest.raises(ValueError, match='a.npz: can not be read'): load_arrays(f)
+
+
+def test_shorter_epochs():
+    "`batches` cuts the same shuffled order, and the next epoch visits other images; bad values are refused"
+    train = image_dls("digits", bs=64, device="cpu").train
+    short = train.new(batches=3)
+    assert len(short) == 3 and len(list(short)) == 3 and short.new().batches == 3
+    whole = train.plan()
+    first = train.new(batches=3).plan()
+    assert all(torch.equal(a, b) for a, b in zip(first, whole)) and len(first) == 3
+    assert set(torch.cat(short.plan()).tolist()) != set(torch.cat(first).tolist())       # its epoch is now the second
+    assert len(train.new(batches=10**6)) == len(train)
+    for bad in (0, 1.5, True):
+        with pytest.raises(ValueError, match="batches: got"): train.new(batches=bad)
