@@ -153,7 +153,7 @@ def selfguided_part(
     c.text(f'The matching brought its loss below 1% in {100*log.converged.mean():.0f}% of its calls; in the others it '
            'went as far as 30 steps took it.')
 
-# %% ../nbs/54_chapter_blind.ipynb #59fda204
+# %% ../nbs/54_chapter_blind.ipynb #6b9f2b2f
 def distance_part(
     study:Study, # the study
     c:Chapter, # chapter to write into
@@ -177,8 +177,8 @@ def distance_part(
              f'{test.n} pairs. Right: residual noise after matching over that before it, where the matching arrived.')
     low,middle,high = test.shuffled
     c.text(f'The two distances have a rank correlation of {test.rank:.2f} [{test.low:.2f}, {test.high:.2f}] '
-           f'(p = {test.p:.3f} by permutation). The bounds of their ratio are a factor {test.ratio:.3g} apart; with the '
-           f'pairs shuffled, {middle:.3g} [{low:.3g}, {high:.3g}]. The paper reports 2.9 for its pairs.')
+           f'(p = {test.p:.3f} by permutation). The bounds of their ratio are a factor {test.ratio:.3g} apart; with '
+           f'the pairs shuffled, {middle:.3g} [{low:.3g}, {high:.3g}]. The paper reports 2.9 for its pairs.')
 
 # %% ../nbs/54_chapter_blind.ipynb #d860b634
 def blind_chapter(

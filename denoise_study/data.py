@@ -629,7 +629,7 @@ def __iter__(self:ImageLoader):
     yield from map(self._deliver, _in_order(self._fetch, plan[self.start:], self.dataset.threads))
     self.epoch,self.start = self.epoch + 1,0
 
-# %% ../nbs/01_data.ipynb #3655763c
+# %% ../nbs/01_data.ipynb #277b3882
 @patch
 def one_batch(self:ImageLoader)->tuple: # (x, y)
     "The batch that the next pass begins with"
@@ -645,7 +645,8 @@ def new(self:ImageLoader,
     **kwargs, # arguments of `ImageLoader` to change
 )->ImageLoader: # a new loader; this one stays as it is
     "A loader with some arguments changed"
-    keep = {k: getattr(self, k) for k in 'bs range shuffle drop_last seed epoch start device classes shard batches'.split()}
+    names = 'bs range shuffle drop_last seed epoch start device classes shard batches'
+    keep = {k: getattr(self, k) for k in names.split()}
     res = (cls or type(self))(self.dataset if dataset is None else dataset, **{**keep, **kwargs})
     if get_idxs is not None: res.get_idxs = get_idxs
     return res

@@ -43,7 +43,7 @@ def preset(
     net = UNet.paper(name, channels=info.channels, dropout=.3).config
     return dict(net=net, T=T, bs=bs, steps=steps, lr=1e-4, one_cycle=False, ema=.9999)
 
-# %% ../nbs/50_recipes.ipynb #d64b89d7
+# %% ../nbs/50_recipes.ipynb #478c1523
 def fit(
     dls, # images, from `image_dls`
     model:nn.Module, # objective module
@@ -59,7 +59,8 @@ def fit(
     "Train an objective module and save it; continues if it was interrupted"
     path,steps,dls = Path(path),steps or p['steps'],copy(dls)
     epochs = math.ceil(steps/len(dls.train))
-    dls.loaders = [dls.train.new(batches=round(steps/epochs)), *dls.loaders[1:]] # epochs of equal length that make `steps`
+    # epochs of equal length, which make `steps` together
+    dls.loaders = [dls.train.new(batches=round(steps/epochs)), *dls.loaders[1:]]
     look = [SampleGrid(draw, path.parent/'samples', every=max(1, epochs//10))] if draw else []
     learn = denoise_learner(dls, model, ema=p['ema'], bf16=bf16, clip=clip, seed=seed, folder=path.parent, cbs=look)
     processes = learn.distrib_ctx(sync_bn=False, cpu=dls.device.type == 'cpu') if num_distrib() > 1 else nullcontext()
