@@ -82,13 +82,13 @@ def signal_part(
            'asked.')
     return table
 
-# %% ../nbs/53_chapter_daed.ipynb #cb1eb3dd
+# %% ../nbs/53_chapter_daed.ipynb #acda6c11
 def switch_part(
     study:Study, # the study
     c:Chapter, # chapter to write into
 )->tuple: # DataFrame from `reconstruction_sweep`; records of `transition_point`
     "Where reconstructions of two kinds of images part (DAED figure 4)"
-    model,sets = study_ddgm(study),two_sets(study, 128)
+    model,sets = study_ddgm(study),two_sets(study, study.n_eval//2)
     own,other = sets
     ts = sorted({max(1, round(model.sched.T*f)) for f in (.02, .05, .1, .15, .2, .3, .4, .6)})
     with study.stage('looking for the switch'):
@@ -169,7 +169,7 @@ def joint_part(
             'many weights as the two networks of the DAED together.')
     return table
 
-# %% ../nbs/53_chapter_daed.ipynb #594a085a
+# %% ../nbs/53_chapter_daed.ipynb #a11b1c32
 def train_sets(
     study:Study, # the study
     n:int, # images of each
@@ -184,7 +184,7 @@ def transfer_part(
     level:float=.1, # noise variance
 )->pd.DataFrame: # from `reconstruction_sweep`
     "Denoising images of both kinds at one level, means beside means (DAED table 2, figure 7)"
-    sets,models = two_sets(study, 64),{'DDGM': study_ddgm(study), **study_daeds(study, (level,))}
+    sets,models = two_sets(study, study.n_eval//4),{'DDGM': study_ddgm(study), **study_daeds(study, (level,))}
     with study.stage('denoising images of another kind'):
         errors = reconstruction_sweep(models, sets, level=level, hows=HOWS, seeds=(study.seed,), draws=4,
                                       train=train_sets(study, 2000), progress=False)

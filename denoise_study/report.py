@@ -39,7 +39,7 @@ class Chapter:
         "Add a heading within the chapter"
         self.blocks.append(f'<h3>{html.escape(s)}</h3>')
 
-# %% ../nbs/51_report.ipynb #f54038c6
+# %% ../nbs/51_report.ipynb #4a5cab19
 @patch
 def figure(self:Chapter,
     fig:Figure, # matplotlib figure
@@ -60,7 +60,7 @@ def table(self:Chapter,
 ):
     "Add a table; numbers are shown with four digits"
     if hasattr(rows, 'to_dict'): rows = rows.to_dict('records')
-    show = lambda v: f'{v:.4g}' if isinstance(v, float) else str(v)
+    show = lambda v: '' if v != v else f'{v:.4g}' if isinstance(v, float) else str(v) # nan: nothing to say
     cell = lambda tag,v: f'<{tag}{" class=n" if isinstance(v, (int, float)) else ""}>{html.escape(show(v))}</{tag}>'
     head = ''.join(cell('th', k) for k in rows[0])
     body = ''.join('<tr>' + ''.join(cell('td', v) for v in r.values()) + '</tr>' for r in rows)
