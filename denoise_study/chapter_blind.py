@@ -15,8 +15,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from .denoiser import GaussianDenoiser, denoiser, noise_levels, plot_psnr, psnr_curve, sample
 from .denoiser import untrained
-from .probes import channel_averages, clusters, compare, neighbours, plot_clusters, plot_participation
-from .probes import plot_rows, plot_stability, separation, stability
+from .channels import plot_rows
+from .geometry import clusters, compare, neighbours, plot_clusters, separation
+from .probes import channel_averages, plot_participation, plot_stability, stability
 from .recipes import blind_preset, train_blind
 from .report import Chapter, Study, first_images, say
 from .selfguided import around, conditional_distance, noise_level_check, plot_noise_level, plot_ratio

@@ -20,7 +20,8 @@ from .chapter_ddgm import bits_part, samples_part, sweep_part
 from .data import image_dls, show_images
 from .ddgm import DDGM
 from .denoiser import denoiser, noise_levels, sample
-from .probes import channel_averages, compare
+from .geometry import compare
+from .probes import channel_averages
 from .recipes import preset, train_blind, train_daed, train_ddgm
 from .report import Chapter, Study, feature_space, first_images, save_images, say, write_json, write_report
 from .schedules import Schedule

@@ -9,7 +9,8 @@ import torch
 
 from denoise_study.data import ArraySource, ImageLoader
 from denoise_study.denoiser import denoiser
-from denoise_study.probes import Averages, channel_averages, clusters, neighbours
+from denoise_study.geometry import clusters, neighbours
+from denoise_study.probes import Averages, channel_averages
 from denoise_study.training import run_info
 from denoise_study.unet import BlindUNet
 
