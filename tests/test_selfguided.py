@@ -325,6 +325,18 @@ def test_pairs_that_share_images_permute_images():
 
 # --- evaluation, figure 20, figures
 
+def test_colour_from_end_to_end():
+    "Networks return channels-last images, which cannot be viewed as rows"
+    torch.manual_seed(0)
+    D, images = denoiser(BlindUNet(channels=3, widths=(4, 6, 8, 10), depths=(1, 1, 2)), (3, 16, 16)), rand(2, 3, 16, 16)
+    made, _ = self_guided(D, images, 2, sigmas=[1., .3], n_noise=2, matching=dict(steps=2), progress=False)
+    plain = sample(D, 5, "descend", sigmas=[1., .3], progress=False)
+    t = around(D, images, made, plain, lambda x: x.mean((1, 2, 3)) > .5).set_index(["measure", "arm"])
+    assert t.value.notna().all() and len(show_around(images, made, plain).axes) == 3
+    assert len(noise_level_check(D, images, sigmas=(.5,), steps=2)) == 1
+    assert len(conditional_distance(D, images, images.flip(0), [.3, 1.], 2, progress=False, steps=2)) == 2
+
+
 def test_around_knows_copies_noise_and_classes():
     D = small()
     image = torch.stack([torch.zeros(1, 16, 16), torch.ones(1, 16, 16)])*.8 + .1*rand(2, 1, 16, 16)
