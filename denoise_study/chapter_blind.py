@@ -319,7 +319,8 @@ def _claim_level(rows):
     if min(r['n'] for r in rows) < 5: ok = None
     else: ok = all(.93 <= r['low'] and r['high'] <= 1.07 for r in rows) or (
         False if any(r['low'] > 1.07 or r['high'] < .93 for r in rows) else None)
-    text = ', '.join(f'{r["ratio"]:.3g} at {r["sigma"]:g} ({r["n"]} of {r["N"]} converged)' for r in rows)
+    text = ', '.join(f'{r["ratio"] if r["n"] else float("nan"):.3g} at {r["sigma"]:g} ({r["n"]} of {r["N"]} converged)'
+                     for r in rows)
     return text,'1: unchanged',ok
 
 def _claims_distance(r):
