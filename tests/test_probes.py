@@ -433,6 +433,7 @@ def test_agreement_by_hand_and_its_chance():
     x, y = normal(30, 4), torch.randint(2, (30,), generator=gen(2))
     own = np.mean([(y[j] == y[i]).item() for i in range(30) for j in neighbours(x, k=2)[0][i]])
     assert label_agreement(x, y, k=2).value == pytest.approx(own)
+    assert label_agreement(x[:4], torch.tensor([0, 0, 0, 1]), k=1).chance == .5 # two of three others, and none
 
 def test_linear_probe():
     y = torch.arange(300)%3
