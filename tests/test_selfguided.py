@@ -140,6 +140,9 @@ def test_averages_over_noise_and_images():
     m = mix(images[:1].expand(3, -1, -1, -1), images[1:2].expand(3, -1, -1, -1), torch.tensor([0., .5, 1.]))
     p = m.phi(D, .5, 4, gen(0).manual_seed(1))
     assert m.weights.tolist() == [[1, 0], [.5, .5], [0, 1]] and p.shape == (3, 22)
+    z = torch.randn(1, 2, 3, 1, 16, 16, generator=gen(6))[0] # T12: three draws of each of two images, of which one counts
+    with torch.no_grad(): own = D.phi(images[1] + .5*z[1]).mean(0)
+    assert torch.allclose(mix(images[:1], images[1:2], 1.).phi(D, .5, 6, [gen(6)])[0], own, atol=1e-8, rtol=1e-4)
     assert len(c) == 1 and len(m) == 3 and masked(m, [1]).mask == [1] and masked(m, [1])[[0, 2]].mask == [1]
 
 
