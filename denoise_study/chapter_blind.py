@@ -394,7 +394,7 @@ def blind_claims(
         ('They are no copies (pixel correlation below .5)', 'fig. 7', _no_copies(seen)),
         ('Matching leaves the noise level alone, to 7%', 'fig. 20', _claim_level(r['noise_level'])),
         ('Distances of phi follow those of densities', 'fig. 8', rank),
-        ('The bounds of their ratio are close', 'eq. 3', bounds)]
+        ('Their ratio has bounds closer than by chance (B/A)', 'eq. 3', bounds)]
     rows = [(*row, *(found or ('', '', 'not measured'))) for *row,found in table]
     return pd.DataFrame([(*row, v if isinstance(v, str) else _VERDICTS[v]) for *row,v in rows],
                         columns=['claim', 'where', 'ours', 'control', 'verdict'])
