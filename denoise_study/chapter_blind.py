@@ -174,7 +174,7 @@ def _one_of_each(labels, n):
 def selfguided_part(
     study:Study, # the study
     c:Chapter, # chapter to write into
-    n:int=6, # samples around each target
+    n:int=4, # samples around each target
     targets:int=10, # test images to sample around, of each class in turn
 ):
     "Self-guided samples around test images (Kadkhodaie et al. 2025 figure 7)"
