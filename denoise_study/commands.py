@@ -20,7 +20,8 @@ from .chapter_ddgm import bits_part, samples_part, sweep_part
 from .data import image_dls, show_images
 from .ddgm import DDGM
 from .denoiser import denoiser, noise_levels, sample
-from .probes import channel_averages, compare
+from .geometry import compare, flat
+from .probes import channel_averages
 from .recipes import preset, train_blind, train_daed, train_ddgm
 from .report import Chapter, Study, feature_space, first_images, save_images, say, write_json, write_report
 from .schedules import Schedule
@@ -243,8 +244,7 @@ def denoise_probe(
     names = tuple(taps.split(','))
     a = channel_averages(D, loader, sigma, names, draws, seed, path=out, data=f'{dls.info.name}, {split}')
     table = compare(D, first_images(dls, split, 1000), tap=names[-1], sigma=sigma, draws=min(draws, 8), seed=seed)
-    rows = [dict(quantity=q, **{'_'.join(k): v for k,v in r.items()}) for q,r in table.iterrows()]
-    write_json(Path(out).with_suffix('.json'), dict(run=run_info(dls.device), probe=a.run, compare=rows))
+    write_json(Path(out).with_suffix('.json'), dict(run=run_info(dls.device), probe=a.run, compare=flat(table)))
     print(table.xs('value', axis=1, level=1).to_string(float_format='{:.3g}'.format, na_rep=''))
     print(f'{len(a.labels)} images: {out}; the table with intervals: {Path(out).with_suffix(".json")}')
 
