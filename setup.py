@@ -27,5 +27,6 @@ setup(
     install_requires=lines("requirements"),
     extras_require={extra: lines(f"{extra}_requirements") for extra in ("dev", "docs", "bench")},
     packages=find_packages(include=[lib, f"{lib}.*"]),
+    package_data={lib: ["pretrained_models/*.safetensors", "*.mplstyle"]},
     entry_points={"nbdev": [f"{lib}={lib}._modidx:d"], "console_scripts": lines("console_scripts")},
 )
