@@ -50,19 +50,21 @@ def study_daeds(
 # %% ../nbs/53_chapter_daed.ipynb #a9a2b5cb
 def study_joint(
     study:Study, # the study
-    level:float=.1, # noise variance that the denoiser takes over
-)->dict: # name -> model: the DAED, and a DDGM of its size
-    "A DAED trained jointly, and the control with as many weights (DAED appendix A.6)"
-    ddgm,todo = study_ddgm(study),dict(steps=study.steps, bf16=study.bf16, seed=study.seed)
-    load = lambda name: load_checkpoint(study.folder/name, device=study.dls.device)
-    with study.stage('training a DAED jointly'):
-        train_daed(study.dls, study.folder/'joint', study.size, level, sched=ddgm.sched, **todo)
-    joint = load('joint/daed.safetensors')
-    net = wider(ddgm.net.config, sum(p.numel() for p in joint.parameters()))
-    with study.stage('training a diffusion model of the same size'):
-        train_ddgm(study.dls, study.folder/'wide', study.size, sched=ddgm.sched, net=net, **todo)
-    wide = load('wide/ddgm.safetensors')
-    return {f'DAED {float(joint.sched.beta[1]):.2g}, joint': joint, 'DDGM, as many weights': wide}
+    losses:tuple=('simple',), # 'simple', 'vlb'; the study's own diffusion model has the first
+    levels:tuple=(.1,), # noise variances that the denoisers take over
+)->dict: # name -> model: for each loss a DDGM and its DAEDs; last, a DDGM with as many weights as a DAED
+    "The models of DAED table 1, trained jointly from scratch, and the control of appendix A.6"
+    def made(name, folder, train, **how):
+        with study.stage(f'training {name}'):
+            train(study.dls, study.folder/folder, study.size, steps=study.steps, bf16=study.bf16, seed=study.seed, **how)
+        return {name: load_checkpoint(study.folder/folder/f'{train.__name__[6:]}.safetensors', device=study.dls.device)}
+    own,out = study_ddgm(study),{}
+    for loss in losses:
+        out |= {'DDGM': own} if loss == own.loss else made(f'DDGM, {loss}', loss, train_ddgm, loss=loss, sched=own.sched)
+        for v in levels:
+            out |= made(f'DAED {v:g}, {loss}', f'joint-{v:g}-{loss}', train_daed, level=v, loss=loss, sched=own.sched)
+    net = wider(own.net.config, sum(p.numel() for p in out[f'DAED {levels[0]:g}, {own.loss}'].parameters()))
+    return out | made('DDGM, as many weights', 'wide', train_ddgm, sched=own.sched, net=net)
 
 # %% ../nbs/53_chapter_daed.ipynb #c16ba660
 def signal_part(
@@ -156,17 +158,19 @@ def split_part(
 def joint_part(
     study:Study, # the study
     c:Chapter, # chapter to write into
+    losses:tuple=('simple',), # 'simple', 'vlb'
+    levels:tuple=(.1,), # noise variances that the denoisers take over
 )->pd.DataFrame: # from `quality_table`
     "Joint training, and a diffusion model with as many weights (DAED table 1, appendix A.6)"
     real = study.images('test', 10_000)
-    models = {'DDGM': study_ddgm(study), **study_joint(study), 'training images': study.images('train', study.n)}
+    models = study_joint(study, losses, levels) | {'training images': study.images('train', study.n)}
     with study.stage(f'sampling {study.n} images from {len(models) - 1} models'):
         table = quality_table(models, real, study.space, study.n, seeds=(study.seed,), progress=False)
     c.results['joint'] = table
     c.heading('Trained jointly')
     c.table(_scores(table), f'{study.n} samples of each against {len(real)} test images in the space '
             f'{table.feature_space[0]}. All were trained for the same number of steps; the last diffusion model has as '
-            'many weights as the two networks of the DAED together.')
+            'many weights as the two networks of a DAED together.')
     return table
 
 # %% ../nbs/53_chapter_daed.ipynb #a11b1c32

@@ -8,19 +8,17 @@ __all__ = ['PAPER', 'preset', 'fit', 'train_ddgm', 'train_daed', 'train_dae', 'b
 # %% ../nbs/50_recipes.ipynb #6a600c7a
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from copy import copy
 from pathlib import Path
 import torch
-from fastai.torch_core import num_distrib, rank_distrib
+from fastai.torch_core import rank_distrib
 from torch import nn
-import fastai.distributed # noqa: adds `distrib_ctx` to Learner
 from .daed import DAED, Split
 from .data import DataInfo
 from .ddgm import DDGM
 from .denoiser import Blind, halving
 from .schedules import Schedule
-from .training import SampleGrid, averaged, denoise_learner, save_checkpoint, unwrap
+from .training import SampleGrid, averaged, denoise_learner, distributed, save_checkpoint, unwrap
 from .unet import BlindUNet, UNet
 
 # %% ../nbs/50_recipes.ipynb #6a60c614
@@ -65,8 +63,7 @@ def fit(
     dls.loaders = [dls.train.new(batches=round(steps/epochs)), *dls.loaders[1:]]
     look = [SampleGrid(draw, path.parent/'samples', every=max(1, epochs//10))] if draw else []
     learn = denoise_learner(dls, model, ema=p['ema'], bf16=bf16, clip=clip, seed=seed, folder=path.parent, cbs=look)
-    processes = learn.distrib_ctx(sync_bn=False, cpu=dls.device.type == 'cpu') if num_distrib() > 1 else nullcontext()
-    with processes: (learn.fit_one_cycle if p['one_cycle'] else learn.fit)(epochs, p['lr'], cbs=cbs)
+    with distributed(learn): (learn.fit_one_cycle if p['one_cycle'] else learn.fit)(epochs, p['lr'], cbs=cbs)
     if not rank_distrib():
         save_checkpoint(path, learn.model, averaged(learn), data=dls.info.to_dict(), seed=seed,
                         steps=epochs*len(dls.train), valid_loss=float(learn.recorder.values[-1][1]))

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['weighted_mean', 'unwrap', 'step_generator', 'ObjectiveCB', 'EMA', 'averaged', 'Bf16', 'AdamW', 'describe', 'build',
            'replacing', 'write_tensors', 'read_tensors', 'save_checkpoint', 'load_checkpoint', 'run_info', 'pack',
-           'unpack', 'Resume', 'JSONLog', 'SampleGrid', 'denoise_learner']
+           'unpack', 'Resume', 'JSONLog', 'SampleGrid', 'denoise_learner', 'distributed']
 
 # %% ../nbs/03_training.ipynb #9d83e2b0
-import hashlib, importlib, json, os, platform, random, subprocess, sys, time, warnings
+import atexit, hashlib, importlib, json, os, platform, random, subprocess, sys, time, warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from functools import partial
 from importlib.metadata import version
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np, torch
 from accelerate import DistributedDataParallelKwargs
 import fastai.callback.progress, fastai.callback.schedule # noqa: they add progress bar, fit_one_cycle and lr_find
+import fastai.distributed # noqa: adds `distrib_ctx` to Learner
 from fastai.callback.core import Callback, CancelEpochException
 from fastai.callback.training import GradientClip
 from fastai.data.core import DataLoaders
@@ -542,3 +543,16 @@ def denoise_learner(
     if clip: all_cbs.append(GradientClip(clip))
     if folder is not None: all_cbs += [Resume(Path(folder)/'state.safetensors'), JSONLog(Path(folder)/'log.jsonl')]
     return Learner(dls, model, loss_func=weighted_mean, opt_func=opt_func, lr=lr, cbs=all_cbs + list(L(cbs)), **kwargs)
+
+# %% ../nbs/03_training.ipynb #5d1c9a40
+def _leave_group():
+    "Dissolve the group of processes while Python is still whole"
+    if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
+
+def distributed(
+    learn:Learner, # a Learner over loaders of ours
+)->object: # context in which to call `fit`
+    "Train in all processes that the launcher started; alone, train as usual"
+    if num_distrib() < 2: return nullcontext(learn)
+    atexit.register(_leave_group)
+    return learn.distrib_ctx(sync_bn=False, cpu=learn.dls.device.type == 'cpu')

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np, pandas as pd, torch
 from fastcore.basics import AttrDict
 from matplotlib.figure import Figure
+from scipy.stats import t as student
 from torch import Tensor
 from .daed import DAED, split
 from .data import check_images, show_images
@@ -722,21 +723,36 @@ def _claim_pair(splits):
     return f'10% of the steps: log-SNR {a:.2f}; log-SNR 4: {_percent(b)} of the steps',abs(a - 4) < .5
 
 # %% ../nbs/21_transition.ipynb #da2f98fb
+_KEYS = 'frechet','precision','recall','roughness'
+
+def _trainings(quality): return quality.training.nunique() if 'training' in quality else 1
+
+def _paired(ddgm, daed):
+    "Over trainings: the DDGM's mean scores, and the DAED's with the 95% t-interval of their difference around them"
+    a,b = (d.groupby('training')[list(_KEYS)].mean() for d in (ddgm, daed))
+    half = student.ppf(.975, len(a) - 1)*(b - a).sem()
+    around = lambda m,h: pd.concat([m, (m - h).add_suffix('_low'), (m + h).add_suffix('_high')])
+    return [around(a.mean(), 0*half), around(b.mean(), half)]
+
 def _arms(quality, loss, level):
-    "Mean rows over seeds of the DDGM and of the DAED with this loss and a first step of about this level"
+    "Scores of the first DDGM with this loss and of the DAEDs with a first step of about this level"
     if quality is None: return None
-    rows,keys = quality[quality.loss == loss],['frechet', 'precision', 'recall', 'roughness']
+    rows = quality[quality.loss == loss]
     near = lambda d: d[np.abs(np.log(d.level.astype(float)/level)) < 1] # within a factor of e
     ddgm,daed = rows[rows.kind == 'DDGM'],near(rows[rows.kind == 'DAED'])
     if ddgm.empty or daed.empty: return None
-    return [d[[f'{k}{end}' for k in keys for end in ('', '_low', '_high')]].mean() for d in (ddgm, daed)]
+    arms = ddgm[ddgm.model == ddgm.model.iloc[0]],daed # the first: not one of another size
+    if _trainings(quality) > 1: return _paired(*arms)
+    return [d[[f'{k}{end}' for k in _KEYS for end in ('', '_low', '_high')]].mean() for d in arms]
 
 def _claim_less(quality, loss, level, key):
     "The DAED has less of `key` than the DDGM"
     if (arms := _arms(quality, loss, level)) is None: return None
     a,b = arms
     ok = True if b[f'{key}_high'] < a[f'{key}_low'] else False if b[f'{key}_low'] > a[f'{key}_high'] else None
-    return f'DDGM {_interval(a, key)}, DAED {_interval(b, key)} (n = {quality.n_fake.iloc[0]})',ok
+    many,n = _trainings(quality),f'n = {quality.n_fake.iloc[0]}'
+    if many == 1: return f'DDGM {_interval(a, key)}, DAED {_interval(b, key)} ({n})',ok
+    return f'DDGM {a[key]:.3g}, DAED {_interval(b, key)} (interval of the difference over {many} trainings, {n})',ok
 
 def _claim_close(quality, loss, level, key):
     "The DAED is not worse by more than a quarter of the distance, or 5 points of precision"
@@ -795,7 +811,8 @@ def claims_table(
     errors:pd.DataFrame|None=None, # from `reconstruction_sweep` over `ts`, the model's own data first
     switches:tuple=(), # records of `transition_point`
     splits:pd.DataFrame|None=None, # from `split_sweep`
-    quality:pd.DataFrame|None=None, # from `quality_table` (or `split_sweep`) with a DDGM and DAEDs
+    quality:pd.DataFrame|None=None, # from `quality_table` (or `split_sweep`) with a DDGM and DAEDs; of several
+        # trainings: concatenated, with a column `training`
     transfer:pd.DataFrame|None=None, # from `reconstruction_sweep` at a level, DDGM and DAED
     pairs:list|None=None, # (DAED, DDGM) names of models that share a source; None: all
 )->pd.DataFrame: # claim, where in the paper, printed (what its tables say), ours, verdict

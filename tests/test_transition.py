@@ -513,6 +513,21 @@ def scores(**daed):
 def test_claims_about_quality(daed, claim, verdict): assert verdicts(quality=scores(**daed))[claim] == verdict
 
 
+def test_claims_over_trainings_are_paired():
+    "What all trainings share cancels; a difference that changes its sign does not count; a DDGM of another size is no baseline"
+    claim, shift = "DAED (.1) loses diversity (recall)", np.array([-.2, 0, .2])
+    def trained(gaps):
+        tables = [scores(recall=.6 + gap).assign(training=i) for i, gap in enumerate(gaps)]
+        for t, s in zip(tables, shift): t["recall"] += s
+        wide = tables[0].iloc[:1].assign(model="as many weights", recall=.1)
+        return pd.concat([*tables, wide])
+    found = claims_table(quality=trained([-.05, -.06, -.07])).set_index("claim").loc[claim]
+    half = 4.302653*.01/3**.5       # t quantile for 2 degrees of freedom
+    assert found.verdict == "holds" and f"DAED 0.54 [{.54 - half:.3g}, {.54 + half:.3g}] (interval of the difference over 3 trainings" in found.ours
+    assert verdicts(quality=trained([-.05, .06, -.07]))[claim] == "undecided"
+    assert verdicts(quality=trained([.05, .06, .07]))[claim] == "does not hold"
+
+
 def test_claims_about_switch_and_splits():
     name = "The error is the same on both sets up to about 10% of the steps, then parts"
     for onset, want in ((8, "holds"), (1, "does not hold"), (20, "does not hold"), (None, "does not hold")):

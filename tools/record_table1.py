@@ -1,0 +1,45 @@
+"""Record table 1 of the DAED paper for one data set: python tools/record_table1.py --data digits --trainings 3
+
+For each training seed: a diffusion model and jointly trained DAEDs at both noise levels, each with both losses, and a diffusion model with as many
+weights as a DAED, all from scratch and for the same number of steps; samples of each against the test images. Writes docs/results/table1_NAME.json.
+An interrupted run goes on where it was."""
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from denoise_study.chapter_daed import joint_part
+from denoise_study.commands import open_data
+from denoise_study.report import Chapter, Study, feature_space, write_json
+from denoise_study.training import run_info
+from denoise_study.transition import claims_table
+
+DOCS = Path(__file__).resolve().parents[1]/"docs"
+
+
+def record(data, root, folder, trainings, n, steps, bf16):
+    dls, source = open_data(data, root, 0, "small", "auto")
+    space, tables, seconds = feature_space(dls), [], {}
+    for seed in range(trainings):
+        study = Study(dls, Path(folder)/str(seed), steps=steps or None, n=n, space=space, bf16=bf16, seed=seed, source=source)
+        tables.append(joint_part(study, Chapter("table 1"), ("simple", "vlb"), (.1, .001)).assign(training=seed))
+        seconds |= {f"{k}, seed {seed}": v for k, v in study.seconds.items()}
+    quality = pd.concat(tables, ignore_index=True)
+    claims = claims_table(quality=quality)
+    claims = claims[claims.verdict != "not measured"]
+    how = dict(run=run_info(dls.device), data=dls.info.to_dict(), trainings=trainings, n=n, steps=steps, bf16=bf16, seconds=seconds)
+    write_json(DOCS/f"results/table1_{data}.json", dict(how, quality=quality, claims=claims))
+    print(quality.groupby("model", sort=False)[["frechet", "precision", "recall", "roughness"]].agg(["mean", "std"]).to_string(float_format="{:.3g}".format))
+    print(claims.to_string())
+
+
+if __name__ == "__main__":
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--data", default="digits")
+    p.add_argument("--root", default="")
+    p.add_argument("--folder", default="runs/table1")
+    p.add_argument("--trainings", type=int, default=3, help="how many times everything is trained, with seeds 0, 1, ...")
+    p.add_argument("--n", type=int, default=500, help="samples of each model")
+    p.add_argument("--steps", type=int, default=0, help="training steps of each model; 0: those of the preset")
+    p.add_argument("--bf16", action="store_true")
+    record(**vars(p.parse_args()))
