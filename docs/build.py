@@ -92,7 +92,7 @@ def sources(src):
     results = result_pages(ROOT)
     pages = books | COPIED | {"nbs/index.ipynb": "index", "CITATION.cff": "further/citation", "LICENSE": "further/citation"}
     pages |= {f.relative_to(ROOT).as_posix(): f.relative_to(HERE/"pages").with_suffix("").as_posix() for f in (HERE/"pages").rglob("*.md")}
-    pages |= {f"docs/results/{k}.json": f"results/{k}" for k in results}
+    pages |= {f"docs/results/{k}.{ext}": f"results/{k}" for k in results for ext in ("json", "md")}
     site = Site(ROOT, Names(code), pages, repository())
     for p, doc in books.items():
         write(src/f"{doc}.ipynb", json.dumps(convert(site, p, doc, title_of(p) if doc.startswith("library/") else None), indent=1))

@@ -53,7 +53,7 @@ class Names:
 
     def link(self, name, module=None):
         "A name in code letters, linked where it leads somewhere"
-        target = self.target(name, module)
+        target = self.target(name, module) if name != "denoise_study" else None     # the package, not its command
         if target: return f"{{py:obj}}`{name} <{target}>`"
         url = elsewhere(name.removesuffix("()"))
         return f"[`{name}`]({url})" if url else f"`{name}`"
