@@ -26,7 +26,8 @@ html_title = "denoise_study"
 html_static_path = ["_static", "vendor"]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
-html_show_sourcelink = False
+html_show_sourcelink = html_copy_source = False
+html_show_search_summary = False  # it fetches pages, which a browser refuses for files
 html_show_sphinx = False
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0b62a3", "color-brand-content": "#0b62a3", "color-foreground-muted": "#5a6068",

@@ -34,9 +34,17 @@
     where.append(button);
   }
 
-  document.addEventListener("DOMContentLoaded", () => { allCode(); reachable(); });
+  // the widgets' manager speaks to MathJax 2, of which it needs one function
+  function oldMathJax() {
+    if (window.MathJax && !window.MathJax.Hub) window.MathJax.Hub = { Queue: ([, , element]) => window.MathJax.typesetPromise?.([element]) };
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
+    document.querySelectorAll("p.caption[role=heading]").forEach(p => p.setAttribute("aria-level", "2"));
+    oldMathJax(); allCode(); reachable();
+  });
   window.addEventListener("load", () => {
-    named(); reachable();
+    oldMathJax(); named(); reachable();
     new MutationObserver(named).observe(document.body, { childList: true, subtree: true });
     setTimeout(reachable, 1500);
   });
