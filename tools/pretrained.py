@@ -61,7 +61,7 @@ def denoising(model, dls, n, seed=0):
     table = psnr_curve(named, first_images(dls, "test", n)[0], seed=seed, progress=False)
     at = table[table.sigma == .5].set_index("denoiser")
     row = at.loc["blind U-Net"]
-    said = f"PSNR at noise .5: {row.psnr:.1f} dB from {row.psnr_in:.1f} ({row.n} images; best linear {at.psnr['best linear']:.1f})"
+    said = f"PSNR at noise .5: {row.psnr:.1f} dB from {row.psnr_in:.1f} ({int(row.n)} images; best linear {at.psnr['best linear']:.1f})"
     return dict(psnr=table), said
 
 
