@@ -30,14 +30,18 @@ def png(
     Image.open(big).convert('RGB').quantize(colors).save(small, format='png', optimize=True)
     return small.getvalue()
 
+class _Still:
+    "Jupyter asks an object for its picture"
+    def __init__(self, data): self.data = data
+    def _repr_png_(self): return self.data
+
 def still(
     fig:Figure, # figure
     dpi:float=80, # pixels an inch
     colors:int=64, # number of colours to keep
 )->object: # what a notebook shows as the cell's output
     "A figure as the small output of a cell"
-    from IPython.display import Image as Picture
-    return Picture(png(fig, dpi, colors), embed=True)
+    return _Still(png(fig, dpi, colors))
 
 # %% ../nbs/00_plots.ipynb #10000062
 def knob(

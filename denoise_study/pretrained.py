@@ -34,10 +34,10 @@ def pretrained(
     "The models that come with the package"
     rows = []
     for name,desc in _described().items():
-        i = desc['info']
+        i,size = desc['info'],_files().joinpath(f'{name}.safetensors').stat().st_size
         rows.append(dict(name=name, model=desc['model']['class'].rpartition('.')[2], data=i['data']['name'],
-                         pixels='x'.join(map(str, i['data']['size'])), weights=i['parameters'],
-                         MB=round(_files().joinpath(f'{name}.safetensors').stat().st_size/1e6, 2), measured=i['measured']))
+                         pixels='x'.join(map(str, i['data']['size'])), weights=i['parameters'], MB=round(size/1e6, 2),
+                         measured=i['measured']))
     return pd.DataFrame(rows).set_index('name')
 
 # %% ../nbs/33_pretrained.ipynb #33000046
