@@ -79,6 +79,7 @@ def denoise_train(
     loss:str='simple', # training loss of ddgm and daed: simple, vlb, or (ddgm) hybrid
     level:float=.1, # noise variance that a daed leaves to its denoiser (the paper's beta_1)
     steps:int=0, # training steps; 0: those of the size
+    width:int=0, # channels of the network's first level; 0: those of the size
     schedule:str='linear', # forward process: linear or cosine
     T:int=0, # its number of steps; 0: that of the size
     image_size:int=0, # resize images to this many pixels; 0: as they are
@@ -91,7 +92,8 @@ def denoise_train(
     train,make = _chosen('model', model, MODELS),_chosen('schedule', schedule, SCHEDULES)
     form = dict(range=(0., 1.), pad_to=8) if model == 'blind' else {}
     dls,_ = open_data(data, root, image_size, size, device, **form)
-    folder,known = Path(folder or f'runs/{model}'),dict(size=size, steps=steps or None, bf16=bf16, seed=seed)
+    folder = Path(folder or f'runs/{model}')
+    known = dict(size=size, steps=steps or None, width=width or None, bf16=bf16, seed=seed)
     if model != 'blind': known |= dict(loss=loss, sched=make(T or preset(dls.info, size)['T']))
     if model == 'daed': known['level'] = level
     train(dls, folder, **known)
