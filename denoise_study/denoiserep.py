@@ -854,7 +854,7 @@ class DenoiseRepCB(Callback):
         recipe:str='label_free', # one of `RECIPES`
         lam:float=.1, # lambda, weight of the side loss in 'label_aug'; the slides do not say
         phase:int=10, # epochs for the denoisers, then as many for the backbone, in 'alternate' and 'control'
-        noise:str|None=None, # of the backbone's epochs in 'alternate', see `two_branch`
+        noise:str|None=None, # of the backbone's epochs in 'alternate' and 'control', see `two_branch`
         train_mode:bool=False, # keep modules in training mode, batch norms and dropouts excepted: detectors need it
         seed:int=0, # of the noise
     ):
@@ -920,7 +920,8 @@ def before_batch(self:DenoiseRepCB):
     gen = step_generator(self.seed, self.step if training else self.iter, dr.device, 'train' if training else 'valid')
     if self.recipe == 'control':
         if training and not self.backbone: raise CancelBatchException()
-        self.wanted = [dr.disabled()]
+        # its denoisers stay zero: with mode='slides' they leave features alone, and only the noise remains
+        self.wanted = [dr.two_branch(self.noise, gen)] if self.noise and training else [dr.disabled()]
     elif training and self.backbone: self.wanted = [dr.two_branch(self.noise, gen)] if self.noise else []
     elif self.recipe == 'alternate' and not training: self.wanted = []
     else: self.wanted = [dr.disabled()]*(training and self.recipe != 'label_aug') + [dr.recording(gen)]
