@@ -304,7 +304,7 @@ class Outcome:
         t = self.table
         return t[t.arm == arm].sort_values('seed')[metric or self.task.metric].to_numpy(dtype=float)
 
-# %% ../nbs/42_protocol.ipynb #90425bd3
+# %% ../nbs/42_protocol.ipynb #36d647e7
 def run_protocol(
     task:Task, # what to run
     arms=None, # names of arms; None: all that the task can do
@@ -327,18 +327,19 @@ def run_protocol(
     for seed in _bar(seeds, progress):
         base = None
         for arm in arms:
-            path = folder/f'{seed}-{arm}.safetensors'
-            if path.exists(): out.add(*_known(path, setting))
+            # a checkpoint is the same for all seeds, and need be judged only once
+            path = folder/f'{"all" if arm == "base" and task.checkpoint else seed}-{arm}.safetensors'
+            if path.exists(): out.add(*_known(path, setting, seed))
             else:
                 if base is None: base = baseline(task, seed, folder/f'{seed}-network.safetensors', False)
                 out.add(*_one_arm(task, arm, base, seed, budget, path, setting))
     return out
 
-def _known(path, setting):
+def _known(path, setting, seed):
     scores,desc = read_tensors(path)
     if desc.get('setting') != setting:
         raise ValueError(f'folder: {path} is of another run, {desc.get("setting")}; give another folder')
-    return desc['row'],scores
+    return desc['row'] | dict(seed=seed),scores
 
 def _one_arm(task, arm, base, seed, budget, path, setting):
     "Run, store, read back, judge"
