@@ -145,12 +145,12 @@ def shift_flip(
     padded = F.pad(x, (pad, pad, pad, pad))
     return padded[at(n)[:, None, None, None], at(c)[:, None, None], rows[:, None, :, None], cols[:, None, None]]
 
-# %% ../nbs/43_classification.ipynb #487dba29
+# %% ../nbs/43_classification.ipynb #1737933b
 def classification_task(
     data:str='digits', # a name, a folder of images, or an .npz file; see `image_dls`
     backbone_name:str='vit_small', # see `backbone`
     checkpoint:str|Path|None=None, # weights of the base network; None: train it
-    steps:int=600, # of that training
+    steps:int=1000, # of that training
     lr:float=3e-3, # its peak learning rate
     pad:int|None=None, # shift training images by so many pixels; None: an eighth of the side
     flip:bool=False, # mirror half of the training images

@@ -153,12 +153,12 @@ def _fill(model, path):
     counts = {k: v for k,v in inner.state_dict().items() if k.endswith('num_batches_tracked')}
     _load_state(inner, counts | state, path) # old files have no counts; nothing depends on them
 
-# %% ../nbs/42_protocol.ipynb #cf807a34
+# %% ../nbs/42_protocol.ipynb #743df685
 @dataclass
 class Budget:
     "What the arms may use: the same for all"
     steps:int=100 # training steps of an arm; in 'alternate' and its control, half of them train the backbone
-    lr:float=1e-2 # learning rate of denoisers
+    lr:float=5e-3 # learning rate of denoisers, over sqrt(1-abar_t) for each
     lr_backbone:float=1e-4 # learning rate of the backbone, where it is trained
     lam:float=.1 # weight of the side loss in 'label_aug'
     noise:str|None='shared' # of the backbone's steps in 'alternate' and 'noise_control', as in the authors' code
