@@ -6,8 +6,7 @@
 __all__ = ['IMAGENET', 'SMALL', 'Prepared', 'CIFARResNet', 'small_vit', 'backbone', 'last_linear', 'accuracy', 'shift_flip',
            'classification_task']
 
-# %% ../nbs/43_classification.ipynb #8be9b366
-from collections.abc import Callable
+# %% ../nbs/43_classification.ipynb #7a18ad9c
 from functools import partial
 from pathlib import Path
 import torch, torch.nn.functional as F
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model, list_models
 from torchvision.models.vision_transformer import VisionTransformer
 from .data import image_dls
-from .protocol import Scores, Task
+from .protocol import Scores, Task, about_task
 
 # %% ../nbs/43_classification.ipynb #cdc8fbdf
 IMAGENET = (.485, .456, .406),(.229, .224, .225) # mean and standard deviation of its pixels
@@ -70,7 +69,7 @@ class CIFARResNet(nn.Module):
         x = self.bn1(self.conv1(x)).relu()
         return self.linear(self.layer3(self.layer2(self.layer1(x))).mean((2, 3)))
 
-# %% ../nbs/43_classification.ipynb #23612875
+# %% ../nbs/43_classification.ipynb #4168736c
 def small_vit(
     size:int, # side of an image, a multiple of `patch`
     n_classes:int=10, # number of classes
@@ -88,7 +87,8 @@ def small_vit(
 def _vit_patch(size): return next(p for p in (7, 4, 2, 1) if size%p == 0 and size//p > 3)
 
 SMALL = dict(resnet8=lambda size, n: CIFARResNet(n, 8), resnet20=lambda size, n: CIFARResNet(n),
-             resnet56=lambda size, n: CIFARResNet(n, 56), vit_small=lambda size, n: small_vit(size, n, _vit_patch(size)))
+             resnet56=lambda size, n: CIFARResNet(n, 56),
+             vit_small=lambda size, n: small_vit(size, n, _vit_patch(size)))
 
 def backbone(
     name:str, # one of `SMALL`, or a classifier of torchvision
@@ -99,7 +99,7 @@ def backbone(
     if name in SMALL: return Prepared(SMALL[name](size, n_classes))
     known = list_models(module=__import__('torchvision').models)
     if name not in known:
-        raise ValueError(f'backbone: one of {", ".join(SMALL)} or of torchvision\'s classifiers ({", ".join(known[:5])}, '
+        raise ValueError(f'backbone: one of {", ".join(SMALL)} or a classifier of torchvision ({", ".join(known[:5])}, '
                          f'...) is accepted, got {name!r}')
     resize = dict(image_size=size) if name.startswith('vit_') else {}
     return Prepared(get_model(name, weights=None, num_classes=n_classes, **resize))
@@ -145,7 +145,7 @@ def shift_flip(
     padded = F.pad(x, (pad, pad, pad, pad))
     return padded[at(n)[:, None, None, None], at(c)[:, None, None], rows[:, None, :, None], cols[:, None, None]]
 
-# %% ../nbs/43_classification.ipynb #1737933b
+# %% ../nbs/43_classification.ipynb #e584ee63
 def classification_task(
     data:str='digits', # a name, a folder of images, or an .npz file; see `image_dls`
     backbone_name:str='vit_small', # see `backbone`
@@ -165,7 +165,6 @@ def classification_task(
     pad = size//8 if pad is None else pad
     make = partial(backbone, backbone_name, size, len(info.classes))
     changes = partial(shift_flip, pad=pad, flip=flip) if pad or flip else None
-    about = dict(data=info.name, backbone=backbone_name, n_train=info.n_train, n_test=info.n_test, size=size, steps=steps,
-                 lr=lr, checkpoint=Path(checkpoint).name if checkpoint else None, pad=pad, flip=flip)
-    return Task('classification', dls, make, accuracy, 'accuracy@1', about=about, checkpoint=checkpoint, steps=steps, lr=lr,
-                layers=layers, exclude=r'.*cpb_mlp.*', head=last_linear(make()), augment=changes)
+    about = about_task(dls, backbone_name, checkpoint, steps=steps, lr=lr, pad=pad, flip=flip)
+    return Task('classification', dls, make, accuracy, 'accuracy@1', about=about, checkpoint=checkpoint, steps=steps,
+                lr=lr, layers=layers, exclude=r'.*cpb_mlp.*', head=last_linear(make()), augment=changes)

@@ -22,11 +22,14 @@ from .classification import classification_task
 from .data import image_dls, show_images
 from .ddgm import DDGM
 from .denoiser import denoiser, noise_levels, sample
+from .detection import detection_task
 from .probes import channel_averages, compare
 from .protocol import ARMS, Budget, run_protocol
 from .recipes import preset, train_blind, train_daed, train_ddgm
 from .report import Chapter, Study, feature_space, first_images, save_images, say, write_json, write_report
+from .retrieval import retrieval_task
 from .schedules import Schedule
+from .segmentation import segmentation_task
 from .selfguided import around, self_guided, show_around
 from .training import load_checkpoint, run_info
 
@@ -286,7 +289,8 @@ def denoise_selfguide(
     print(f'{len(samples)} images around {len(pick)} ({sampler}, seed {seed}): {out}, {out.with_suffix(".npz")}')
 
 # %% ../nbs/60_commands.ipynb #de2d79d6
-TASKS = dict(classification=classification_task)
+TASKS = dict(classification=classification_task, retrieval=retrieval_task, detection=detection_task,
+             segmentation=segmentation_task)
 RECIPES = dict( # recipe -> arms that its claims need
     label_free=('base', 'label_free', 'placebo'), closed_form=('base', 'closed_form'), minus=('base', 'minus'),
     label_aug=('base', 'label_free', 'label_aug'), alternate=('base', 'alternate', 'control', 'noise_control'))
@@ -294,7 +298,7 @@ RECIPES = dict( # recipe -> arms that its claims need
 @command
 def denoise_rep(
     task:str='classification', # what the network is for
-    data:str='digits', # data set: a name, a folder, or (images) an .npz file
+    data:str='', # data set: a name, a folder, or (images) an .npz file; default: digits, or drawn shapes
     backbone:str='', # network; default: a small one
     recipe:str='label_free', # label_free, closed_form, label_aug, alternate, minus, arms with commas between, or all
     out:str='rep.json', # results file to write; a figure goes beside it as .png
@@ -312,9 +316,10 @@ def denoise_rep(
     "Does DenoiseRep help? Baseline, recipe and controls on one task, for several seeds"
     run,make = run_info(_device(device)),_chosen('task', task, TASKS)
     arms = list(ARMS) if recipe == 'all' else RECIPES.get(recipe) or recipe.split(',')
-    given = dict(backbone_name=backbone, checkpoint=checkpoint, steps=base_steps, bs=bs, size=image_size, root=root,
-                 flip=flip)
-    t = make(data, device=_device(device), **{k: v for k,v in given.items() if v})
+    given = dict(data=data, backbone_name=backbone, checkpoint=checkpoint, steps=base_steps, bs=bs, size=image_size,
+                 root=root, flip=flip)
+    try: t = make(**{k: v for k,v in given.items() if v}, device=_device(device))
+    except TypeError as e: raise ValueError(f'{task} does not take all of these arguments ({e})') from None
     if recipe == 'all': arms = [a for a in arms if (a != 'minus' or t.head) and (a != 'merged' or t.merged)]
     out = Path(out)
     found = run_protocol(t, arms, seeds, Budget(steps=steps), folder or out.with_suffix(''))
