@@ -96,7 +96,7 @@ def equipped(self:Task,
     "The network with denoising layers where this task has them"
     return denoise_rep(model, self.layers, self.sched, example=self.example(), exclude=self.exclude, **kwargs)
 
-# %% ../nbs/42_protocol.ipynb #b0ba467f
+# %% ../nbs/42_protocol.ipynb #9d781ee0
 class Augment(Callback):
     "Changes training images, each batch from (seed, step)"
     order = -5 # before the callbacks that look at the batch
@@ -110,12 +110,12 @@ class Augment(Callback):
         gen = step_generator(self.seed, self.epoch*1_000_000 + self.iter, self.x.device, 'augment')
         self.learn.xb = (self.f(self.xb[0], gen), *self.xb[1:])
 
-def _fitting(task, seed, steps, phases=1):
+def _fitting(dls, seed, steps, phases=1):
     "Loaders, epochs in a phase: `steps` batches altogether, in an order that depends on the seed alone"
-    train = task.dls.train.new(seed=seed, epoch=0, start=0, batches=None, shuffle=True, drop_last=True)
+    train = dls.train.new(seed=seed, epoch=0, start=0, batches=None, shuffle=True, drop_last=True)
     epochs = -(-steps//(phases*len(train)))
     train = train.new(batches=max(1, steps//(phases*epochs)))
-    return DataLoaders(train, task.dls.valid.new(batches=1), device=task.dls.device),epochs
+    return DataLoaders(train, dls.valid.new(batches=1), device=dls.device),epochs
 
 def _quiet(learn, fit, progress):
     "Run a fit without its table, and without its bar if so desired"
@@ -123,7 +123,7 @@ def _quiet(learn, fit, progress):
         if progress: return fit()
         with learn.no_bar(): fit()
 
-# %% ../nbs/42_protocol.ipynb #c744b561
+# %% ../nbs/42_protocol.ipynb #0d2e58ae
 def baseline(
     task:Task, # what to train
     seed:int=0, # of the weights, the order of batches and the augmentation
@@ -137,7 +137,7 @@ def baseline(
         if task.checkpoint: _fill(model, task.checkpoint)
         elif path and Path(path).exists(): model.load_state_dict(read_tensors(path)[0])
         else:
-            dls,epochs = _fitting(task, seed, task.steps)
+            dls,epochs = _fitting(task.dls, seed, task.steps)
             cbs = [Augment(task.augment, seed)] if task.augment else []
             learn = Learner(dls, model, task.loss, AdamW, cbs=cbs)
             _quiet(learn, lambda: learn.fit_one_cycle(epochs, task.lr), progress)
@@ -163,7 +163,7 @@ def _fill(model, path):
     counts = {k: v for k,v in inner.state_dict().items() if k.endswith('num_batches_tracked')}
     _load_state(inner, counts | state, path) # old files have no counts; nothing depends on them
 
-# %% ../nbs/42_protocol.ipynb #743df685
+# %% ../nbs/42_protocol.ipynb #cea9bb42
 @dataclass
 class Budget:
     "What the arms may use: the same for all"
@@ -179,7 +179,7 @@ class Budget:
 
 def _trained(task, dr, recipe, seed, b, noise=None, data=None):
     "Train denoisers (and in turns the backbone) for the budget's steps"
-    dls,epochs = _fitting(task, seed, b.steps, 2)
+    dls,epochs = _fitting(task.dls, seed, b.steps, 2)
     if data is not None: dls = merge_loaders(dls, _fitting(data, seed, b.steps, 2)[0], seed=seed)
     cbs = [Augment(task.augment, seed)] if task.augment and data is None else []
     learn = denoiserep_learner(dls, dr, recipe, task.loss, lam=b.lam, phase=epochs, noise=noise, seed=seed, cbs=cbs,
