@@ -29,16 +29,18 @@ PAPER = {28: ('fashion_mnist', 500, 128, 100_000), 32: ('cifar10', 1000, 160, 50
 def preset(
     info:DataInfo, # data set: its channels and size choose the network
     size:str='small', # 'small' or 'paper'
+    width:int|None=None, # channels of the network's first level; None: those of the size
 )->dict: # net, T, bs, steps, lr, one_cycle, ema
     "Network and training of one size (DAED appendix A.4, as far as its code tells)"
     side = max(info.size)
     if size == 'small':
         mult = (1, 2) if side <= 16 else (1, 2, 2) if side <= 32 else (1, 2, 2, 2)
-        net = dict(channels=info.channels, width=32, mult=mult, n_blocks=1, attn=(2**(len(mult) - 1),))
+        net = dict(channels=info.channels, width=width or 32, mult=mult, n_blocks=1, attn=(2**(len(mult) - 1),))
         return dict(net=net, T=200, bs=128, steps=2000, lr=2e-3, one_cycle=True, ema=.999)
     if size != 'paper': raise ValueError(f"size: 'small' or 'paper' is accepted, got {size!r}")
     name,T,bs,steps = next(v for most,v in PAPER.items() if side <= most)
     net = UNet.paper(name, channels=info.channels, dropout=.3).config
+    if width: net = dict(net, width=width)
     return dict(net=net, T=T, bs=bs, steps=steps, lr=1e-4, one_cycle=False, ema=.9999)
 
 # %% ../nbs/50_recipes.ipynb #478c1523
@@ -81,10 +83,11 @@ def train_ddgm(
     bf16:bool=False, # autocast to bfloat16
     seed:int=0, # seed of initial weights and noise
     sched:Schedule|None=None, # forward process; None: linear, with the preset's number of steps
+    width:int|None=None, # channels of the network's first level; None: those of the size
     net:dict|None=None, # arguments of the network; None: those of the preset
 )->DDGM: # the averaged model, in eval mode; also in folder/ddgm.safetensors
     "Train a diffusion model and save it (DAED section 2.1); continues if it was interrupted"
-    p,info = preset(dls.info, size),dls.info
+    p,info = preset(dls.info, size, width),dls.info
     torch.manual_seed(seed)
     learned = loss != 'simple'
     model = DDGM(UNet(**dict(net or p['net'], learn_sigma=learned)), sched or Schedule.linear(p['T']),
@@ -102,9 +105,10 @@ def train_daed(
     bf16:bool=False, # autocast to bfloat16
     seed:int=0, # seed of initial weights and noise
     sched:Schedule|None=None, # forward process before the split; None: linear, with the preset's number of steps
+    width:int|None=None, # channels of the network's first level; None: those of the size
 )->DAED: # the averaged model, in eval mode; also in folder/daed.safetensors
     "Train generator and denoiser jointly (DAED section 4); continues if it was interrupted"
-    p,info = preset(dls.info, size),dls.info
+    p,info = preset(dls.info, size, width),dls.info
     torch.manual_seed(seed)
     learned,sched = loss != 'simple',sched or Schedule.linear(p['T'])
     model = DAED(UNet(**dict(p['net'], learn_sigma=learned)), UNet(**p['net']), sched.merge_first(sched.nearest(level)),
@@ -131,14 +135,16 @@ def train_dae(
 def blind_preset(
     info:DataInfo, # data set: its channels choose the network
     size:str='small', # 'small' or 'paper'
+    width:int|None=None, # channels of the network's first level; None: those of the size
 )->dict: # net, bs, steps, lr, one_cycle, ema
     "Network and training of a blind denoiser (Kadkhodaie et al. 2025 appendix A)"
+    widths = dict(widths=tuple(width*2**i for i in range(4))) if width else {}
     if size == 'small':
-        net = dict(channels=info.channels, widths=(16, 32, 64, 128), depths=(2, 3, 2))
+        net = dict(channels=info.channels, widths=(16, 32, 64, 128), depths=(2, 3, 2)) | widths
         return dict(net=net, bs=128, steps=1500, lr=1e-2, one_cycle=True, ema=None)
     if size != 'paper': raise ValueError(f"size: 'small' or 'paper' is accepted, got {size!r}")
     steps = 1000*max(1, info.n_train//1024)
-    return dict(net=dict(channels=info.channels), bs=1024, steps=steps, lr=1e-3, one_cycle=False, ema=None)
+    return dict(net=dict(channels=info.channels) | widths, bs=1024, steps=steps, lr=1e-3, one_cycle=False, ema=None)
 
 def train_blind(
     dls, # images in [0,1] with sides that are multiples of 8, from `image_dls`
@@ -147,9 +153,10 @@ def train_blind(
     steps:int|None=None, # training steps; None: those of the preset
     bf16:bool=False, # autocast to bfloat16
     seed:int=0, # seed of initial weights and noise
+    width:int|None=None, # channels of the network's first level; None: those of the size
 )->Blind: # the trained objective, in eval mode; `denoiser` makes a `Denoiser` of it; also in folder/blind.safetensors
     "Train a blind denoiser and save it (Kadkhodaie et al. 2025); continues if it was interrupted"
-    p,info = blind_preset(dls.info, size),dls.info
+    p,info = blind_preset(dls.info, size, width),dls.info
     torch.manual_seed(seed)
     model = Blind(BlindUNet(**p['net']), (info.channels, *info.size))
     if tuple(info.range) != model.range: raise ValueError(f'dls: images in {model.range} are needed, got {info.range}')

@@ -1,5 +1,9 @@
-"Options and markers: slow tests on request, cuda tests where there is a GPU"
+"Options and markers: slow tests on request, cuda tests where there is a GPU; which tests share a process"
+import os
+
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")     # before torch is imported: the processes share the cores
 
 MARKERS = {"slow": "minutes on a CPU; runs with --run-slow", "cuda": "needs a GPU; skipped without one"}
 
@@ -16,6 +20,12 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     for name, text in MARKERS.items(): config.addinivalue_line("markers", f"{name}: {text}")
     if config.option.durations is None: config.option.durations = 15
+
+
+def pytest_collection_modifyitems(items):
+    "A file's tests stay together and share its fixtures; notebooks, which share nothing, fill what is left of the time"
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.nodeid if item.path.stem == "test_notebooks" else item.path.stem))
 
 
 def pytest_runtest_setup(item):

@@ -218,6 +218,12 @@ def test_no_helper_is_written_twice():
     assert [names for names in bodies.values() if len(names) > 1] == []
 
 
+def test_import_is_light():
+    "The package itself imports in milliseconds: none of the large libraries is touched before a module asks for it"
+    code = "import sys, denoise_study; print([m for m in ('torch', 'fastai', 'numpy', 'matplotlib', 'pandas') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout.strip() == "[]"
+
+
 def test_requirements_are_bounded():
     assert [r for r in requirements() + requirements("dev_") if not re.fullmatch(r"[\w.-]+>=[\d.]+,<[\d.]+", r)] == []
 

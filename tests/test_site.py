@@ -1,0 +1,173 @@
+"""The documentation site: built as CONTRIBUTING.md says, then read in a real browser, from files, without a network.
+
+Needs Debian's chromium and chromium-driver (or Chrome and chromedriver); skipped without them, or without the `docs` extra."""
+import importlib.util
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HTML = ROOT / "docs/_build/html"
+AXE = ROOT / "tests/vendor/axe.min.js"
+RULES = ["color-contrast", "image-alt", "link-name", "button-name", "label", "document-title", "html-has-lang", "heading-order", "list", "duplicate-id-aria",
+         "aria-allowed-attr", "aria-required-attr", "aria-valid-attr-value", "scrollable-region-focusable"]
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+MISSING = [name for name in ("sphinx", "myst_nb", "furo", "selenium") if not importlib.util.find_spec(name)]
+pytestmark = [pytest.mark.skipif(not (BROWSER and shutil.which("chromedriver")), reason="no chromium and chromium-driver here"),
+              pytest.mark.skipif(bool(MISSING), reason=f"pip install -e '.[docs]' is needed: {', '.join(MISSING)} missing")]
+
+REPORT = """const done = arguments[1];
+Promise.resolve(window.MathJax?.startup?.promise).then(() => {
+  const article = document.querySelector("article").cloneNode(true);
+  article.querySelectorAll("pre, code, mjx-container, script").forEach(e => e.remove());
+  const broken = [...document.images].filter(i => i.complete && i.naturalWidth === 0 && i.currentSrc).map(i => i.src);
+  axe.run({exclude: arguments[0]}, {runOnly: {type: "rule", values: %s}, elementRef: false}).then(found => done({
+    raw: /\\$\\$|\\\\\\(|\\\\\\[/.test(article.textContent), broken,
+    maths: document.querySelectorAll(".math").length, drawn: document.querySelectorAll("mjx-container svg").length,
+    axe: found.violations.map(v => v.id + ": " + v.nodes.slice(0, 2).map(n => n.html.slice(0, 120)).join(" | ")),
+  }));
+}, e => done({error: String(e)}));""" % RULES
+
+WIDE = """return [...document.querySelectorAll("article *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest("pre, .table-wrapper, .output, .math, mjx-container, details"))
+  .slice(0, 3).map(e => e.outerHTML.slice(0, 120))"""
+
+
+@pytest.fixture(scope="session")
+def site():
+    "The built site; its time is that of a fresh build"
+    shutil.rmtree(HTML, ignore_errors=True)
+    done = subprocess.run([sys.executable, "docs/build.py", "-E"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    print(done.stdout)
+    return HTML
+
+
+@pytest.fixture(scope="session")
+def pages(site):
+    "All pages but those that only list source code"
+    found = sorted(p for p in site.rglob("*.html") if "_modules" not in p.parts and "_static" not in p.parts)
+    assert len(found) > 40
+    return found
+
+
+def start(width, height, phone=False, dark=False):
+    from selenium import webdriver
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--window-size={width},{height}"): options.add_argument(flag)
+    if phone: options.add_experimental_option("mobileEmulation", {"deviceMetrics": {"width": width, "height": height, "pixelRatio": 1.0}})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    driver.execute_cdp_cmd("Network.enable", {})
+    driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["http://*", "https://*"]})     # as in a train
+    if dark: driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]})
+    return driver
+
+
+@pytest.fixture(scope="session")
+def browser():
+    driver = start(1280, 900)
+    yield driver
+    driver.quit()
+
+
+def complaints(driver): return [e["message"][:200] for e in driver.get_log("browser") if e["level"] == "SEVERE"]
+
+
+def look(driver, page, everything=False):
+    """What is wrong with a page: errors, missing files, raw or undrawn formulas, and what axe-core finds
+
+    Coloured code, drawn formulas and the sidebar are the same everywhere and are thousands of elements: axe-core reads them on request."""
+    driver.get(page.as_uri())
+    driver.execute_script(AXE.read_text(encoding="utf-8"))
+    driver.set_script_timeout(60)
+    seen = driver.execute_async_script(REPORT, [] if everything else ["pre", "mjx-container", ".sidebar-drawer", ".toc-drawer"])
+    wrong = complaints(driver) + seen.get("broken", []) + seen.get("axe", []) + [v for k, v in seen.items() if k == "error"]
+    if seen.get("raw"): wrong.append("a formula is not drawn: raw $$ or \\( in the text")
+    if seen.get("maths", 0) > seen.get("drawn", 0): wrong.append(f"{seen['maths']} formulas, {seen['drawn']} drawn")
+    return wrong
+
+
+def test_pages(browser, pages):
+    "Every page: no console errors, no missing files, formulas drawn, contrast and names"
+    second = start(1280, 900)
+    def half(driver, some): return {str(p.relative_to(HTML)): w for p in some if (w := look(driver, p))}
+    with ThreadPoolExecutor(2) as pool: found = list(pool.map(half, (browser, second), (pages[::2], pages[1::2])))
+    second.quit()
+    print(f"{len(pages)} pages, {len(RULES)} rules of axe-core each")
+    assert found == [{}, {}]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_kinds_of_pages(site, dark):
+    "A page of each kind to the last element, on a light and on a dark page"
+    driver = start(1280, 900, dark=dark)
+    kinds = ["index", "choosing", "library/schedules", "results/study_digits", "papers/daed", "tutorials/your_own_images"]
+    wrong = {k: w for k in kinds if (w := look(driver, site / f"{k}.html", everything=True))}
+    driver.quit()
+    assert wrong == {}
+
+
+def test_phone(pages):
+    "No page is wider than a phone's screen"
+    driver, wrong = start(390, 844, phone=True), {}
+    for p in pages:
+        driver.get(p.as_uri())
+        width = driver.execute_script("return document.documentElement.scrollWidth")
+        if width > 390: wrong[str(p.relative_to(HTML))] = width, driver.execute_script(WIDE)
+    driver.quit()
+    assert wrong == {}
+
+
+def test_search(browser, site):
+    "The search, which runs in the browser, finds a patched method and leads to it"
+    complaints(browser)     # of the pages before
+    browser.get((site / "search.html").as_uri() + "?q=merge_first")
+    for _ in range(100):
+        links = [a.get_attribute("href") for a in browser.find_elements("css selector", "#search-results li a")]
+        if any("merge_first" in link for link in links): break
+        time.sleep(.1)
+    assert any(link.endswith("library/schedules.html#denoise_study.schedules.Schedule.merge_first") for link in links), links
+    assert complaints(browser) == []
+
+
+def test_widget_moves(browser, site):
+    "A slider of a tutorial chooses another picture"
+    from selenium.webdriver.common.keys import Keys
+    browser.get((site / "tutorials/where_does_a_diffusion_model_stop_generating.html").as_uri())
+    find = lambda css: browser.find_elements("css selector", css)
+    for _ in range(150):
+        if find(".noUi-handle") and find("img.widget-image"): break
+        time.sleep(.1)
+    shown = lambda: [i.get_attribute("src") for i in find("img.widget-image") if i.is_displayed()]
+    before, handle = shown(), find(".noUi-handle")[0]
+    assert len(before) == 1 and handle.get_attribute("aria-label")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", handle)
+    handle.send_keys(Keys.ARROW_RIGHT)
+    for _ in range(50):
+        if shown() != before: break
+        time.sleep(.1)
+    assert len(shown()) == 1 and shown() != before
+
+
+def test_every_public_name_has_its_place(site):
+    "Each name in a module's `__all__` has an entry with a source link, patched methods too"
+    import ast
+    wrong = []
+    for module in sorted((ROOT / "denoise_study").glob("[a-z]*.py")):
+        page = site / f"library/{module.stem}.html"
+        html, tree = page.read_text(encoding="utf-8"), ast.parse(module.read_text(encoding="utf-8"))
+        names = next(ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == "__all__")
+        patched = [f"{ast.unparse(f.args.args[0].annotation)}.{f.name}" for f in tree.body if isinstance(f, ast.FunctionDef)
+                   and any("patch" in ast.unparse(d) for d in f.decorator_list) and not f.name.startswith("_")]
+        quiet = ("before_", "after_")
+        for name in names + [p for p in patched if not p.rpartition(".")[2].startswith(quiet)]:
+            anchor = f"denoise_study.{module.stem}.{name}"
+            if f'id="{anchor}"' not in html: wrong.append(f"{anchor} has no entry")
+            elif f"_modules/denoise_study/{module.stem}.html#{anchor}" not in html and f"{module.stem}.html#{name}" not in html: wrong.append(f"{anchor} has no source link")
+    assert wrong == []
