@@ -9,15 +9,15 @@ __all__ = ['nearest_images', 'show_samples', 'sample_quality', 'copies_part', 's
 # %% ../nbs/52_chapter_ddgm.ipynb #dac37e3e
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 from .data import show_images, to_uint8
 from .ddgm import DDGM
+from .denoiser import untrained
 from .metrics import compare_sets, compute_features, mean_interval
 from .recipes import train_ddgm
 from .report import Chapter, Study, save_images, say
 from .training import describe, load_checkpoint
 from .transition import COLORS, corruption, plot_sweep, reconstruction_sweep, summarise
-from .unet import UNet
 
 # %% ../nbs/52_chapter_ddgm.ipynb #37abf001
 def nearest_images(
@@ -50,10 +50,7 @@ def sample_quality(
 )->list: # rows with name, n, Fréchet distance, precision, recall, each with an interval
     "Samples against test images, beside training images and an untrained network"
     info,test = study.dls.info,study.images('test', 10_000)
-    torch.manual_seed(study.seed)
-    blank = DDGM(**dict(model.config, net=UNet(**model.net.config))).to(samples.device)
-    for p in blank.net.parameters(): # zero-initialised layers would return pure noise
-        if not p.any(): nn.init.normal_(p, std=.02)
+    blank = untrained(model, study.seed, zeros=.02) # a last layer of zeros would return pure noise
     sets = {'model': samples, 'training images': study.images('train', len(samples)),
             'untrained network': blank.sample(len(samples), seed=study.seed, progress=False)}
     features = lambda x: compute_features(study.space, x, info.range, progress=False)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NOISE_LAWS', 'RULES', 'METHODS', 'Denoiser', 'GaussianDenoiser', 'MixtureDenoiser', 'noise_law', 'Blind', 'halving',
-           'denoiser', 'psnr_curve', 'plot_psnr', 'untrained', 'residual_sigma', 'Step', 'ascend', 'noise_levels',
-           'descend', 'sample']
+           'sigma_at', 'denoiser', 'psnr_curve', 'plot_psnr', 'untrained', 'residual_sigma', 'Step', 'ascend',
+           'noise_levels', 'descend', 'sample']
 
 # %% ../nbs/30_denoiser.ipynb #7e46a3f2
 import hashlib, math, warnings
@@ -366,6 +366,14 @@ def _unet_paths(net):
         paths |= {f'dec{i}.in': f'up.{k*per}', f'dec{i}': f'up.{last}.{inner}'}
     return paths
 
+def sigma_at(
+    model:DDGM, # diffusion model
+    t:int, # step, 1..T
+)->float: # standard deviation of the noise, for pixels in (0, 1)
+    "Noise level of a diffusion model's step, in the units of the denoiser contract"
+    t, (lo, hi) = model.sched.times(t, torch.zeros(1)), model.range
+    return model.sched.at('noise', t, None)/model.sched.at('signal', t, None)/(hi - lo)
+
 def _from_ddgm(m, **kw):
     s = m.sched
     return _VP(m.net, m.shape, s.alpha_bar[1:], (s.steps[1:] - 1)*m.time_scale, m.pred, m.range, _unet_paths(m.net),
@@ -536,14 +544,17 @@ def _fresh(net):
     for m in net.children(): _fresh(m)
 
 def untrained(
-    D:Denoiser, # a denoiser
+    D:nn.Module, # a `Denoiser`, or another model around a network `D.net`, such as a `DDGM`
     seed:int=0, # seed of the fresh weights
-)->Denoiser: # a copy with freshly initialised weights; `D` is untouched
+    zeros:float=0., # standard deviation given to parameters that start at zero, which would silence all others
+)->nn.Module: # a copy with freshly initialised weights; `D` is untouched
     "The control beside every claim about a trained network: the same network before training"
     D = deepcopy(D)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         _fresh(D.net)
+        for p in D.net.parameters():
+            if zeros and not p.any(): nn.init.normal_(p, std=zeros)
     return D
 
 # %% ../nbs/30_denoiser.ipynb #c42f29f0
@@ -673,7 +684,7 @@ def sample(
     if n < 1 or bs < 1: raise ValueError(f'n, bs: at least 1 is needed, got n={n}, bs={bs}')
     if not shape: raise ValueError('shape: the denoiser does not say how large its images are; give (C,H,W)')
     if method == 'ascend': kwargs['sigma'] = sigma
-    else: kwargs['sigmas'] = kwargs.get('sigmas') or noise_levels(sigma)
+    else: kwargs['sigmas'] = noise_levels(sigma) if kwargs.get('sigmas') is None else [*map(float, kwargs['sigmas'])]
     dev, out = next(D.parameters(), next(D.buffers(), torch.zeros(0))).device, []
     bar = progress_bar(range(0, n, bs), leave=False) if progress else range(0, n, bs)
     with evaluating(D):

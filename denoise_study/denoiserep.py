@@ -275,10 +275,14 @@ def side_loss(self:DenoisingLayer,
     x:Tensor, # (...,groups,d) clean features
     kind:str, # 'l1' (slides), 'l2' (the paper's figure) or 'l1+l2' (the authors' code)
     generator:torch.Generator, # source of the noise
+    rows:int|None=None, # look at so many feature vectors, drawn at random; None: all
 )->Tensor: # scalar: mean over elements
     "Error of the predicted noise, Loss_p of the slides, for this layer"
     with torch.autocast(x.device.type, enabled=False):
-        x0 = x.detach().to(self.weight.dtype)
+        x0 = x.detach().flatten(0, -3)
+        if rows and len(x0) > rows:
+            x0 = x0[torch.randint(len(x0), (rows,), generator=generator, device=x0.device)]
+        x0 = x0.to(self.weight.dtype)
         eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
         err = eps - _predict(self.signal*x0 + self.noise*eps, self.weight, self.bias)
         return sum({'l1': err.abs().mean, 'l2': err.square().mean}[k]() for k in kind.split('+'))
@@ -434,8 +438,9 @@ class DenoiseRep:
         loss:str, # kind of the side loss
         refused:dict, # name of a layer -> why it is not among them
         example=None, # batch that `fuse` checks itself on
+        rows:int|None=None, # feature vectors of a layer that the side loss looks at in a call; None: all
     ):
-        self.model,self.slots,self.sched,self.loss_kind = model,slots,sched,loss
+        self.model,self.slots,self.sched,self.loss_kind,self.rows = model,slots,sched,loss,rows
         self.refused,self.example = refused,example
         self.state,self.handles,self._losses = 'denoised',[],None
         ours = {id(p) for p in self.parameters()}
@@ -487,6 +492,7 @@ def denoise_rep(
     init:str='zero', # start of the denoisers: 'zero', or 'random' (as the authors; untrained, a placebo)
     scale:float=1., # multiplies C_1, an extension; 1 is the paper
     seed:int=0, # of the random start
+    rows:int|None=None, # feature vectors of a layer that the side loss looks at in a call; None: all
 )->DenoiseRep: # handle with report, loss, solve, fuse, unload, disabled
     "Put a linear denoiser in front of every chosen layer of a network (slides, DenoiseRep)"
     _one_of('loss', loss, ('l1', 'l2', 'l1+l2'))
@@ -496,7 +502,7 @@ def denoise_rep(
     sched,gen = sched or Schedule.linear(1000),torch.Generator().manual_seed(seed)
     kwargs = dict(mode=mode, scale=scale, init=init, generator=gen)
     slots = {n: _equip(n, m, bool(bias) and n not in no_bias, **kwargs) for n,m in good.items()}
-    dr = DenoiseRep(model, slots, sched, loss, refused, example)
+    dr = DenoiseRep(model, slots, sched, loss, refused, example, rows)
     model.requires_grad_(False)
     for p in dr.parameters(): p.requires_grad_(True)
     try: dr._assign(t)
@@ -643,7 +649,8 @@ def recording(self:DenoiseRep,
     gen = torch.Generator(self.device).manual_seed(0) if generator is None else generator
     losses = self._losses = {n: [] for n in self.slots}
     def see(d, func, x, W, b, rest):
-        losses[d.name].append(d.side_loss(_grouped(x, _axis(W), d.weight.shape[-1]), self.loss_kind, gen))
+        f = _grouped(x, _axis(W), d.weight.shape[-1])
+        losses[d.name].append(d.side_loss(f, self.loss_kind, gen, self.rows))
         return x,W,b
     with _Tap(see): yield self.model
 
@@ -854,7 +861,7 @@ class DenoiseRepCB(Callback):
         recipe:str='label_free', # one of `RECIPES`
         lam:float=.1, # lambda, weight of the side loss in 'label_aug'; the slides do not say
         phase:int=10, # epochs for the denoisers, then as many for the backbone, in 'alternate' and 'control'
-        noise:str|None=None, # of the backbone's epochs in 'alternate', see `two_branch`
+        noise:str|None=None, # of the backbone's epochs in 'alternate' and 'control', see `two_branch`
         train_mode:bool=False, # keep modules in training mode, batch norms and dropouts excepted: detectors need it
         seed:int=0, # of the noise
     ):
@@ -920,7 +927,8 @@ def before_batch(self:DenoiseRepCB):
     gen = step_generator(self.seed, self.step if training else self.iter, dr.device, 'train' if training else 'valid')
     if self.recipe == 'control':
         if training and not self.backbone: raise CancelBatchException()
-        self.wanted = [dr.disabled()]
+        # its denoisers stay zero: with mode='slides' they leave features alone, and only the noise remains
+        self.wanted = [dr.two_branch(self.noise, gen)] if self.noise and training else [dr.disabled()]
     elif training and self.backbone: self.wanted = [dr.two_branch(self.noise, gen)] if self.noise else []
     elif self.recipe == 'alternate' and not training: self.wanted = []
     else: self.wanted = [dr.disabled()]*(training and self.recipe != 'label_aug') + [dr.recording(gen)]
@@ -964,12 +972,13 @@ def denoiserep_learner(
     opt_func=AdamW, # optimiser; this one has no weight decay, which would bias the denoisers
     cbs=None, # more callbacks
     **kwargs, # other arguments of `Learner`
-)->Learner: # its optimiser holds what the recipe trains, and nothing else
+)->Learner: # its optimiser holds what the recipe trains, and nothing else: a group for each denoiser, the backbone last
     "Learner for the denoising layers of a model"
     cb = DenoiseRepCB(dr, recipe, lam, phase, noise, train_mode, seed)
     if isinstance(dls.train, _Merged) and recipe != 'label_free':
         raise ValueError(f"recipe: {recipe!r} reads labels, and merged data sets have none; use 'label_free'")
-    groups = lambda m: [dr.parameters()] if cb.frozen else [dr.parameters(), [p for p,flag in dr.flags if flag]]
+    backbone = [] if cb.frozen else [[p for p,flag in dr.flags if flag]]
+    groups = lambda m: [list(s.denoiser.parameters()) for s in dr.slots.values()] + backbone
     loss_func = _no_loss if recipe == 'label_free' else loss_func or nn.CrossEntropyLoss()
     return Learner(dls, dr.model, loss_func=loss_func, opt_func=opt_func, lr=lr, splitter=groups, train_bn=False,
                    cbs=[cb, *L(cbs)], **kwargs)

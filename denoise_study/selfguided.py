@@ -374,8 +374,8 @@ def _correlation(a, b):
 
 def _alike(target, samples, control):
     "How much the samples of a target differ from each other, and how far they copy its pixels"
-    free,s = control.flatten(1),samples.view(len(target), -1, samples[0].numel())
-    groups = free[:len(free)//s.shape[1]*s.shape[1]].view(-1, *s.shape[1:]) # as many at a time: a std has a bias
+    free,s = control.flatten(1),samples.reshape(len(target), -1, samples[0].numel())
+    groups = free[:len(free)//s.shape[1]*s.shape[1]].reshape(-1, *s.shape[1:]) # as many at a time: a std has a bias
     out = {'pixel std': {'guided': s.std(1).mean(1), 'unconditional': groups.std(1).mean(1)}} if s.shape[1] > 1 else {}
     if target.images.shape[1] > 1: return out
     image = target.images.flatten(1)[:,None]

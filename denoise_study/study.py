@@ -11,13 +11,14 @@ from fastcore.script import store_true
 from .chapter_blind import blind_chapter
 from .chapter_daed import daed_chapter
 from .chapter_ddgm import ddgm_chapter
+from .chapter_rep import rep_chapter
 from .commands import command, open_data
 from .plots import use_style
 from .report import Chapter, Study, feature_space, say, write_json, write_report
 from .training import run_info
 
 # %% ../nbs/61_study.ipynb #067c3471
-CHAPTERS = dict(ddgm=ddgm_chapter, daed=daed_chapter, blind=blind_chapter)
+CHAPTERS = dict(ddgm=ddgm_chapter, daed=daed_chapter, blind=blind_chapter, rep=rep_chapter)
 
 # %% ../nbs/61_study.ipynb #61a00002
 def short_chapter(
@@ -83,7 +84,7 @@ def run_study(
 def denoise_study(
     data:str='digits', # data set: a name, a folder of images, or an .npz file
     folder:str='study', # report, results and checkpoints go here; run again to continue
-    chapters:str='', # which chapters, with commas between: ddgm, daed, blind; default: all
+    chapters:str='', # which chapters, with commas between: ddgm, daed, blind, rep; default: all
     second:str='', # second data set for the questions of transfer; default: the first one, upside down
     size:str='small', # network and training: small or paper
     steps:int=0, # training steps; 0: those of the size

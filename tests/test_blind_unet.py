@@ -114,7 +114,7 @@ def test_norm_against_its_formula(shape, layout):
     a = torch.randn(shape, generator=torch.Generator().manual_seed(0)).add(.3).contiguous(memory_format=layout).requires_grad_()
     norm = ScaleNorm(shape[1])
     w = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-    assert torch.allclose(norm(a), plain(norm.gain, a), atol=1e-7)
+    assert torch.allclose(norm(a), plain(norm.gain, a), atol=1e-7) and torch.allclose(unet._scale_plain(norm.gain, a), norm(a), atol=1e-7)
     ours, theirs = (torch.autograd.grad((y*w).sum(), (a, norm.gain)) for y in (norm(a), plain(norm.gain, a)))
     for p, q in zip(ours, theirs): assert torch.allclose(p, q, rtol=1e-3, atol=1e-5*q.abs().max().item())
 
@@ -209,6 +209,8 @@ def test_encoder_only_pass_stops_after_the_middle():
     def fail(*a): raise AssertionError("the decoder was computed")
     hooks = [m.register_forward_pre_hook(fail) for m in [*net.up, *net.dec, net.out]]
     phi = net.averages(x)["mid"]
+    hooks.append(net.enc[1].register_forward_pre_hook(fail))
+    net.averages(x, ("enc1", "enc2.in")) # and no further than the last place asked for
     for h in hooks: h.remove()
     with torch.no_grad(): assert torch.equal(phi, net.averages(x, ("dec1", "mid"))["mid"])
     enc = net.averages(x, ("enc2", "enc1"))

@@ -388,6 +388,17 @@ def test_untrained_control():
         assert all((p - q).abs().max() > .01 for p, q in zip(a.parameters(), D.parameters())) # not one was forgotten
 
 
+def test_fresh_weights_where_the_network_starts_at_zero():
+    "A fresh diffusion network returns zeros; with `zeros`, noise of that size instead. A model around a network serves as well"
+    m, x = DDGM(unet(), Schedule.linear(50), (1, 8, 8)), rand(2, 1, 8, 8)
+    for p in m.parameters(): nn.init.constant_(p, .5)
+    blank, loud = untrained(m, 1), untrained(m, 1, zeros=.02)
+    assert isinstance(blank, DDGM) and blank.net(x, torch.zeros(2)).abs().max() == 0
+    assert loud.net(x, torch.zeros(2)).abs().max() > 1e-3 and all(p.any() for p in loud.parameters())
+    same = [k for k, p in loud.named_parameters() if torch.equal(p, dict(blank.named_parameters())[k])]
+    assert same and all(dict(blank.named_parameters())[k].any() for k in same) # only what was zero differs
+
+
 # --- sampling
 
 LAM = np.array([4, 1, .5, .25, .1, .05, .02, .01])
@@ -545,6 +556,12 @@ def test_sample_depends_on_seed_and_place_alone(kw):
     assert torch.allclose(a[:3], sample(D, 3, clip=False, progress=False, **kw), atol=1e-6) and a.shape == (5, 1, 16, 32)
     assert not torch.allclose(a, sample(D, 5, seed=1, clip=False, progress=False, **kw))
     assert sample(D, 2, progress=False, **kw).min() >= 0
+
+
+@pytest.mark.parametrize("levels", [np.array([1., .5, .2]), torch.tensor([1., .5, .2]), (1., .5, .2), iter([1., .5, .2])], ids=["array", "tensor", "tuple", "iterator"])
+def test_levels_in_any_form(levels):
+    down = lambda sigmas: sample(world(), 2, "descend", sigmas=sigmas, progress=False)
+    assert torch.allclose(down(levels), down([1., .5, .2]), atol=1e-6)
 
 
 def test_samplers_leave_gradients_and_mode_alone():

@@ -860,6 +860,52 @@ def test_torchvision_every_layer(make):
     same_form(m, plain)
 
 
+def test_timm():
+    "Fused qkv of a vision transformer, depthwise convolutions of a ConvNeXt: by module type"
+    timm = pytest.importorskip("timm", reason="bench extra")
+    for name, size in (("vit_tiny_patch16_224", dict(img_size=32)), ("convnext_atto", {})):
+        torch.manual_seed(0)
+        m = timm.create_model(name, num_classes=7, **size)
+        dr = check_exact(m.double(), randn(1, 3, 32, 32), 1e-10, far=1e-3, size=.2)
+        assert any("qkv" in n for n in dr.slots) or any(s.module.groups > 1 for s in dr.slots.values() if isinstance(s.module, nn.Conv2d))
+
+
+def test_transformers():
+    "A model that takes named arguments and returns an object"
+    hf = pytest.importorskip("transformers", reason="bench extra")
+    torch.manual_seed(0)
+    conf = hf.ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8, num_labels=5)
+    m = hf.ViTForImageClassification(conf).double().eval()
+    plain, x = deepcopy(m), dict(pixel_values=randn(2, 3, 32, 32))
+    dr = wild(denoise_rep(m, example=x))
+    with torch.no_grad():
+        base = plain(**x).logits
+        with dr.two_branch(): two = m(**x).logits
+        fused = dr.fuse()
+        assert rel(fused(**x).logits, two) < 1e-12 < .01 < rel(base, two)
+    same_form(fused, plain)
+
+
+def test_side_loss_of_some_rows():
+    "A random part of the feature vectors: the same loss in expectation, and small layers as they are"
+    x = torch.randn(2000, 1, 8, generator=gen())
+    d = wild(denoise_rep(nn.Sequential(nn.Linear(8, 3)), t=300, example=x[:2, 0]), .1).slots["0"].denoiser
+    whole, some = (torch.stack([d.side_loss(x, "l2", gen(s), r) for s in range(30)]).mean() for r in (None, 200))
+    assert float(some) == pytest.approx(float(whole), rel=.03) and torch.equal(d.side_loss(x, "l1", gen(), 5000), d.side_loss(x, "l1", gen()))
+
+
+def test_noise_control_trains_with_noise_and_nothing_else(dls):
+    "Denoisers of zero in the slides' formula leave features alone: what differs from the control is the noise"
+    weights = {}
+    for noise in (None, "shared"):
+        dr = denoise_rep(net(), example=X, mode="slides")
+        dls.train.epoch = 0
+        fit(dls, dr, "control", epochs=2, phase=1, noise=noise, lr=1e-3)
+        assert not any(bool(p.any()) for p in dr.parameters())
+        weights[noise] = dr.unload().head.weight.detach().clone()
+    assert 0 < rel(weights["shared"], weights[None]) < .5
+
+
 def test_trap_13_and_15_swin_v2():
     "Its position MLP is a linear layer by type; a third of its qkv bias is set to zero on the way, so a denoiser with bias is refused there"
     torch.manual_seed(0)

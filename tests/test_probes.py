@@ -1,4 +1,4 @@
-"Oracles and faults for denoise_study.probes: traps T1.. are those of the reproduction notes of Kadkhodaie et al. 2025"
+"Oracles and faults for denoise_study.probes, .channels and .geometry: traps T1.. are those of the reproduction notes of Kadkhodaie et al. 2025"
 import json, math, multiprocessing, os, signal, warnings
 
 import numpy as np, pandas as pd, pytest, torch
@@ -7,10 +7,12 @@ from scipy import stats
 from torch import nn
 
 from denoise_study import probes as P
+from denoise_study.channels import *
 from denoise_study.data import ArraySource, ImageLoader
 from denoise_study.ddgm import DDGM
-from denoise_study.denoiser import Denoiser, denoiser, untrained
-from denoise_study.metrics import Features, frechet
+from denoise_study.denoiser import Denoiser, denoiser, sigma_at, untrained
+from denoise_study.geometry import *
+from denoise_study.metrics import Features, _gauss, frechet
 from denoise_study.probes import *
 from denoise_study.schedules import Schedule
 from denoise_study.training import save_checkpoint, step_generator
@@ -431,6 +433,7 @@ def test_agreement_by_hand_and_its_chance():
     x, y = normal(30, 4), torch.randint(2, (30,), generator=gen(2))
     own = np.mean([(y[j] == y[i]).item() for i in range(30) for j in neighbours(x, k=2)[0][i]])
     assert label_agreement(x, y, k=2).value == pytest.approx(own)
+    assert label_agreement(x[:4], torch.tensor([0, 0, 0, 1]), k=1).chance == .5 # two of three others, and none
 
 def test_linear_probe():
     y = torch.arange(300)%3
@@ -473,7 +476,7 @@ def test_real_clusters_beat_the_gaussian_and_noise_does_not():
 
 def test_gaussian_control_has_the_moments():
     x = normal(4000, 3)@torch.tensor([[1., .5, 0.], [0., 1., .3], [0., 0., .2]]) + 5
-    mean, root = P._gauss(x)
+    mean, root = _gauss(x)
     torch.testing.assert_close(mean, x.double().mean(0))
     torch.testing.assert_close(root@root.T, x.double().T.cov())
 
@@ -563,3 +566,72 @@ def test_figures():
     ax = plot_rows(X, {'one': [0, 1, 2], 'two': torch.tensor([3, 4])})
     assert [o.get_text() for o in ax.texts] == ['one', 'two'] and ax.images[0].get_array().shape[1] > 3*16
     assert json.dumps(A.run)
+
+
+# what selectivity predicts
+class Tuned(Denoiser):
+    "Channels of known tuning: one answers to a single grating in any phase, one to all of them, one to none"
+    def __init__(self):
+        super().__init__(nn.Conv2d(1, 1, 1), (1, 16, 16), taps=('mid',))
+        wave = gratings((1, 16, 16), (2,), 8, 4)[0, 3]
+        self.pair = (wave[:2] - .5)/(wave[:2] - .5).flatten(1).norm(dim=1)[:, None, None, None] # a quarter of a cycle apart
+    def _denoise(self, x, sigma): return x
+    def _places(self, x, sigma, taps, reduce):
+        energy = torch.einsum('nchw,pchw->np', x - .5, self.pair).square().sum(1)
+        return {'mid': reduce(torch.stack([energy, torch.ones_like(energy), 0*energy], 1)[:, :, None, None])}
+
+def test_gratings_have_their_frequency_and_direction():
+    x = gratings((3, 16, 16), (1, 3), 4, 2, contrast=.25)
+    assert x.shape == (2, 4, 2, 3, 16, 16) and .249 < (x - .5).abs().amax() <= .25 and torch.equal(x[:, :, :, 0], x[:, :, :, 2])
+    assert torch.allclose(x[1, 0, 0, 0, 0], x[1, 0, 0, 0, 9]) # direction 0 varies along a row only
+    for f, (i, freq) in [(f, o) for f in (0, 2) for o in enumerate((1, 3))]:
+        power = torch.fft.fft2(x[i, f, 0, 0] - .5).abs()
+        at = power.argmax().item()
+        assert (at//16, at%16)[f == 0] in (freq, 16 - freq) and power.flatten().topk(3).values[2] < 1e-3 # a pair of peaks, nothing else
+    assert torch.allclose(x[:, :, 0] + x[:, :, 1], torch.ones(()), atol=1e-5) # half a cycle apart
+
+def test_a_channel_with_a_known_tuning():
+    d = Tuned()
+    answers = grating_response(d, 1e-4, draws=1)
+    assert answers.shape == (3, 8, 3)
+    at = answers[..., 0].argmax().item()
+    assert (at//8, at%8) == (1, 3)
+    pr = participation(answers.flatten(0, 1), 0)
+    assert pr[1] == pytest.approx(1) and pr[0] < .1 and pr[2].isnan()
+    noisy = participation(grating_response(d, .5, draws=4).flatten(0, 1), 0)
+    assert noisy[0] < .2 # noise lifts the floor, not the peak
+
+class Levels(Denoiser):
+    "One channel that stays, one that moves with the noise level, a dead one; selective by the brightness of the image"
+    def __init__(self): super().__init__(nn.Conv2d(1, 1, 1), (1, 16, 16), taps=('mid',))
+    def _denoise(self, x, sigma): return x
+    def _places(self, x, sigma, taps, reduce):
+        one = torch.ones_like(x)
+        return {'mid': reduce(torch.cat([one, one*sigma.view(-1, 1, 1, 1), 0*one], 1))}
+
+def test_drift_and_its_floor():
+    t = channel_statistics(Levels(), X, .5, .1, progress=False)
+    assert t.drift[0] == 0 and t.drift[1] == pytest.approx(.8) and np.isnan(t.drift[2]) and t.redraw[1] == 0
+    t = channel_statistics(D, X, tap='enc2', draws=2, progress=False)
+    own = [read(D, X, sigma=s, draws=2, seed=k, taps=('enc2',)).taps['enc2'].double() for s, k in ((.5, 1), (.1, 3), (.5, 2))]
+    live = own[0].any(0)
+    for name, other in ('drift', own[1]), ('redraw', own[2]):
+        np.testing.assert_allclose(t[name][live.numpy()], ((own[0] - other).norm(dim=0)/own[0].norm(dim=0))[live], rtol=1e-6)
+    assert {'pr', 'kurtosis', 'spatial_pr', 'pca_pr', 'tuning'} <= set(t.columns) and len(t) == 10
+    assert len(plot_channels(t, t).axes) == 5
+
+def test_what_selectivity_predicts_against_scipy():
+    pr = torch.rand(40, generator=gen()).numpy()
+    t = pd.DataFrame(dict(pr=pr, kurtosis=-pr, spatial_pr=pr + normal(40).numpy(), pca_pr=1., tuning=pr, drift=np.nan))
+    t.loc[3, 'tuning'] = np.nan
+    r = selectivity_predicts(t).set_index('property')
+    assert r['rank']['kurtosis'] == -1 and r.n['tuning'] == 39 and r['rank']['tuning'] == 1 and list(r.claimed) == [-1, 1, 1, 1, -1]
+    assert r['rank']['spatial_pr'] == stats.spearmanr(t.pr, t.spatial_pr).statistic and r.low['spatial_pr'] < r['rank']['spatial_pr'] < r.high['spatial_pr']
+    assert np.isnan(r['rank']['pca_pr']) and np.isnan(r['rank']['drift']) and r.n['drift'] == 0 # nothing to rank
+
+@pytest.mark.parametrize('call, words', [
+    (lambda: gratings((1, 16, 16), (9,)), '^freqs: .* 8 cycles'), (lambda: gratings((1, 16, 16), ()), '^freqs'), (lambda: gratings((1, 16, 16), (0,)), '^freqs'),
+    (lambda: gratings((1, 16, 16), contrast=.6), '^contrast'), (lambda: gratings((1, 16, 16), angles=0), '^angles, phases'),
+    (lambda: grating_response(denoiser(D.net)), '^shape: .*give')])
+def test_bad_gratings(call, words):
+    with pytest.raises(ValueError, match=words): call()

@@ -140,6 +140,9 @@ def test_averages_over_noise_and_images():
     m = mix(images[:1].expand(3, -1, -1, -1), images[1:2].expand(3, -1, -1, -1), torch.tensor([0., .5, 1.]))
     p = m.phi(D, .5, 4, gen(0).manual_seed(1))
     assert m.weights.tolist() == [[1, 0], [.5, .5], [0, 1]] and p.shape == (3, 22)
+    z = torch.randn(1, 2, 3, 1, 16, 16, generator=gen(6))[0] # T12: three draws of each of two images, of which one counts
+    with torch.no_grad(): own = D.phi(images[1] + .5*z[1]).mean(0)
+    assert torch.allclose(mix(images[:1], images[1:2], 1.).phi(D, .5, 6, [gen(6)])[0], own, atol=1e-8, rtol=1e-4)
     assert len(c) == 1 and len(m) == 3 and masked(m, [1]).mask == [1] and masked(m, [1])[[0, 2]].mask == [1]
 
 
@@ -324,6 +327,18 @@ def test_pairs_that_share_images_permute_images():
 
 
 # --- evaluation, figure 20, figures
+
+def test_colour_from_end_to_end():
+    "Networks return channels-last images, which cannot be viewed as rows"
+    torch.manual_seed(0)
+    D, images = denoiser(BlindUNet(channels=3, widths=(4, 6, 8, 10), depths=(1, 1, 2)), (3, 16, 16)), rand(2, 3, 16, 16)
+    made, _ = self_guided(D, images, 2, sigmas=[1., .3], n_noise=2, matching=dict(steps=2), progress=False)
+    plain = sample(D, 5, "descend", sigmas=[1., .3], progress=False)
+    t = around(D, images, made, plain, lambda x: x.mean((1, 2, 3)) > .5).set_index(["measure", "arm"])
+    assert t.value.notna().all() and len(show_around(images, made, plain).axes) == 3
+    assert len(noise_level_check(D, images, sigmas=(.5,), steps=2)) == 1
+    assert len(conditional_distance(D, images, images.flip(0), [.3, 1.], 2, progress=False, steps=2)) == 2
+
 
 def test_around_knows_copies_noise_and_classes():
     D = small()

@@ -2,18 +2,15 @@
 
 Trains what is missing in the folder, writes docs/results/daed_NAME.json and the figures docs/images/daed_NAME-*.png. `denoise-study --chapters daed`
 does the same with more splits and a report; this takes fewer of both, for machines without a GPU."""
-import argparse
-import base64
-import re
 from pathlib import Path
+
+from recording import arguments, keep
 
 from denoise_study.chapter_daed import signal_part, split_part, switch_part, transfer_part
 from denoise_study.commands import open_data
-from denoise_study.report import Chapter, Study, feature_space, write_json
+from denoise_study.report import Chapter, Study, feature_space
 from denoise_study.training import run_info
 from denoise_study.transition import claims_table
-
-DOCS = Path(__file__).resolve().parents[1]/"docs"
 
 
 def record(data, root, folder, levels, n, n_eval, steps, bf16, seed):
@@ -25,20 +22,12 @@ def record(data, root, folder, levels, n, n_eval, steps, bf16, seed):
     transfer = transfer_part(study, c)
     c.results["claims"] = claims_table(snr, errors[errors.how != "linear"], switches, splits, splits, transfer)
     how = dict(run=run_info(dls.device), data=dls.info.to_dict(), seed=seed, n=n, n_eval=n_eval, seconds=study.seconds)
-    write_json(DOCS/f"results/daed_{data}.json", how | c.results)
-    pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', "".join(c.blocks))
-    for i, p in enumerate(pictures): (DOCS/f"images/daed_{data}-{i}.png").write_bytes(base64.b64decode(p))
+    keep(f"daed_{data}", c, how)
 
 
 if __name__ == "__main__":
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--data", default="fashion_mnist")
-    p.add_argument("--root", default="")
-    p.add_argument("--folder", default="runs/daed")
+    p = arguments(__doc__, "fashion_mnist", "runs/daed")
     p.add_argument("--levels", type=lambda s: tuple(map(float, s.split(","))), default=(.1,))
     p.add_argument("--n", type=int, default=300, help="samples of each model")
     p.add_argument("--n-eval", type=int, default=128, help="half of these test images are used for the switch, a quarter for transfer")
-    p.add_argument("--steps", type=int, default=0, help="training steps of the diffusion model, a tenth of it for each denoiser")
-    p.add_argument("--bf16", action="store_true")
-    p.add_argument("--seed", type=int, default=0)
     record(**vars(p.parse_args()))

@@ -139,6 +139,7 @@ if __name__ == "__main__":
     p.add_argument("--reps", type=int, default=5, help="rounds after one to warm up")
     p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     p.add_argument("--quick", action="store_true", help="a network of a fourth of the width, for a test of the script")
+    p.add_argument("--reading", action="store_true", help="leave out the training steps, which take most of the time")
     p.add_argument("--cpu-time", action="store_true", help="one thread, and count its processor seconds: for a machine that others use too")
     p.add_argument("--json", help="write the rows to this file")
     p.add_argument("--peak", choices=list(WAYS), help=argparse.SUPPRESS)
@@ -153,7 +154,7 @@ if __name__ == "__main__":
         CLOCK = time.process_time
     rows = [show(reading(config, args.batch, args.size, args.reps, args.device, bf16)) for bf16 in (False, True)]
     rows.append(show(memory(args)))
-    rows += [show(row) for row in training(config, args.batch, args.size, args.reps, args.device)]
+    if not args.reading: rows += [show(row) for row in training(config, args.batch, args.size, args.reps, args.device)]
     if args.json:
         about = dict(config=BlindUNet(**config).config, batch=args.batch, size=args.size, rounds=args.reps, clock=CLOCK.__name__,
                      threads=torch.get_num_threads())

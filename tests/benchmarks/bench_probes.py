@@ -9,19 +9,23 @@ import torch
 
 from denoise_study.data import ArraySource, ImageLoader
 from denoise_study.denoiser import denoiser
-from denoise_study.probes import Averages, channel_averages, clusters, neighbours
+from denoise_study.geometry import clusters, neighbours
+from denoise_study.probes import Averages, channel_averages
 from denoise_study.training import run_info
 from denoise_study.unet import BlindUNet
+
+
+CLOCK = time.perf_counter
 
 
 def seconds(f, device):
     "Time of one call, the device's queue emptied before and after"
     sync = torch.cuda.synchronize if device.type == 'cuda' else lambda: None
     sync()
-    start = time.perf_counter()
+    start = CLOCK()
     res = f()
     sync()
-    return time.perf_counter() - start, res
+    return CLOCK() - start, res
 
 
 def bench_streaming(args, device):
@@ -62,6 +66,7 @@ def bench_arrays(args, device):
 
 
 def main():
+    global CLOCK
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('--n', type=int, default=10_000, help='images to stream')
     p.add_argument('--side', type=int, default=32, help='pixels a side')
@@ -71,8 +76,12 @@ def main():
     p.add_argument('--rows', type=int, default=50_000, help='rows for neighbours and k-means')
     p.add_argument('--repeat', type=int, default=3, help='rounds; the best counts')
     p.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    p.add_argument('--cpu-time', action='store_true', help='one thread, and count its processor seconds: for a machine that others use too')
     p.add_argument('--json', help='write the results to this file')
     args = p.parse_args()
+    if args.cpu_time:
+        torch.set_num_threads(1)
+        CLOCK = time.process_time
     device, rows = torch.device(args.device), []
     for row in (*bench_streaming(args, device), *bench_arrays(args, device)):
         rows.append(row)
@@ -80,7 +89,7 @@ def main():
     if args.json:
         settings = {k: v for k, v in vars(args).items() if k != 'json'}
         with open(args.json, 'w') as f:
-            json.dump(dict(run=run_info(device), threads=torch.get_num_threads(), settings=settings, rows=rows), f, indent=1)
+            json.dump(dict(run=run_info(device), threads=torch.get_num_threads(), clock=CLOCK.__name__, settings=settings, rows=rows), f, indent=1)
 
 
 if __name__ == '__main__': main()
