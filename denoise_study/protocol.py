@@ -455,7 +455,8 @@ def to_dict(self:Outcome)->dict: # JSON-able but for its tables
                 budget=asdict(self.budget), arms=self.arms(), claims=self.claims(), rows=self.table)
 
 # %% ../nbs/42_protocol.ipynb #74b621c7
-AGAINST = dict(label_free='base', closed_form='base', label_aug='base', minus='base', merged='base', alternate='control')
+AGAINST = dict(label_free='base', closed_form='base', label_aug='base', minus='base', merged='base',
+               alternate='control')
 
 def slides_table(
     records, # results as `Outcome.to_dict` gives them, or read from their JSON files
