@@ -584,6 +584,7 @@ def ratio_test(
                     low=low, high=high, p=(1 + (null[:,2] >= rank).sum())/(1 + len(null)),
                     shuffled=tuple(np.quantile(null[:,0], [.05, .5, .95])), spread=q[keep].max()/q[keep].min())
 
+# %% ../nbs/32_selfguided.ipynb #35503966
 def plot_ratio(
     table:pd.DataFrame, # what `conditional_distance` returned
     test:AttrDict, # what `ratio_test` said of it
