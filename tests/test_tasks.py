@@ -325,3 +325,20 @@ def test_pixels_that_nobody_knows_count_nowhere():
     assert s["aAcc"] == 1 and s["mIoU"] == 1
     with pytest.raises(ValueError, match="masks: 8 of them"): MaskSource(d.test.dataset.pictures, masks[:3])
     with pytest.raises(ValueError, match="backbone: fcn_tiny or one of"): segmenter("unet", 3)
+
+
+# The command.
+
+def test_denoise_rep_writes_a_row_of_the_table(tmp_path, capsys):
+    from denoise_study.commands import denoise_rep
+    from denoise_study.protocol import slides_table
+    out = tmp_path / "r.json"
+    denoise_rep(task="segmentation", recipe="alternate", out=str(out), seeds=2, steps=2, base_steps=4, device="cpu")
+    r = json.loads(out.read_text())
+    assert {"command", "commit", "versions", "device"} <= r["run"].keys() and out.with_suffix(".png").exists() and "mIoU, 2 seeds" in capsys.readouterr().out
+    row, = slides_table([r]).to_dict("records")
+    assert (row["task"], row["arm"], row["against"], row["n seeds"]) == ("segmentation", "alternate", "control", 2)
+    value = {a["arm"]: a["value"] for a in r["arms"]}
+    assert row["+DenoiseRep"] == round(100 * value["alternate"], 2) and row["baseline"] == round(100 * value["control"], 2)
+    for bad, message in ((dict(task="depth"), "task: one of"), (dict(recipe="both"), "arms: one of"), (dict(task="segmentation", flip=True, data="."), "does not take all")):
+        with pytest.raises(ValueError, match=message): denoise_rep(**{**dict(out=str(tmp_path / "x.json"), device="cpu"), **bad})
