@@ -174,7 +174,7 @@ def _one_of_each(labels, n):
 def selfguided_part(
     study:Study, # the study
     c:Chapter, # chapter to write into
-    n:int=6, # samples around each target
+    n:int=4, # samples around each target
     targets:int=10, # test images to sample around, of each class in turn
 ):
     "Self-guided samples around test images (Kadkhodaie et al. 2025 figure 7)"
@@ -394,7 +394,7 @@ def blind_claims(
         ('They are no copies (pixel correlation below .5)', 'fig. 7', _no_copies(seen)),
         ('Matching leaves the noise level alone, to 7%', 'fig. 20', _claim_level(r['noise_level'])),
         ('Distances of phi follow those of densities', 'fig. 8', rank),
-        ('The bounds of their ratio are close', 'eq. 3', bounds)]
+        ('Their ratio has bounds closer than by chance (B/A)', 'eq. 3', bounds)]
     rows = [(*row, *(found or ('', '', 'not measured'))) for *row,found in table]
     return pd.DataFrame([(*row, v if isinstance(v, str) else _VERDICTS[v]) for *row,v in rows],
                         columns=['claim', 'where', 'ours', 'control', 'verdict'])

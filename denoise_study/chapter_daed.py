@@ -54,17 +54,17 @@ def study_joint(
     levels:tuple=(.1,), # noise variances that the denoisers take over
 )->dict: # name -> model: for each loss a DDGM and its DAEDs; last, a DDGM with as many weights as a DAED
     "The models of DAED table 1, trained jointly from scratch, and the control of appendix A.6"
+    todo = dict(size=study.size, steps=study.steps, bf16=study.bf16, seed=study.seed, sched=study_ddgm(study).sched)
     def made(name, folder, train, **how):
-        with study.stage(f'training {name}'):
-            train(study.dls, study.folder/folder, study.size, steps=study.steps, bf16=study.bf16, seed=study.seed, **how)
+        with study.stage(f'training {name}'): train(study.dls, study.folder/folder, **todo, **how)
         return {name: load_checkpoint(study.folder/folder/f'{train.__name__[6:]}.safetensors', device=study.dls.device)}
     own,out = study_ddgm(study),{}
     for loss in losses:
-        out |= {'DDGM': own} if loss == own.loss else made(f'DDGM, {loss}', loss, train_ddgm, loss=loss, sched=own.sched)
+        out |= {'DDGM': own} if loss == own.loss else made(f'DDGM, {loss}', loss, train_ddgm, loss=loss)
         for v in levels:
-            out |= made(f'DAED {v:g}, {loss}', f'joint-{v:g}-{loss}', train_daed, level=v, loss=loss, sched=own.sched)
+            out |= made(f'DAED {v:g}, {loss}', f'joint-{v:g}-{loss}', train_daed, level=v, loss=loss)
     net = wider(own.net.config, sum(p.numel() for p in out[f'DAED {levels[0]:g}, {own.loss}'].parameters()))
-    return out | made('DDGM, as many weights', 'wide', train_ddgm, sched=own.sched, net=net)
+    return out | made('DDGM, as many weights', 'wide', train_ddgm, net=net)
 
 # %% ../nbs/53_chapter_daed.ipynb #c16ba660
 def signal_part(

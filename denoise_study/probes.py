@@ -348,7 +348,7 @@ def plot_stability(
     networks = table.network.unique()
     fig = Figure(figsize=(3.6*len(networks) + .5, 2.6), layout='constrained')
     for ax, name in zip(np.atleast_1d(fig.subplots(1, len(networks), sharey=True)), networks):
-        ax.set(xlabel='sigma', title=name, yscale='log')
+        ax.set(xlabel='sigma', title=name, yscale='log', xlim=(0, 1.25*table.sigma.max()))
         for tap, colour in zip(taps, _COLOURS):
             o = table[(table.network == name) & (table.tap == tap)].sort_values('sigma')
             ax.fill_between(o.sigma, o.instability_low, o.instability_high, color=colour, alpha=.2, lw=0)
@@ -357,5 +357,5 @@ def plot_stability(
     for ax, name in zip(fig.axes, networks):
         ends = table[(table.network == name) & (table.sigma == table.sigma.max())].set_index('tap')
         _label_ends(ax, [(ends.instability[t], ends.sigma[t], t, c) for t, c in zip(taps, _COLOURS)])
-    fig.supylabel(f'instability relative to other images,\nfrom sigma {table.ref.iloc[0]:g}', fontsize=9, ha='center')
+    fig.axes[0].set_ylabel(f'instability relative to\nother images, from sigma {table.ref.iloc[0]:g}', fontsize=9)
     return fig

@@ -17,6 +17,7 @@ from fastcore.basics import AttrDict, patch
 from fastprogress.fastprogress import progress_bar
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from scipy.stats import rankdata
 from torch import Tensor
 from .data import check_images, show_images
@@ -597,6 +598,7 @@ def plot_ratio(
     ax.axhline(floor, color='#D55E00', lw=1)
     ax.annotate('floor $d^2(p,p)$', (x[1], floor), (0, 4), textcoords='offset points', color='#D55E00', ha='right')
     ax.set(xscale='log', yscale='log', xlabel=r'$\|\phi_1-\phi_2\|^2$', ylabel='$d^2(p_1,p_2)$ [nats]')
+    for axis in (ax.xaxis, ax.yaxis): axis.set_minor_formatter(NullFormatter()) # they would overlap
     shuffled = test.shuffled[1]
     ax.set_title(f'B/A {test.ratio:.3g} (shuffled {shuffled:.3g}), rank correlation {test.rank:.2f}', fontsize=10)
     return ax

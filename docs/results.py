@@ -7,6 +7,8 @@ from pathlib import Path
 TITLES = {
     "study_digits": ("The study of digits", "`denoise-study` with its default settings."),
     "daed_fashion_mnist": ("DAED on FashionMNIST", "The claims of Deja et al. (2022), measured with a small network on a CPU."),
+    "blind_fashion_mnist": ("A blind denoiser of FashionMNIST", "The claims of Kadkhodaie et al. (2025), each with its control, measured with a small network on a CPU."),
+    "blind_cifar10": ("A blind denoiser of CIFAR-10", "The same claims on small photographs."),
     "bench_unet": ("Speed of the U-Net", "A training step beside those of other libraries."),
     "bench_learner": ("Cost of the Learner", "What callbacks and the sampling loop add to a bare loop."),
     "bench_metrics": ("Speed of the metrics", "Beside other implementations, with the difference of their results."),
@@ -100,7 +102,7 @@ def page(stem, record, images):
     skip = ("run", "data", "seconds", "claims", "seed", "n", "n_eval", "steps", "size", "command")
     out = [f"# {title(stem)}"] + [f"{{.lead}}\n{lead(stem)}"]*bool(lead(stem))
     if "claims" in record:
-        out += ["## Claims, and what was measured", "", table([{"claim": c["claim"], "measured": c.get("ours"), "verdict": c["verdict"]} for c in record["claims"]]).replace(f"<details><summary>{len(record['claims'])} rows</summary>", "").replace("</details>", "")]
+        out += ["## Claims, and what was measured", "", table([{"claim": c["claim"], "measured": c.get("ours"), **({"control": c["control"]} if "control" in c else {}), "verdict": c["verdict"]} for c in record["claims"]]).replace(f"<details><summary>{len(record['claims'])} rows</summary>", "").replace("</details>", "")]
     figures = pictures(stem, images)
     if figures: out += ["## Figures", *figures]
     out += parts({k: v for k, v in record.items() if k not in skip})

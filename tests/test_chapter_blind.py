@@ -66,7 +66,7 @@ def test_all_hold_and_a_file_says_the_same():
     ("They are no copies (pixel correlation below .5)", dict(correlation=.9), "not at this scale"),
     ("Matching leaves the noise level alone, to 7%", dict(ratio=1.2), "not at this scale"), ("Matching leaves the noise level alone, to 7%", dict(ratio=1.06), "undecided"),
     ("Matching leaves the noise level alone, to 7%", dict(n=3), "undecided"), # too few converged: the check would pass vacuously
-    ("Distances of phi follow those of densities", dict(p=.2), "undecided"), ("The bounds of their ratio are close", dict(ba=25.), "not at this scale")])
+    ("Distances of phi follow those of densities", dict(p=.2), "undecided"), ("Their ratio has bounds closer than by chance (B/A)", dict(ba=25.), "not at this scale")])
 def test_verdicts(claim, kw, verdict): assert verdicts(**kw)[claim] == verdict
 
 

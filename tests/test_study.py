@@ -32,7 +32,7 @@ def command(name, *args, ok=True, cwd=None):
 
 
 @pytest.mark.parametrize("name,option", [("denoise-train", "--bf16"), ("denoise-sample", "--method"), ("denoise-evaluate", "--inception"), ("denoise-study", "--second"),
-                                         ("denoise-transfer", "--target"), ("denoise-splits", "--levels"), ("denoise-probe", "--draws"), ("denoise-selfguide", "--sampler")])
+                                         ("denoise-transfer", "--target"), ("denoise-splits", "--levels"), ("denoise-probe", "--draws"), ("denoise-selfguide", "--sampler"), ("denoise-rep", "--recipe")])
 def test_help_explains_every_option(name, option):
     text = command(name, "--help").stdout
     options = re.findall(r"^  --[\w-]+.*(?:\n {10,}.*)*", text, re.M)
