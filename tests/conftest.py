@@ -1,4 +1,4 @@
-"Options and markers: slow tests on request, cuda tests where there is a GPU; which tests share a process"
+"Options and markers: slow tests on request, cuda tests where there is a GPU; what tests share"
 import os
 
 import pytest
@@ -22,12 +22,6 @@ def pytest_configure(config):
     if config.option.durations is None: config.option.durations = 15
 
 
-def pytest_collection_modifyitems(items):
-    "A file's tests stay together and share its fixtures; notebooks, which share nothing, fill what is left of the time"
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.nodeid if item.path.stem == "test_notebooks" else item.path.stem))
-
-
 def pytest_runtest_setup(item):
     if item.get_closest_marker("slow") and not item.config.getoption("--run-slow"): pytest.skip("slow: add --run-slow")
     if item.get_closest_marker("cuda") and not has_gpu(): pytest.skip("no GPU")
@@ -38,3 +32,10 @@ def forced_flags(request):
     "Notebook flags whose cells run all the same: `slow` on request, `cuda` on request where there is a GPU"
     if not request.config.getoption("--run-slow"): return []
     return ["slow", "cuda"] if has_gpu() else ["slow"]
+
+
+@pytest.fixture(autouse=True)
+def same_figures():
+    "A test, or a notebook or command that it runs, may choose a plot style: not for those that come after it"
+    import matplotlib
+    with matplotlib.rc_context(): yield
