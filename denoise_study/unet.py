@@ -220,7 +220,7 @@ def _attend(q, k, v):
     "softmax(q k'/sqrt(d)) v over (N,heads,HW,d), by the fastest route of the device"
     if q.device.type == 'cpu' and q.dtype == torch.bfloat16 and q.shape[-2] <= 256:
         return (q*q.shape[-1]**-.5 @ k.mT).softmax(-1) @ v
-    # contiguous: compiled on a CPU, torch 2.14 predicts other strides for the result than it gets (noticed in its views)
+    # contiguous: compiled on a CPU, torch 2.14 predicts other strides for the result than it gets
     return F.scaled_dot_product_attention(q.contiguous(), k.contiguous(), v.contiguous())
 
 class Attention(nn.Module):
