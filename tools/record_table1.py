@@ -3,10 +3,10 @@
 For each training seed: a diffusion model and jointly trained DAEDs at both noise levels, each with both losses, and a diffusion model with as many
 weights as a DAED, all from scratch and for the same number of steps; samples of each against the test images. Writes docs/results/table1_NAME.json.
 An interrupted run goes on where it was."""
-import argparse
 from pathlib import Path
 
 import pandas as pd
+from recording import DOCS, arguments
 
 from denoise_study.chapter_daed import joint_part
 from denoise_study.commands import open_data
@@ -14,13 +14,11 @@ from denoise_study.report import Chapter, Study, feature_space, write_json
 from denoise_study.training import run_info
 from denoise_study.transition import claims_table
 
-DOCS = Path(__file__).resolve().parents[1]/"docs"
 
-
-def record(data, root, folder, trainings, n, steps, bf16):
+def record(data, root, folder, trainings, n, steps, bf16, seed):
     dls, source = open_data(data, root, 0, "small", "auto")
     space, tables, seconds = feature_space(dls), [], {}
-    for seed in range(trainings):
+    for seed in range(seed, seed + trainings):
         study = Study(dls, Path(folder)/str(seed), steps=steps or None, n=n, space=space, bf16=bf16, seed=seed, source=source)
         tables.append(joint_part(study, Chapter("table 1"), ("simple", "vlb"), (.1, .001)).assign(training=seed))
         seconds |= {f"{k}, seed {seed}": v for k, v in study.seconds.items()}
@@ -34,12 +32,7 @@ def record(data, root, folder, trainings, n, steps, bf16):
 
 
 if __name__ == "__main__":
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--data", default="digits")
-    p.add_argument("--root", default="")
-    p.add_argument("--folder", default="runs/table1")
-    p.add_argument("--trainings", type=int, default=3, help="how many times everything is trained, with seeds 0, 1, ...")
+    p = arguments(__doc__, "digits", "runs/table1")
+    p.add_argument("--trainings", type=int, default=3, help="how many times everything is trained, with seeds from --seed on")
     p.add_argument("--n", type=int, default=500, help="samples of each model")
-    p.add_argument("--steps", type=int, default=0, help="training steps of each model; 0: those of the preset")
-    p.add_argument("--bf16", action="store_true")
     record(**vars(p.parse_args()))
