@@ -7,6 +7,7 @@ __all__ = ['CHAPTERS', 'short_chapter', 'made_chapter', 'run_study', 'denoise_st
 
 # %% ../nbs/61_study.ipynb #9539c629
 from pathlib import Path
+import pandas as pd
 from fastcore.script import store_true
 from .chapter_blind import blind_chapter
 from .chapter_daed import daed_chapter
@@ -33,11 +34,9 @@ def short_chapter(
             c.text(f'{other.title}: its samples are at Fréchet distance {me} from the test images. Training images are '
                    f'at {floor}, an untrained network is at {blank} (feature space {quality[0]["feature_space"]}).')
         if claims is None: continue
-        rows = claims.to_dict('records') if hasattr(claims, 'to_dict') else claims
-        told = [r for r in rows if r['verdict'] != 'not measured']
-        held = sum(r['verdict'] in ('holds', 'yes', 'better') for r in told)
-        c.table([{'claim': r['claim'], 'measured here': r['ours'], 'verdict': r['verdict']} for r in told],
-                f'{other.title}: {held} of {len(told)} claims hold here, {len(rows) - len(told)} were not measured.')
+        told = pd.DataFrame(claims)[['claim', 'verdict']].drop_duplicates()
+        c.table([dict(verdict=v, claims='; '.join(g.claim)) for v,g in told.groupby('verdict', sort=False)],
+                f'{other.title}: what became of {len(told)} claims. The numbers are in the chapter.')
     if not c.blocks: c.text('No chapter of this report makes a claim that could be told in a line; see below.')
     return c
 
