@@ -70,8 +70,15 @@ def clean_outputs(path):
     return [f"cell {name} keeps an error or stderr" for name, o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
 
 
+def pictures(path):
+    "A cell with an alt text shows a picture: one that ends with `;` shows none"
+    kinds = {"image/png", "image/svg+xml", "application/vnd.jupyter.widget-view+json"}
+    alt = [c for c in cells(path, "code") if re.search(r"^#\| *fig-alt:", c.source, re.M)]
+    return [f"cell {c.id} has an alt text and no picture" for c in alt if not any(kinds & set(o.get("data", {})) for o in c.outputs)]
+
+
 @each_notebook
-@pytest.mark.parametrize("check", [title, size, cell_lines, line_columns, imports_alone, no_star, clean_outputs], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("check", [title, size, cell_lines, line_columns, imports_alone, no_star, clean_outputs, pictures], ids=lambda f: f.__name__)
 def test_notebook(path, check): assert check(path) == []
 
 
