@@ -19,7 +19,7 @@ from torch import nn, Tensor
 from .data import show_images
 from .ddgm import evaluating
 from .metrics import _bar
-from .plots import Panels, panel, panels
+from .plots import Panels, label_grid, panel, panels
 from .probes import _IN, _OUT, _batches, _boot, _check_labels, _check_sigma, _check_taps, _count, _device
 from .probes import _in_data_order, _noisy_mean, _rows_of, channel_averages, participation
 
@@ -69,9 +69,7 @@ def plot_rows(
     blank = torch.full_like(images[:1], range[1])
     tiles = torch.cat([torch.cat([images[o], blank.expand(n - len(o), -1, -1, -1)]) for o in lists])
     ax = show_images(tiles, range, ncols=n, ax=panel(ax, (.5*n + 1.5*named, .5*len(lists))))
-    pitch = ax.get_ylim()[0]/len(lists)
-    for i, name in enumerate(rows if named else ()):
-        ax.text(-2, (i + .5)*pitch, name, ha='right', va='center', fontsize=9)
+    label_grid(ax, rows if named else ())
     return ax
 
 # %% ../nbs/31b_channels.ipynb #4bab387a

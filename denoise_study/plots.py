@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CYCLE', 'use_style', 'figure_of', 'png', 'still', 'Panel', 'Panels', 'panels', 'panel', 'curve', 'ink', 'label_ends',
-           'knob']
+           'label_grid', 'knob']
 
 # %% ../nbs/00_plots.ipynb #10000015
 import io, math, numpy as np
@@ -149,6 +149,20 @@ def label_ends(
     for (x,_,name,color),at in zip(ends, y):
         ax.annotate(name, (x, at), (5, 0), xycoords=('data', 'axes fraction'), textcoords='offset points',
                     fontsize=fontsize, color=ink(color), va='center')
+
+def label_grid(
+    ax:Axes, # axes with one picture of equal rows and columns, as `show_images` draws it
+    rows=(), # name of each row, on its left
+    columns=(), # name of each column, above
+    fontsize:float=9, # of the names, points
+):
+    "Write names beside the rows and columns of a grid of images"
+    note = dict(xycoords='axes fraction', textcoords='offset points', fontsize=fontsize)
+    if rows: ax.set_anchor('E') # images have a fixed shape: what they leave of the width goes to the names
+    for i,name in enumerate(rows):
+        ax.annotate(name, (0, 1 - (i + .5)/len(rows)), (-5, 0), ha='right', va='center', **note)
+    for i,name in enumerate(columns):
+        ax.annotate(name, ((i + .5)/len(columns), 1), (0, 3), ha='center', va='bottom', **note)
 
 # %% ../nbs/00_plots.ipynb #10000062
 def knob(

@@ -20,7 +20,7 @@ from .daed import DAED, split
 from .data import check_images, show_images
 from .ddgm import DDGM, METHODS, ancestral, evaluating
 from .metrics import compare_images, compare_sets, compute_features, mean_interval, ms_ssim
-from .plots import CYCLE, Panels, curve, label_ends, panel, panels
+from .plots import CYCLE, Panels, curve, label_ends, label_grid, panel, panels
 from .schedules import Schedule
 from .training import step_generator
 from fastprogress.fastprogress import progress_bar
@@ -508,12 +508,10 @@ def show_rows(
     if len({o.shape for o in x}) != 1:
         raise ValueError(f'rows: images of one shape are needed, got {[tuple(o.shape) for o in x]}')
     n,_,h,w = x[0].shape
-    wide,gap = min(n, 5.6),max(1, h//16) # inches of pictures; pixels between two
+    wide = min(n, 5.6) # inches of pictures
     ax = panel(ax, (wide + 1.2, wide*len(x)*h/(n*w) + .1 + .2*bool(titles)))
     show_images(torch.cat([o.cpu() for o in x]), range=range, ncols=n, ax=ax)
-    for i,name in enumerate(rows): ax.text(-.3*w, i*(h + gap) + h/2, name, ha='right', va='center', fontsize=9)
-    for i,name in enumerate(titles or ()):
-        ax.text(i*(w + gap) + w/2, -gap, name, ha='center', va='bottom', fontsize=9)
+    label_grid(ax, rows, titles or ())
     return ax
 
 # %% ../nbs/21_transition.ipynb #56fc0302
@@ -602,13 +600,13 @@ def plot_splits(
         ax.errorbar(g.index, g[key], error, fmt='o-', c=color, ms=4, capsize=3)
         ax.axvline(table.tenth_log_snr[0], c='k', lw=1, ls=':')
         note = dict(textcoords='offset points', fontsize=8.5)
-        ax.annotate('10% of steps', (table.tenth_log_snr[0], 1), (3, -3), xycoords=('data', 'axes fraction'),
-                    rotation=90, va='top', **note)
+        ax.annotate('10% of steps', (table.tenth_log_snr[0], 1), (0, 2), xycoords=('data', 'axes fraction'),
+                    ha='center', va='bottom', **note)
         ax.annotate('DDGM', (1, base[key].mean()), (-3, 3), xycoords=('axes fraction', 'data'), ha='right', **note)
         ax.set(xlabel='log SNR at split', ylabel=label)
         ax.invert_xaxis() # more and more steps replaced
     about = f'{table.feature_space[0]}; n = {table.n_fake[0]} against {table.n_real[0]}'
-    axs[0].set_title(about, fontsize=9, loc='left')
+    axs[0].set_title(about, fontsize=9, loc='left', pad=18)
     return axs
 
 # %% ../nbs/21_transition.ipynb #2214bc25
