@@ -272,19 +272,21 @@ def plot_participation(
     taps = taps or [k for k in averages.taps if not k.endswith('.in')]
     filled, dashed, n = dict(histtype='stepfilled', alpha=.6), dict(histtype='step', ls='--'), len(taps)
     ncols = n if n <= 5 else 4
-    axs = panels(axs, n, (max(3, 1.36*ncols), .4 + 1.6*-(-n//ncols)), ncols, sharey=True)
+    axs, first = panels(axs, n, (max(3, 1.36*ncols), .4 + 1.6*-(-n//ncols)), ncols, sharey=True), []
     for ax, tap in zip(axs, taps):
         for name, colour in ((f'{tap}.in', _IN), (tap, _OUT))[dim[along] == 0:]:
             for o, style in (averages, filled), (control, dashed):
                 if o is None or name not in o.taps: continue
                 pr = participation(o.taps[name], dim[along])
-                ax.hist(pr[~pr.isnan()].numpy(), np.linspace(0, 1, 41), density=True, color=colour, **style)
+                pr = pr[~pr.isnan()].numpy()
+                if ax is axs[0]: first += pr.tolist()
+                ax.hist(pr, np.linspace(0, 1, 41), density=True, color=colour, **style)
         ax.set(title=tap, xlim=(0, 1), xticks=(0, .5, 1), xticklabels=('0', '.5', '1'), yticks=(),
                xlabel=f'PR over {along}')
-    left = participation(averages.taps[taps[0]], dim[along]).nanmean() > .5 # where the first panel has room for names
-    names = [('input', _IN), ('output', _OUT)][dim[along] == 0:] + [('dashed: control', '.3')]*(control is not None)
+    left = min(first, default=0) > 1 - max(first, default=1) # the side of the first panel with room for names
+    names = [('input', _IN), ('output', _OUT)][dim[along] == 0:] + [('dashed:\ncontrol', '.3')]*(control is not None)
     for i, (name, colour) in enumerate(names):
-        axs[0].text(.03 if left else .97, .97 - .15*i, name, transform=axs[0].transAxes, fontsize=8.5,
+        axs[0].text(.03 if left else .97, .97 - .14*i, name, transform=axs[0].transAxes, fontsize=8.5,
                     color=ink(colour), ha='left' if left else 'right', va='top')
     return axs
 
