@@ -804,6 +804,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'denoise_study.plots.knob': ('plots.html#knob', 'denoise_study/plots.py'),
                                      'denoise_study.plots.label_ends': ('plots.html#label_ends', 'denoise_study/plots.py'),
                                      'denoise_study.plots.label_grid': ('plots.html#label_grid', 'denoise_study/plots.py'),
+                                     'denoise_study.plots.names_width': ('plots.html#names_width', 'denoise_study/plots.py'),
                                      'denoise_study.plots.panel': ('plots.html#panel', 'denoise_study/plots.py'),
                                      'denoise_study.plots.panels': ('plots.html#panels', 'denoise_study/plots.py'),
                                      'denoise_study.plots.png': ('plots.html#png', 'denoise_study/plots.py'),

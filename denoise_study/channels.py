@@ -19,7 +19,7 @@ from torch import nn, Tensor
 from .data import show_images
 from .ddgm import evaluating
 from .metrics import _bar
-from .plots import Panels, label_grid, panel, panels
+from .plots import Panels, ink, label_grid, names_width, panel, panels
 from .probes import _IN, _OUT, _batches, _boot, _check_labels, _check_sigma, _check_taps, _count, _device
 from .probes import _in_data_order, _noisy_mean, _rows_of, channel_averages, participation
 
@@ -68,8 +68,9 @@ def plot_rows(
     n = max(map(len, lists))
     blank = torch.full_like(images[:1], range[1])
     tiles = torch.cat([torch.cat([images[o], blank.expand(n - len(o), -1, -1, -1)]) for o in lists])
-    ax = show_images(tiles, range, ncols=n, ax=panel(ax, (.5*n + 1.5*named, .5*len(lists))))
-    label_grid(ax, rows if named else ())
+    names = list(rows) if named else []
+    ax = show_images(tiles, range, ncols=n, ax=panel(ax, (.5*n + names_width(names), .5*len(lists))))
+    label_grid(ax, names)
     return ax
 
 # %% ../nbs/31b_channels.ipynb #4bab387a
@@ -226,6 +227,8 @@ def plot_channels(
                      fontsize=9)
         ax.set(xlabel='PR over images', ylabel=_NAMES[name])
         if name in ('kurtosis', 'drift'): ax.set_yscale('symlog' if name == 'kurtosis' else 'log')
+    if control is not None:
+        axs[0].text(.03, .03, 'circles:\ncontrol', transform=axs[0].transAxes, fontsize=8.5, color=ink(_IN))
     return axs
 
 # %% ../nbs/31b_channels.ipynb #6af65cb2

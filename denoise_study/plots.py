@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CYCLE', 'use_style', 'figure_of', 'png', 'still', 'Panel', 'Panels', 'panels', 'panel', 'curve', 'ink', 'label_ends',
-           'label_grid', 'knob']
+           'names_width', 'label_grid', 'knob']
 
 # %% ../nbs/00_plots.ipynb #10000015
 import io, math, numpy as np
@@ -149,6 +149,13 @@ def label_ends(
     for (x,_,name,color),at in zip(ends, y):
         ax.annotate(name, (x, at), (5, 0), xycoords=('data', 'axes fraction'), textcoords='offset points',
                     fontsize=fontsize, color=ink(color), va='center')
+
+def names_width(
+    names, # names of the rows of a grid; may be none
+    fontsize:float=9, # their size, points
+)->float: # inches that they take on the left
+    "Room for the names that `label_grid` writes"
+    return .12 + .6*fontsize/72*max(map(len, names), default=0)
 
 def label_grid(
     ax:Axes, # axes with one picture of equal rows and columns, as `show_images` draws it

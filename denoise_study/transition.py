@@ -20,7 +20,7 @@ from .daed import DAED, split
 from .data import check_images, show_images
 from .ddgm import DDGM, METHODS, ancestral, evaluating
 from .metrics import compare_images, compare_sets, compute_features, mean_interval, ms_ssim
-from .plots import CYCLE, Panels, curve, label_ends, label_grid, panel, panels
+from .plots import CYCLE, Panels, curve, label_ends, label_grid, names_width, panel, panels
 from .schedules import Schedule
 from .training import step_generator
 from fastprogress.fastprogress import progress_bar
@@ -508,8 +508,9 @@ def show_rows(
     if len({o.shape for o in x}) != 1:
         raise ValueError(f'rows: images of one shape are needed, got {[tuple(o.shape) for o in x]}')
     n,_,h,w = x[0].shape
-    wide = min(n, 5.6) # inches of pictures
-    ax = panel(ax, (wide + 1.2, wide*len(x)*h/(n*w) + .1 + .2*bool(titles)))
+    names = names_width(rows)
+    wide = min(n, 6.8 - names) # inches of pictures
+    ax = panel(ax, (wide + names, wide*len(x)*h/(n*w) + .1 + .2*bool(titles)))
     show_images(torch.cat([o.cpu() for o in x]), range=range, ncols=n, ax=ax)
     label_grid(ax, rows, titles or ())
     return ax
