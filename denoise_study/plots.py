@@ -150,6 +150,7 @@ def label_ends(
         ax.annotate(name, (x, at), (5, 0), xycoords=('data', 'axes fraction'), textcoords='offset points',
                     fontsize=fontsize, color=ink(color), va='center')
 
+# %% ../nbs/00_plots.ipynb #1000010a
 def names_width(
     names, # names of the rows of a grid; may be none
     fontsize:float=9, # their size, points
