@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 # %% ../nbs/00_plots.ipynb #1000002a
-with as_file(files('denoise_study')/'denoise_study.mplstyle') as path:
-    _STYLE = rc_params_from_file(path, use_default_template=False)
+with as_file(files('denoise_study')/'denoise_study.mplstyle') as _path:
+    _STYLE = rc_params_from_file(_path, use_default_template=False)
 
 CYCLE = tuple(_STYLE['axes.prop_cycle'].by_key()['color']) # blue, vermillion, green, pink, orange, sky, grey
 
@@ -124,7 +124,7 @@ def curve(
 ):
     "A curve with the band of its intervals"
     ax.fill_between(x, low, high, color=color, alpha=.2, lw=0)
-    ax.plot(x, y, fmt, color=color, **{'ms': 3, **line})
+    ax.plot(x, y, fmt, color=color, **(dict(ms=3) | line))
 
 def ink(
     color, # of a curve
