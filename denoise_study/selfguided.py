@@ -452,9 +452,10 @@ def plot_noise_level(
     ax.axhline(1, c='k', lw=.8)
     curve(ax, t.sigma, t.ratio, t.ratio - t['std'], t.ratio + t['std'], color, 'o-', ms=4)
     for r in t.itertuples():
-        ax.annotate(f'{r.n}/{r.N}', (r.sigma, r.ratio), (2, 5), textcoords='offset points', fontsize=8,
-                    color=ink(color))
-    ax.annotate(label, (.95, .9), xycoords='axes fraction', color=ink(color), ha='right')
+        ax.annotate(r.n, (r.sigma, r.ratio), (2, 5), textcoords='offset points', fontsize=8.5, color=ink(color))
+    note = f'{label}\n' if label else ''
+    ax.annotate(f'{note}numbers: converged,\nof {table.N.max()}', (.97, .97), xycoords='axes fraction',
+                color=ink(color), fontsize=9, ha='right', va='top')
     ax.set(xscale='log', xlabel=r'noise level $\sigma$', ylabel='residual noise, after / before',
            xlim=(.8*table.sigma.min(), 1.5*table.sigma.max()))
     ax.set_xticks(table.sigma, [f'{s:g}' for s in table.sigma], minor=False)
