@@ -281,8 +281,8 @@ def plot_participation(
                 pr = pr[~pr.isnan()].numpy()
                 if ax is axs[0]: first += pr.tolist()
                 ax.hist(pr, np.linspace(0, 1, 41), density=True, color=colour, **style)
-        ax.set(title=tap, xlim=(0, 1), xticks=(0, .5, 1), xticklabels=('0', '.5', '1'), yticks=(),
-               xlabel=f'PR over {along}')
+        ax.set(title=tap, xlim=(0, 1), xticks=(0, .5, 1), xticklabels=('0', '.5', '1'), yticks=())
+        ax.set_xlabel(f'PR over {along}', fontsize=9)
     left = min(first, default=0) > 1 - max(first, default=1) # the side of the first panel with room for names
     names = [('input', _IN), ('output', _OUT)][dim[along] == 0:] + [('dashed:\ncontrol', '.3')]*(control is not None)
     for i, (name, colour) in enumerate(names):

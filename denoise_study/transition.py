@@ -510,7 +510,7 @@ def show_rows(
     n,_,h,w = x[0].shape
     names = names_width(rows)
     wide = min(n, 6.8 - names) # inches of pictures
-    ax = panel(ax, (wide + names, wide*len(x)*h/(n*w) + .1 + .2*bool(titles)))
+    ax = panel(ax, (wide + names, wide*len(x)*h/(n*w) + .2*bool(titles)))
     show_images(torch.cat([o.cpu() for o in x]), range=range, ncols=n, ax=ax)
     label_grid(ax, rows, titles or ())
     return ax

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib import pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from test_layout import is_function, modules
 from test_probes import A, D, X
@@ -68,7 +69,7 @@ LEVELS = pd.DataFrame(dict(sigma=[.1, .5], ratio=[1., .9], std=.1, n=3, N=4))
 GROUPS = torch.arange(12)%2
 CALLS = {     # module.function -> call with the Axes as keyword argument, shape of what is returned (one panel: None)
     "channels.plot_channels": (lambda **kw: plot_channels(channels(), channels(), **kw), (len(CLAIMED),)),
-    "channels.plot_rows": (lambda **kw: plot_rows(X, {"one": [0, 1, 2], "two": [3]}, **kw), None),
+    "channels.plot_rows": (lambda **kw: plot_rows(X, {"channel 12: PR 0.23, purity 1.00": [0, 1, 2], "two": [3]}, **kw), None),
     "chapter_ddgm.show_samples": (lambda **kw: show_samples(images(9), images(9), (-1., 1.), **kw), (2,)),
     "chapter_ddgm.show_ways_back": (lambda **kw: show_ways_back(trained(), images(1), [1, 9], 0, **kw), None),
     "data.show_batch": (lambda **kw: loader().show_batch(**kw), None),
@@ -85,7 +86,7 @@ CALLS = {     # module.function -> call with the Axes as keyword argument, shape
     "transition.plot_splits": (lambda **kw: plot_splits(splits(), **kw), (3,)),
     "transition.plot_sweep": (lambda **kw: plot_sweep(errors(), **kw), (2,)),
     "transition.plot_transition": (lambda **kw: plot_transition(errors(), transition_point(errors(), "a", "b", n_boot=50), **kw), (2,)),
-    "transition.show_rows": (lambda **kw: show_rows(dict(a=images(4), b=images(4)), titles=list("wxyz"), **kw), None),
+    "transition.show_rows": (lambda **kw: show_rows({"DDGM, ancestral": images(14), "b": images(14)}, titles=range(14), **kw), None),
     "transition.show_transfer": (lambda **kw: show_transfer({"m": trained(T=200)}, images(3), **kw), None),
 }
 each_call = pytest.mark.parametrize("call,shape", CALLS.values(), ids=CALLS)
@@ -145,9 +146,12 @@ def test_makes_a_figure_of_its_own(call, shape):
     fig = made.figure
     assert fig.axes == list(np.ravel(made)) and not plt.get_fignums()
     assert fig.get_figwidth() <= 7.2 and not fig.axes[0].spines["top"].get_visible()     # for a phone; in the library's style
-    fig.canvas.draw()
-    sizes = [t.get_fontsize() for ax in fig.axes for t in [*ax.texts, ax.title, ax.xaxis.label, ax.yaxis.label] if t.get_text()]
-    assert min(sizes, default=9) >= 8
+    FigureCanvasAgg(fig).draw()
+    texts = [t for ax in fig.axes for t in [*ax.texts, ax.title, ax._left_title, ax.xaxis.label, ax.yaxis.label] if t.get_text()]
+    boxes = [t.get_window_extent() for t in texts]
+    assert min((t.get_fontsize() for t in texts), default=9) >= 8
+    width, height = fig.bbox.size
+    assert [t.get_text() for t, b in zip(texts, boxes) if b.x0 < -1 or b.y0 < -1 or b.x1 > width + 1 or b.y1 > height + 1] == []     # clipped
     assert made._repr_png_().startswith(b"\x89PNG")
 
 
@@ -190,7 +194,7 @@ def test_names_at_the_ends_keep_apart_on_any_scale():
         ends = [(1, y, f"{y}", c) for y, c in zip((1, 1.001, 1.002, 100.), CYCLE)]
         for x, y, *_ in ends: ax.plot([0, x], [1, y])
         label_ends(ax, ends)
-        ax.figure.canvas.draw()
+        FigureCanvasAgg(ax.figure).draw()
         boxes = sorted((t.get_window_extent() for t in ax.texts), key=lambda b: b.y0)
         assert all(a.y1 <= b.y0 + 2 for a, b in zip(boxes, boxes[1:]))
         assert [t.get_text() for t in sorted(ax.texts, key=lambda t: t.xy[1])] == ["1", "1.001", "1.002", "100.0"]
