@@ -7,7 +7,7 @@ __all__ = ['match', 'Target', 'centroid', 'mix', 'masked', 'Guide', 'self_guided
            'plot_noise_level', 'score_distance', 'conditional_distance', 'ratio_test', 'plot_ratio']
 
 # %% ../nbs/32_selfguided.ipynb #f7ba9c58
-import math
+import math, textwrap
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -346,10 +346,11 @@ def show_around(
     (K,M),n = images.shape[:2],len(samples)//len(images)
     M = min(M, 4) # of a larger set the first ones
     parts = [(images[:,:M].flatten(0, 1), M), (samples, n)] + ([] if control is None else [(control[:K*n], n)])
-    wide = [k for _,k in parts]
+    letters = 6.5 # of a title, over one image
+    wide = [max(k, *(len(o)/letters for o in title.split())) for (_,k),title in zip(parts, titles)]
     axs = panels(axs, len(parts), (.45*sum(wide) + .3, .45*K + .3), width_ratios=wide)
-    for ax,(x,ncols),title in zip(axs, parts, titles):
-        show_images(x, (0., 1.), ncols=ncols, ax=ax).set_title(title, fontsize=9)
+    for ax,(x,ncols),title,columns in zip(axs, parts, titles, wide):
+        show_images(x, (0., 1.), ncols=ncols, ax=ax).set_title(textwrap.fill(title, round(letters*columns)), fontsize=9)
     return axs
 
 # %% ../nbs/32_selfguided.ipynb #aee38052
