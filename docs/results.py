@@ -129,7 +129,8 @@ def result_pages(root):
     pages = {k: page(k, r, root/"docs/images") for k, r in records.items()}
     pages["index"] = ("# Results\n\n{.lead}\nEvery number on these pages comes from a file that a command wrote, with the commit, the seeds, the device and the time.\n\n"
                       "A claim of a paper stands beside what came out here, whether it holds or not. Intervals are 95%; what they are over, images or trainings, is said with them. "
-                      "A Fréchet distance without its feature space and its number of images is not a number, so both are in each table.\n\n" + overview(rest) + "\n\n" + toctree(rest))
+                      "A Fréchet distance without its feature space and its number of images is not a number, so both are in each table.\n\n" + overview(rest)
+                      + "\n\n## How good are the samples?\n\n{{summary: quality}}" + "\n\n" + toctree(rest))
     pages["speed"] = ("# Benchmarks\n\n{.lead}\nTime and memory beside other implementations of the same thing, by the scripts in `tests/benchmarks`.\n\n"
-                      "Each script has `--help`, and writes the file behind its page. Ratios hold for the machine that is named.\n\n" + overview(speed) + "\n\n" + toctree(speed))
+                      "Each script has `--help`, and writes the file behind its page. Ratios hold for the machine that is named.\n\n{{summary: speed}}\n\n## All of them\n\n" + overview(speed) + "\n\n" + toctree(speed))
     return pages
