@@ -15,6 +15,7 @@ ROOT = HERE.parent
 sys.path.insert(0, str(HERE))
 from links import Names  # noqa: E402
 from nb2sphinx import Site, convert, exported  # noqa: E402
+from readme import code_md  # noqa: E402
 from results import result_pages  # noqa: E402
 from summaries import summary  # noqa: E402
 
@@ -35,14 +36,14 @@ def notebooks():
 
 
 def front(site):
-    "Named sections of nbs/index.ipynb, for the hand-written pages to include: README and site say the same"
+    "Named sections of nbs/index.ipynb, for the hand-written pages to include: README and site say the same, with the same pictures"
     cells = json.loads((ROOT/"nbs/index.ipynb").read_text(encoding="utf-8"))["cells"]
     found, name = {}, ""
-    for c in cells:
+    for i, c in enumerate(cells):
         src = "".join(c["source"])
         name = (re.findall(r"^## (.+)$", src, re.M) or [name])[0]
         if c["cell_type"] == "markdown": src = re.sub(r"^## .+$", "", src, flags=re.M).strip()
-        if c["cell_type"] == "code": src = f"```python\n{re.sub(r'^#[|].*$', '', src, flags=re.M).strip()}\n```"
+        else: src = "\n\n".join(code_md(c, f"index-{i}", name, {})).replace("](docs/images/", "](/images/")
         found.setdefault(name, []).append(src)
     return {k: "\n\n".join(v) for k, v in found.items()}
 

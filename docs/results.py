@@ -9,16 +9,18 @@ TITLES = {
     "daed_fashion_mnist": ("DAED on FashionMNIST", "The claims of Deja et al. (2022), measured with a small network on a CPU."),
     "blind_fashion_mnist": ("A blind denoiser of FashionMNIST", "The claims of Kadkhodaie et al. (2025), each with its control, measured with a small network on a CPU."),
     "blind_cifar10": ("A blind denoiser of CIFAR-10", "The same claims on small photographs."),
+    "rep_cifar10_resnet20": ("DenoiseRep on CIFAR-10", "The claims of Xu et al. (2024) on a published ResNet-20, eight seeds, each arm beside the one that lacks only it."),
     "bench_unet": ("Speed of the U-Net", "A training step beside those of other libraries."),
     "bench_learner": ("Cost of the Learner", "What callbacks and the sampling loop add to a bare loop."),
     "bench_metrics": ("Speed of the metrics", "Beside other implementations, with the difference of their results."),
     "bench_data": ("Speed of the input pipeline", "Images a second, ready to be trained on.")}
-WORDS = dict(mnist="MNIST", fashion="Fashion", cifar10="CIFAR-10", ddgm="DDGM", daed="DAED", bench="Benchmark of", pretrained="Pretrained:", denoiserep="DenoiseRep")
+WORDS = dict(mnist="MNIST", fashion="Fashion", cifar10="CIFAR-10", ddgm="DDGM", daed="DAED", bench="Benchmark of", denoiserep="DenoiseRep")
 LONG = 16   # longer tables are folded
 
 
 def title(stem):
     if stem in TITLES: return TITLES[stem][0]
+    if stem.startswith("pretrained_"): return f"Pretrained: {stem.removeprefix('pretrained_')}"
     words = " ".join(WORDS.get(w, w) for w in stem.split("_")).replace("Fashion MNIST", "FashionMNIST")
     return words[0].upper() + words[1:]
 
@@ -112,9 +114,11 @@ def page(stem, record, images):
 
 def overview(records):
     "The list of results; those of benchmarks have their own"
-    rows = [[f"[{title(k)}]({k}.md)", escape((r.get("data") or {}).get("name", "") if isinstance(r.get("data"), dict) else ""), escape(r.get("run", {}).get("device", "")), r.get("run", {}).get("commit") or ""]
-            for k, r in records.items()]
-    return grid(["result", "data", "device", "commit"], rows)
+    about = lambda r: next((d["name"] if k == "data" else d["data"] for k in ("data", "about") if isinstance(d := r.get(k), dict) and d), "")
+    columns = {"result": [f"[{title(k)}]({k}.md)" for k in records], "data": [escape(about(r)) for r in records.values()],
+               "device": [escape(r.get("run", {}).get("device", "")) for r in records.values()], "commit": [r.get("run", {}).get("commit") or "" for r in records.values()]}
+    columns = {k: v for k, v in columns.items() if any(v)}
+    return grid(list(columns), list(zip(*columns.values())))
 
 
 def toctree(names): return "```{toctree}\n:hidden:\n\n" + "\n".join(names) + "\n```"

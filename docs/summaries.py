@@ -4,7 +4,7 @@ nbs/index.ipynb shows them by calling it; a page in docs/pages says {{summary: n
 import json
 from pathlib import Path
 
-from results import grid, interval
+from results import grid, interval, table
 
 RESULTS = Path(__file__).resolve().parent/"results"
 
@@ -19,7 +19,7 @@ def quality():
     measures = ["frechet", "precision", "recall"]
     said = (f"`{study['run']['command']}` on digits, seed {study['seed']}, {study['run']['device']}: samples against {rows[0]['n_real']} test images, "
             f"feature space {rows[0]['feature_space']}, 95% intervals over images, one training run.")
-    return said, ["set", "n", "Fréchet distance", "precision", "recall"], [[r["name"], str(r["n_fake"]), *(interval(r[m]) for m in measures)] for r in rows]
+    return said, grid(["set", "n", "Fréchet distance", "precision", "recall"], [[r["name"], str(r["n_fake"]), *(interval(r[m]) for m in measures)] for r in rows])
 
 
 def speed():
@@ -39,7 +39,7 @@ def speed():
     lines["a network with its denoising layers fused, against the plain one"] = cost["fused"]
     lines["the same, denoising behind the backbone (DenoiseRep^-), not fused"] = cost["DenoiseRep^-"]
     lines["input pipeline, digits"] = f"{record('bench_data')['images_per_second']['digits']:,.0f} images/s"
-    return f"Speed, by the scripts in `tests/benchmarks` ({unet['run']['device']}):", ["what", "measured"], [[k, v] for k, v in lines.items()]
+    return f"Speed, by the scripts in `tests/benchmarks` ({unet['run']['device']}):", grid(["what", "measured"], [[k, v] for k, v in lines.items()])
 
 
 def daed():
@@ -47,7 +47,7 @@ def daed():
     r = record("daed_fashion_mnist")
     said = (f"The claims of Deja et al. (2022) beside what came out on {r['data']['name']} with a small network on a CPU (`{r['run']['command']}`, seed {r['seed']}, "
             f"{r['n']} samples, {r['n_eval']//2} images for the switch, one training run):")
-    return said, ["claim", "measured", "verdict"], [[c["claim"], c["ours"], c["verdict"]] for c in r["claims"] if c["verdict"] != "not measured"]
+    return said, grid(["claim", "measured", "verdict"], [[c["claim"], c["ours"], c["verdict"]] for c in r["claims"] if c["verdict"] != "not measured"])
 
 
 def blind():
@@ -61,14 +61,15 @@ def blind():
     found = [{c["claim"]: f"**{c['verdict']}**: {c['ours']} ({c['control']})" for c in r["claims"]} for r in runs]
     claims = {c["claim"]: c["where"] for r in runs for c in r["claims"]}
     head = ["claim", *(f"{r['data']['name']}, {r['n']} test images, {r['targets']} of them sampled around" for r in runs)]
-    return said, head, [[f"{claim} ({where})", *(f.get(claim, "not measured") for f in found)] for claim, where in claims.items()]
+    return said, grid(head, [[f"{claim} ({where})", *(f.get(claim, "not measured") for f in found)] for claim, where in claims.items()])
 
 
 def rep():
     "The slides' table of Xu et al. (2024), and what it lacks"
     from denoise_study.protocol import slides_table
-    table = slides_table([record(f.stem) for f in sorted(RESULTS.glob("rep_*.json"))])
-    return "Does DenoiseRep help? Each arm against the one that lacks only it, in per cent with 95% intervals over seeds:", list(table), table.astype(str).values.tolist()
+    rows = slides_table([record(f.stem) for f in sorted(RESULTS.glob("rep_*.json"))]).to_dict("records")
+    rows = [{k: f"{v:.2f}" if isinstance(v, float) else v for k, v in r.items()} for r in rows]     # the differences are in the second place
+    return "Does DenoiseRep help? Each arm against the one that lacks only it, in per cent with 95% intervals over seeds:", table(rows)
 
 
 SUMMARIES = dict(quality=quality, speed=speed, daed=daed, blind=blind, rep=rep)
@@ -76,5 +77,4 @@ SUMMARIES = dict(quality=quality, speed=speed, daed=daed, blind=blind, rep=rep)
 
 def summary(name):
     "One of the tables as markdown, under the sentence that says how it was measured"
-    said, head, rows = SUMMARIES[name]()
-    return f"{said}\n\n{grid(head, rows)}"
+    return "\n\n".join(SUMMARIES[name]())
