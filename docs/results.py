@@ -112,11 +112,11 @@ def page(stem, record, images):
     return "\n\n".join(o for o in out if o) + "\n"
 
 
-def overview(records):
-    "The list of results; those of benchmarks have their own"
+def overview(records, device=False):
+    "The list of results; those of benchmarks have their own, with the machine"
     about = lambda r: next((d["name"] if k == "data" else d["data"] for k in ("data", "about") if isinstance(d := r.get(k), dict) and d), "")
     columns = {"result": [f"[{title(k)}]({k}.md)" for k in records], "data": [escape(about(r)) for r in records.values()],
-               "device": [escape(r.get("run", {}).get("device", "")) for r in records.values()], "commit": [r.get("run", {}).get("commit") or "" for r in records.values()]}
+               "device": [escape(r.get("run", {}).get("device", ""))*device for r in records.values()], "commit": [r.get("run", {}).get("commit") or "" for r in records.values()]}
     columns = {k: v for k, v in columns.items() if any(v)}
     return grid(list(columns), list(zip(*columns.values())))
 
@@ -136,5 +136,5 @@ def result_pages(root):
                       "A Fréchet distance without its feature space and its number of images is not a number, so both are in each table.\n\n" + overview(rest)
                       + "\n\n## How good are the samples?\n\n{{summary: quality}}" + "\n\n" + toctree(rest))
     pages["speed"] = ("# Benchmarks\n\n{.lead}\nTime and memory beside other implementations of the same thing, by the scripts in `tests/benchmarks`.\n\n"
-                      "Each script has `--help`, and writes the file behind its page. Ratios hold for the machine that is named.\n\n{{summary: speed}}\n\n## All of them\n\n" + overview(speed) + "\n\n" + toctree(speed))
+                      "Each script has `--help`, and writes the file behind its page. Ratios hold for the machine that is named.\n\n{{summary: speed}}\n\n## All of them\n\n" + overview(speed, device=True) + "\n\n" + toctree(speed))
     return pages
