@@ -26,7 +26,7 @@ RECIPES = {     # name -> arguments of denoise-train
     "daed-fashion_mnist": dict(data="fashion_mnist", model="daed", width=24, steps=1500, bf16=True),
     "blind-fashion_mnist": dict(data="fashion_mnist", model="blind", steps=3200, bf16=True),
     # a folder: PNG files in train/ and test/, with a subfolder for each class
-    "blind-cifar10": dict(data="./cifar10", model="blind", steps=4000, bf16=True),
+    "blind-cifar10": dict(data="./cifar10", model="blind", steps=2800, bf16=True),
 }
 
 
