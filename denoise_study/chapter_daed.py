@@ -37,7 +37,7 @@ def study_daeds(
 )->dict: # name -> `DAED`, with averaged weights
     "Two-step DAEDs of the study's diffusion model, trained when they are first asked for"
     ddgm,out = study_ddgm(study),{}
-    steps = max(1, (study.steps or preset(study.dls.info, study.size)['steps'])//10)
+    steps = max(1, (study.steps or preset(study.dls.info, study.size)['steps'])//16)
     for at in {split(ddgm.sched, level=v) for v in levels}:
         key = f'dae-{at.n}'
         if key not in study.models:

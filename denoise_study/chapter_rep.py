@@ -106,16 +106,18 @@ def gain_part(
     steps = min(study.steps or 60, 60)
     with study.stage('denoising the features of a classifier'):
         out = run_protocol(task, arms, seeds, Budget(steps=steps, lr_backbone=1e-3), study.folder/'rep', .005, False)
-    table,claims = out.arms(),out.claims()
+    table = out.arms()
+    cell = lambda r, scale: say({k: scale*v for k,v in zip(('value', 'low', 'high'), r)})
+    points = lambda r: cell((r.difference, r.low, r.high), 100)
+    claims = out.claims().assign(ours=lambda t: [f'{points(r)} points' for r in t.itertuples()])
     c.results |= dict(arms=table, claims=claims)
     c.heading('Is it better?')
     c.figure(out.plot().figure, f'Test accuracy of each arm against the network it started from, {seeds} seeds (grey), '
              'mean and 95% interval; shaded: the half point within which we call it equal.')
-    cell = lambda r, scale: say({k: scale*v for k,v in zip(('value', 'low', 'high'), r)})
-    c.table([dict(arm=r.arm, accuracy=f'{100*r.value:.2f}', difference=cell((r.difference, r.low, r.high), 100),
+    c.table([dict(arm=r.arm, accuracy=f'{100*r.value:.2f}', difference=points(r),
                   changed=r.changed, **{'side loss': r.side_loss}) for r in table.itertuples()],
             'Percentage points, test images whose class changed, loss of the denoisers (one that says nothing: .798).')
-    c.table([dict(claim=r.claim, difference=cell((r.difference, r.low, r.high), 100), p=r.p, answer=r.verdict)
+    c.table([dict(claim=r.claim, difference=points(r), p=r.p, answer=r.verdict)
              for r in claims.itertuples()], f'The questions, each as a difference of two arms; {seeds} seeds.')
     fair = claims.set_index('claim').loc['the whole recipe beats equal training']
     c.text(f'The whole recipe, which trains the backbone half of the time, differs from equal training without '

@@ -19,7 +19,7 @@ import pandas as pd, torch, torch.nn.functional as F
 from fastai.callback.core import Callback, CancelBatchException
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
-from fastai.torch_core import to_device
+from fastai.torch_core import rank_distrib, to_device
 from fastcore.basics import patch
 from fastcore.foundation import L
 from torch import Tensor, nn
@@ -924,7 +924,9 @@ def before_train(self:DenoiseRepCB):
 def before_batch(self:DenoiseRepCB):
     dr,training = self.dr,self.training
     if not self.yb: self.learn.yb = (self.xb[0],) # fastai makes no step without targets; these are not looked at
-    gen = step_generator(self.seed, self.step if training else self.iter, dr.device, 'train' if training else 'valid')
+    # every process draws its own noise, for its own part of the batch
+    stream = ('train' if training else 'valid') + str(rank_distrib() or '')
+    gen = step_generator(self.seed, self.step if training else self.iter, dr.device, stream)
     if self.recipe == 'control':
         if training and not self.backbone: raise CancelBatchException()
         # its denoisers stay zero: with mode='slides' they leave features alone, and only the noise remains

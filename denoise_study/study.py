@@ -35,7 +35,7 @@ def short_chapter(
         if claims is None: continue
         rows = claims.to_dict('records') if hasattr(claims, 'to_dict') else claims
         told = [r for r in rows if r['verdict'] != 'not measured']
-        held = sum(r['verdict'] == 'holds' for r in told)
+        held = sum(r['verdict'] in ('holds', 'yes', 'better') for r in told)
         c.table([{'claim': r['claim'], 'measured here': r['ours'], 'verdict': r['verdict']} for r in told],
                 f'{other.title}: {held} of {len(told)} claims hold here, {len(rows) - len(told)} were not measured.')
     if not c.blocks: c.text('No chapter of this report makes a claim that could be told in a line; see below.')

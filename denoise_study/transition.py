@@ -700,12 +700,13 @@ def _claim_error(errors):
     return text,.05 <= at['ancestral'][0] <= .15
 
 def _claim_switch(p):
-    "A switch within 5 points of 10% of the steps"
+    "A switch within 5 points of 10% of the steps, its whole interval too"
     what = f'{p.b} against {p.a}, {p.how}' + (f', relative to {p.relative_to}' if p.relative_to else '')
     if p.t is None: return f'{what}: no switch found (n = {p.n_a}, {p.n_b})',None if p.found > .05 else False
-    end = 'not found' if p.share_high is None else _percent(p.share_high)
-    ok = .05 <= p.share <= .15
-    return f'{what}: at {_percent(p.share)} of the steps [{_percent(p.share_low)}, {end}]',ok
+    low,high = p.share_low,1. if p.share_high is None else p.share_high
+    end = 'not found' if p.share_high is None else _percent(high)
+    ok = True if .05 <= low and high <= .15 else False if high < .05 or low > .15 else None
+    return f'{what}: at {_percent(p.share)} of the steps [{_percent(low)}, {end}]',ok
 
 def _claim_comparable(splits):
     "Fréchet distances up to 10% of the steps: none more than a quarter above the DDGM's"

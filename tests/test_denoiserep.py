@@ -1,6 +1,10 @@
 "DenoiseRep: fusion is exact for every layer type, and each trap of the method that can be written down as a number"
+import os
+import subprocess
+import sys
 from collections import Counter
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +13,7 @@ from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.optimizer import Adam
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
@@ -459,6 +464,22 @@ def test_trap_22_autocast_does_not_reach_the_denoiser():
             with dr.recording(gen()): dr.model(X)
         assert all(v.dtype == torch.float32 for v in dr.losses().values())
     assert all(torch.equal(a, b) for a, b in zip(*seen))
+
+
+def test_trap_22_every_process_fuses_the_same(tmp_path):
+    "Two gloo processes train on halves of the batches, with noise of their own, and fuse: one model, of the original form, like that of one process"
+    env = dict(os.environ, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
+    for folder, launch in (("one", []), ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"])):
+        (tmp_path/folder).mkdir()
+        subprocess.run([sys.executable, *launch, str(Path(__file__).with_name("run_denoising.py")), str(tmp_path/folder)], check=True, env=env,
+                       stdout=subprocess.DEVNULL)
+    base, one, a, b = (load_file(tmp_path/f) for f in ("two/base.safetensors", "one/fused0.safetensors", "two/fused0.safetensors", "two/fused1.safetensors"))
+    assert (int(one.pop("processes")), int(a.pop("processes")), int(b.pop("processes"))) == (1, 2, 2)
+    l1, la, lb = (o.pop("losses") for o in (one, a, b))
+    assert list(a) == list(b) == list(base) and all(torch.equal(a[k], b[k]) for k in a)
+    assert all(rel(a[k], base[k]) > 1e-3 for k in a if k.endswith("weight")) and all(torch.equal(a[k], base[k]) for k in a if k.endswith("bias"))
+    assert len(l1) == len(la) and la[-4:].mean() < .95*la[:4].mean() and abs(la[-4:].mean()/l1[-4:].mean() - 1) < .01
+    assert torch.equal(la, lb)     # of the whole batch
 
 
 def test_trap_23_noise_has_a_name():

@@ -4,9 +4,11 @@ import os
 import re
 import subprocess
 import sys
+from html import escape
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -17,7 +19,8 @@ from denoise_study.schedules import Schedule
 from denoise_study.chapter_ddgm import histogram_bits
 from denoise_study.probes import Averages
 from denoise_study.recipes import preset
-from denoise_study.report import Chapter, feature_space, write_report
+from denoise_study.report import Chapter, Study, feature_space, write_report
+from denoise_study.study import CHAPTERS, run_study
 from denoise_study.training import load_checkpoint
 from denoise_study.unet import UNet
 
@@ -68,6 +71,20 @@ def test_train_sample_evaluate_on_a_folder(folder, tmp_path):
     assert r["run"]["versions"]["torch"] and str(tmp_path) not in json.dumps(r["run"])
     error = command("denoise-evaluate", checkpoint, "--data", "digits", "--out", tmp_path/"e2.json", ok=False).stderr
     assert "data: the model makes images (3, 8, 8)" in error and "Traceback" not in error
+
+
+def test_all_chapters_in_one_report(tmp_path):
+    "Every chapter, tiny: a page that holds them all, with the claims of three of them told at its head"
+    study = Study(image_dls("digits", bs=128, device="cpu"), tmp_path, steps=11, n=20, n_eval=16)
+    chapters = run_study(study)["chapters"]
+    page, claims = (tmp_path/"report.html").read_text(), [pd.DataFrame(c["claims"]) for c in chapters.values() if "claims" in c]
+    assert len(chapters) == len(CHAPTERS) == 4 and all(page.count(title) > 1 for title in chapters)     # in the contents and as a heading
+    assert len(claims) == 3 and all({"claim", "ours", "verdict"} <= set(t) for t in claims)
+    head = page[page.index(">In short</h2>"):page.index("<h2>", page.index(">In short</h2>"))]
+    for t in claims:
+        for row in t[t.verdict != "not measured"].itertuples(): assert escape(row.claim) in head, row.claim
+    assert json.loads((tmp_path/"results.json").read_text())["chapters"].keys() == chapters.keys()
+    assert set(study.seconds) == {k for k, v in study.seconds.items() if v > 0}
 
 
 def test_splits_and_transfer(tmp_path):

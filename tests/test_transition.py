@@ -533,6 +533,8 @@ def test_claims_about_switch_and_splits():
     for onset, want in ((8, "holds"), (1, "does not hold"), (20, "does not hold"), (None, "does not hold")):
         p = transition_point(constructed(onset), "a", "b")
         assert verdicts(switches=(p,))[name] == want, onset
+    p.update(t=8, share=.1, share_low=.02, share_high=.15)     # an interval that reaches beyond what "about 10%" may mean
+    assert verdicts(switches=(p,))[name] == "undecided"
     splits = pd.DataFrame([dict(model=m, share=s, frechet=f, frechet_low=f - 1, frechet_high=f + 1, tenth_log_snr=1.8, four_share=.03, n_fake=9)
                            for m, s, f in (("DDGM", .001, 10), ("a", .05, 10.5), ("b", .2, 30))])
     v = verdicts(splits=splits)
