@@ -453,7 +453,7 @@ def plot_transition(
         right.axvline(100*point.share, c='k', lw=1)
         ends = point.share_low or point.share,point.share_high or gaps.share.max()
         right.axvspan(100*ends[0], 100*ends[1], color='k', alpha=.08, lw=0)
-    right.set_title(f'{title} (k = {point.k:.2f})', fontsize=9)
+    right.set_title(f'{title}\nband: {point.k:.2f} standard errors', fontsize=9)
     return axs
 
 # %% ../nbs/21_transition.ipynb #94d56d22

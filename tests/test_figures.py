@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from test_layout import is_function, modules
 from test_probes import A, D, X
-from test_transition import HO, images, sweep, trained
+from test_transition import HO, constructed, images, sweep, trained
 
 from denoise_study.channels import CLAIMED, plot_channels, plot_rows
 from denoise_study.chapter_ddgm import show_samples, show_ways_back
@@ -35,6 +35,10 @@ SCORES = [f"{k}{end}" for k in ("frechet", "precision", "recall") for end in (""
 
 @cache
 def errors(): return sweep(trained(), {"a": images(6), "b": images(6, seed=1)}, [1, 3, 8], ("ancestral", "mean"))
+
+
+@cache
+def parting(): return constructed(onset=8).assign(ms_ssim=1., win=7, scales=1)     # errors of two sets, with a switch
 
 
 def channels(): return pd.DataFrame({k: np.linspace(.1, 1, 8)**(i + 1) for i, k in enumerate(("pr", *CLAIMED))})
@@ -85,7 +89,7 @@ CALLS = {     # module.function -> call with the Axes as keyword argument, shape
     "transition.plot_log_snr": (lambda **kw: plot_log_snr(log_snr_curves(HO, {"a": images(3), "b": images(3)/2}), **kw), (1, 2)),
     "transition.plot_splits": (lambda **kw: plot_splits(splits(), **kw), (3,)),
     "transition.plot_sweep": (lambda **kw: plot_sweep(errors(), **kw), (2,)),
-    "transition.plot_transition": (lambda **kw: plot_transition(errors(), transition_point(errors(), "a", "b", n_boot=50), **kw), (2,)),
+    "transition.plot_transition": (lambda **kw: plot_transition(parting(), transition_point(parting(), "a", "b", n_boot=50), **kw), (2,)),
     "transition.show_rows": (lambda **kw: show_rows({"DDGM, ancestral": images(14), "b": images(14)}, titles=range(14), **kw), None),
     "transition.show_transfer": (lambda **kw: show_transfer({"m": trained(T=200)}, images(3), **kw), None),
 }
