@@ -13,13 +13,13 @@ from contextlib import contextmanager
 
 import numpy as np, pandas as pd, torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from scipy import stats
 from torch import nn, Tensor
 
 from .data import show_images
 from .ddgm import evaluating
 from .metrics import _bar
+from .plots import Panels, ink, label_grid, names_width, panel, panels
 from .probes import _IN, _OUT, _batches, _boot, _check_labels, _check_sigma, _check_taps, _count, _device
 from .probes import _in_data_order, _noisy_mean, _rows_of, channel_averages, participation
 
@@ -68,11 +68,9 @@ def plot_rows(
     n = max(map(len, lists))
     blank = torch.full_like(images[:1], range[1])
     tiles = torch.cat([torch.cat([images[o], blank.expand(n - len(o), -1, -1, -1)]) for o in lists])
-    if ax is None: ax = Figure(figsize=(.5*n + 1.2*named, .5*len(lists)), layout='constrained').add_subplot()
-    show_images(tiles, range, ncols=n, ax=ax)
-    pitch = ax.get_ylim()[0]/len(lists)
-    for i, name in enumerate(rows if named else ()):
-        ax.text(-1, (i + .5)*pitch, name, ha='right', va='center', fontsize=8)
+    names = list(rows) if named else []
+    ax = show_images(tiles, range, ncols=n, ax=panel(ax, (.5*n + names_width(names), .5*len(lists))))
+    label_grid(ax, names)
     return ax
 
 # %% ../nbs/31b_channels.ipynb #4bab387a
@@ -216,11 +214,12 @@ _NAMES = dict(kurtosis='excess kurtosis', spatial_pr='spatial PR of its maps', p
 def plot_channels(
     table:pd.DataFrame, # what `channel_statistics` returned
     control:pd.DataFrame|None=None, # the same of the untrained network: open circles
-)->Figure: # a panel for each property, a point for each channel
+    axs=None, # Axes, one for each property in `CLAIMED`; None: a new figure
+)->Panels: # the Axes, a point for each channel in each
     "A channel's other properties against its participation ratio over images (Fig. 13)"
-    fig = Figure(figsize=(2.3*len(CLAIMED), 2.5), layout='constrained')
+    axs = panels(axs, len(CLAIMED), (6.8, 4.8), ncols=3)
     ranks = selectivity_predicts(table).set_index('property')
-    for ax, (name, sign) in zip(fig.subplots(1, len(CLAIMED)), CLAIMED.items()):
+    for ax, (name, sign) in zip(axs, CLAIMED.items()):
         if control is not None: ax.plot(control.pr, control[name], 'o', ms=3, mfc='none', color=_IN, alpha=.7)
         ax.plot(table.pr, table[name], '.', color=_OUT)
         r = ranks.loc[name]
@@ -228,7 +227,9 @@ def plot_channels(
                      fontsize=9)
         ax.set(xlabel='PR over images', ylabel=_NAMES[name])
         if name in ('kurtosis', 'drift'): ax.set_yscale('symlog' if name == 'kurtosis' else 'log')
-    return fig
+    if control is not None:
+        axs[0].text(.03, .03, 'circles:\ncontrol', transform=axs[0].transAxes, fontsize=8.5, color=ink(_IN))
+    return axs
 
 # %% ../nbs/31b_channels.ipynb #6af65cb2
 @contextmanager

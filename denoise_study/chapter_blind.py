@@ -8,13 +8,13 @@ __all__ = ['BLOCKS', 'blind_dls', 'study_blind', 'denoising_part', 'representati
 
 # %% ../nbs/54_chapter_blind.ipynb #de58b8e0
 import numpy as np, pandas as pd, torch
-from matplotlib.figure import Figure
 from torch import Tensor
 from .channels import channel_statistics, plot_channels, plot_rows, selectivity_predicts
 from .denoiser import GaussianDenoiser, denoiser, noise_levels, plot_psnr, psnr_curve, sample
 from .denoiser import untrained
 from .geometry import clusters, compare, flat, neighbours, plot_clusters, separation
 from .metrics import mean_interval
+from .plots import panels
 from .probes import channel_averages, participation, plot_participation, plot_stability, stability
 from .recipes import blind_preset, train_blind
 from .report import Chapter, Study, feature_space, first_images, say
@@ -56,10 +56,9 @@ def denoising_part(
     with study.stage('measuring the denoiser'):
         table = psnr_curve(named, first_images(dls, 'test', n)[0], seed=study.seed, progress=False)
     c.results['psnr'] = table
-    fig = Figure(figsize=(5.5, 3.6), layout='constrained')
-    plot_psnr(table, fig.add_subplot())
     c.heading('Is it a denoiser?')
-    c.figure(fig, f'Signal-to-noise ratio after denoising against before, {table.n[0]} test images.')
+    c.figure(plot_psnr(table),
+             f'Signal-to-noise ratio after denoising against before, {table.n[0]} test images, with 95% intervals.')
     mse = table.set_index(['denoiser', 'sigma']).mse
     better = [s for s in table.sigma.unique() if mse['blind U-Net', s] < mse['best linear', s]]
     c.text(f'Its squared error is below that of the best linear denoiser at {len(better)} of {table.sigma.nunique()} '
@@ -112,11 +111,11 @@ def representation_part(
 def _show_neighbours(c, images, phi, n=8):
     "The first images and those nearest to them, in phi and in pixels"
     pixels = neighbours(images, k=n, centre=True)[0]
-    fig = Figure(figsize=(9, 4.6), layout='constrained')
-    for ax,found,where in zip(fig.subplots(1, 2), (neighbours(phi, k=n)[0], pixels), ('the representation', 'pixels')):
+    axs = panels(None, 2, (6.8, 3.3))
+    for ax,found,where in zip(axs, (neighbours(phi, k=n)[0], pixels), ('the representation', 'pixels')):
         plot_rows(images.cpu(), [[i, *found[i].tolist()] for i in range(n)], ax=ax)
         ax.set_title(f'nearest in {where}')
-    c.figure(fig, f'{n} test images (left column of each panel) and those nearest to them among the others, by the '
+    c.figure(axs, f'{n} test images (left column of each panel) and those nearest to them among the others, by the '
              "cosine of phi, and by that of pixels with each image's mean taken off.")
 
 # %% ../nbs/54_chapter_blind.ipynb #e3d39aad
@@ -152,10 +151,9 @@ def channels_part(
     c.results['predicts'] = pd.concat(t.assign(network=k, tap=tap, images=len(images)) for k,t in found.items())
     c.heading('What do single channels answer to?')
     special = tables['trained'].nsmallest(6, 'pr')
-    fig = Figure(figsize=(5, 3), layout='constrained')
-    plot_rows(images.cpu(), {f'channel {i}, PR {r.pr:.2f}': r.top for i,r in special.iterrows()},
-              ax=fig.add_subplot())
-    c.figure(fig, f'The most selective channels at {tap}, and the test images on which each is strongest.')
+    rows = {f'channel {i}, PR {r.pr:.2f}': r.top for i,r in special.iterrows()}
+    c.figure(plot_rows(images.cpu(), rows),
+             f'The most selective channels at {tap}, and the test images on which each is strongest.')
     c.figure(plot_channels(*tables.values()), f'Each point is a channel at {tap} (circles: untrained network): other '
              'properties against the share of images that it answers to.')
 
@@ -215,11 +213,10 @@ def distance_part(
     test = ratio_test(table.d2, table.dphi2, table.dphi2_floor.mean(), seed=study.seed)
     c.results |= dict(noise_level=level, distances=table, ratio=dict(test))
     c.heading('Does the distance of two representations mean something?')
-    fig = Figure(figsize=(9, 3.6), layout='constrained')
-    left,right = fig.subplots(1, 2)
+    left,right = axs = panels(None, 2, (7.2, 3.4))
     plot_ratio(table, test, left)
     plot_noise_level(level, right)
-    c.figure(fig, f'Left: distance between the densities around two images against the squared distance of their phi, '
+    c.figure(axs, f'Left: distance between the densities around two images against the squared distance of their phi, '
              f'{test.n} pairs. Right: residual noise after matching over that before it, where the matching arrived.')
     low,middle,high = test.shuffled
     c.text(f'The two distances have a rank correlation of {test.rank:.2f} [{test.low:.2f}, {test.high:.2f}] '

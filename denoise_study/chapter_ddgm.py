@@ -8,16 +8,17 @@ __all__ = ['nearest_images', 'show_samples', 'sample_quality', 'copies_part', 's
 
 # %% ../nbs/52_chapter_ddgm.ipynb #dac37e3e
 import torch
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from torch import Tensor
 from .data import show_images, to_uint8
 from .ddgm import DDGM
 from .denoiser import untrained
 from .metrics import compare_sets, compute_features, mean_interval
+from .plots import Panels, panels
 from .recipes import train_ddgm
 from .report import Chapter, Study, save_images, say
 from .training import describe, load_checkpoint
-from .transition import COLORS, corruption, plot_sweep, reconstruction_sweep, summarise
+from .transition import COLORS, corruption, plot_sweep, reconstruction_sweep, show_rows, summarise
 
 # %% ../nbs/52_chapter_ddgm.ipynb #37abf001
 def nearest_images(
@@ -33,14 +34,13 @@ def show_samples(
     real:Tensor, # (M,C,H,W) real ones
     range:tuple, # their range
     n:int=64, # how many of each
-)->Figure: # two grids side by side
+    axs=None, # two Axes; None: a new figure
+)->Panels: # the Axes, a grid in each
     "Generated images beside real ones"
-    fig = Figure(figsize=(9, 4.8), layout='constrained')
-    axes = fig.subplots(1, 2, gridspec_kw=dict(wspace=.08))
-    for ax,x,title in zip(axes, (samples, real), ('generated', 'real, from the test set')):
-        show_images(x[:n], range=range, ncols=8, ax=ax)
-        ax.set_title(title)
-    return fig
+    axs = panels(axs, 2, (6.8, 3.6))
+    for ax,x,title in zip(axs, (samples, real), ('generated', 'real, from the test set')):
+        show_images(x[:n], range=range, ncols=8, ax=ax).set_title(title)
+    return axs
 
 # %% ../nbs/52_chapter_ddgm.ipynb #a8c303e6
 def sample_quality(
@@ -67,10 +67,9 @@ def copies_part(
     info,train,test = study.dls.info,study.images('train', 20_000),study.images('test', 1000)
     i,d = nearest_images(samples[:1000], train)
     _,d_test = nearest_images(test, train)
-    fig = Figure(figsize=(9, 1.25), layout='constrained')
-    show_images(torch.cat([samples[:16], train[i[:16]]]), range=info.range, ncols=16, ax=fig.add_subplot())
     c.heading('Are they new?')
-    c.figure(fig, 'Top: generated images. Bottom: the training image nearest in pixels.')
+    c.figure(show_rows({'sample': samples[:12], 'nearest': train[i[:12]]}, info.range),
+             'Top: generated images. Bottom: the training image nearest in pixels.')
     ours,theirs = mean_interval(d, seed=study.seed),mean_interval(d_test, seed=study.seed)
     c.results['nearest_rms'] = dict(samples=ours, test=theirs, n_train=len(train))
     verdict = ('closer to the training images than unseen real images are, a sign of copying' if ours.high < theirs.low
@@ -111,14 +110,13 @@ def show_ways_back(
     x0:Tensor, # (1,C,H,W) one image
     ts:list, # times to noise to
     seed:int, # seed of the corruption and of the ways back
-)->Figure: # a row for the corrupted images, one for each way back
+    ax:Axes|None=None, # where to draw; None: a new figure
+)->Axes: # a row for the corrupted images, one for each way back; above: share of the steps
     "One image, noised and reconstructed"
-    eps,clamp = corruption(x0, seed),lambda x: x.clamp(*model.range)
-    rows = [clamp(model.sched.q_sample(x0, t, eps)) for t in ts]
-    for how in COLORS: rows += [clamp(model.reconstruct(x0, t, how, seed=seed, eps=eps)) for t in ts]
-    fig = Figure(figsize=(9, 4), layout='constrained')
-    show_images(torch.cat(rows), range=model.range, ncols=len(ts), ax=fig.add_subplot())
-    return fig
+    eps = corruption(x0, seed)
+    rows = {'noisy': torch.cat([model.sched.q_sample(x0, t, eps) for t in ts])}
+    for how in COLORS: rows[how] = torch.cat([model.reconstruct(x0, t, how, seed=seed, eps=eps) for t in ts])
+    return show_rows(rows, model.range, [f'{100*t/model.sched.T:.0f}%' for t in ts], ax)
 
 # %% ../nbs/52_chapter_ddgm.ipynb #bd162e8e
 def sweep_part(
@@ -143,10 +141,8 @@ def sweep_part(
            f'mean; from {100*last/T:.0f}% they are {error["ancestral", last]:.3f} and {error["mean", last]:.3f}. '
            'A draw from a Gaussian posterior has the square root of two times the error of its mean, whatever the '
            'model, so the gap between the curves alone says nothing about it.')
-    shares = ', '.join(f'{100*t/T:.0f}%' for t in ts)
-    c.figure(show_ways_back(model, x0[:1], ts, study.seed),
-             f'One test image. Columns: noised to {shares} of the steps. '
-             'Rows: corrupted, ancestral, DDIM, posterior mean.')
+    c.figure(show_ways_back(model, x0[:1], ts, study.seed), 'One test image, noised to so many of the steps (columns), '
+             'and brought back by ancestral sampling, by DDIM and as the posterior mean.')
 
 # %% ../nbs/52_chapter_ddgm.ipynb #c8611a40
 def histogram_bits(

@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from fastai.torch_core import rank_distrib
 from fastcore.script import CliError, bool_arg, call_parse, is_cli, store_true
-from matplotlib.figure import Figure
 from .chapter_daed import LEVELS, split_part, transfer_part
 from .chapter_ddgm import bits_part, samples_part, sweep_part
 from .classification import classification_task
@@ -24,6 +23,7 @@ from .ddgm import DDGM
 from .denoiser import denoiser, noise_levels, sample
 from .detection import detection_task
 from .geometry import compare, flat
+from .plots import panel
 from .probes import channel_averages
 from .protocol import ARMS, Budget, run_protocol
 from .recipes import preset, train_blind, train_daed, train_ddgm
@@ -129,9 +129,8 @@ def denoise_sample(
     model,out = _model(checkpoint, weights, device),Path(out)
     x = model.sample(n, seed, method, steps or None, clip=clip)
     save_images(out.with_suffix('.npz'), x, model.range)
-    fig = Figure(figsize=(8, 8), layout='constrained')
-    show_images(x[:400], range=model.range, ncols=math.ceil(min(n, 400)**.5), ax=fig.add_subplot())
-    fig.savefig(out, dpi=110)
+    ax = show_images(x[:400], range=model.range, ncols=math.ceil(min(n, 400)**.5), ax=panel(None, (8, 8)))
+    ax.figure.savefig(out, dpi=110)
     print(f'{n} images ({model.info["weights"]} weights, {method}, seed {seed}): {out} and {out.with_suffix(".npz")}')
 
 # %% ../nbs/60_commands.ipynb #571d4220
@@ -287,7 +286,7 @@ def denoise_selfguide(
     save_images(out.with_suffix('.npz'), samples, (0., 1.))
     how = dict(run=run_info(dls.device), images=pick, n=n, sampler=sampler, seed=seed)
     write_json(out.with_suffix('.json'), how | dict(around=table))
-    show_around(x[pick], samples, free).savefig(out, dpi=110)
+    show_around(x[pick], samples, free).figure.savefig(out, dpi=110)
     print(f'{len(samples)} images around {len(pick)} ({sampler}, seed {seed}): {out}, {out.with_suffix(".npz")}')
 
 # %% ../nbs/60_commands.ipynb #de2d79d6

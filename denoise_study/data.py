@@ -15,16 +15,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import matplotlib.pyplot as plt, numpy as np, torch
+import numpy as np, torch
 from fastai.data.core import DataLoaders
 from fastai.distributed import DistributedDL
 from fastai.torch_core import default_device, num_distrib, rank_distrib
 from fastcore.basics import num_cpus, patch
 from fastcore.meta import delegates
 from fastcore.xdg import xdg_cache_home
+from matplotlib.axes import Axes
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import pad as pad_edges
+from .plots import panel
 
 # %% ../nbs/01_data.ipynb #cd6dec73
 def _bounds(range):
@@ -105,8 +107,8 @@ def show_images(
     range:tuple, # the range they are in; values outside are clamped
     titles:list|None=None, # N captions, drawn above the images
     ncols:int|None=None, # images in a row; None: up to 8
-    ax:plt.Axes|None=None, # where to draw; None: a new figure
-)->plt.Axes: # the axes with the one grid picture
+    ax:Axes|None=None, # where to draw; None: a new figure
+)->Axes: # the axes with the one grid picture
     "Draw images as one grid picture"
     n,c,h,w = check_images(x).shape
     if c not in (1,3): raise ValueError(f'x: got {c} channels; a picture has 1 or 3')
@@ -118,9 +120,8 @@ def show_images(
     tiles = torch.cat([tiles, tiles.new_full((nrows*ncols - n, *tiles.shape[1:]), 255)])
     th,tw = tiles.shape[2:]
     grid = tiles.view(nrows, ncols, c, th, tw).permute(0,3,1,4,2).reshape(nrows*th, ncols*tw, c)[:-gap,:-gap]
-    if ax is None:
-        fig,ax = plt.subplots(figsize=(ncols*tw/h, nrows*th/h))
-        fig.subplots_adjust(0, 0, 1, 1)
+    wide = min(ncols*tw/h, 6.4) # inches; an image has one, or what is left of the page
+    ax = panel(ax, (wide, wide*nrows*th/(ncols*tw)))
     ax.imshow(grid.squeeze(-1).numpy(), cmap='gray', vmin=0, vmax=255, interpolation='nearest')
     ax.set_axis_off()
     for i,t in enumerate(titles):
@@ -655,12 +656,13 @@ def new(self:ImageLoader,
 def show_batch(self:ImageLoader,
     b:tuple|None=None, # the batch (x, y); None: `one_batch`
     max_n:int=16, # how many images at most
-    **kwargs, # passed to `show_images`: ncols, ax
-)->plt.Axes: # the axes with the one grid picture
+    ncols:int|None=None, # images in a row; None: up to 8
+    ax:Axes|None=None, # where to draw; None: a new figure
+)->Axes: # the axes with the one grid picture
     "Draw the first `max_n` images of a batch, with their classes if they have any"
     x,y = (o[:max_n] for o in (b or self.one_batch()))
     titles = [self.classes[i] if i >= 0 else '' for i in y.tolist()] if self.classes else None
-    return show_images(x, self.range, titles, **kwargs)
+    return show_images(x, self.range, titles, ncols, ax)
 
 # %% ../nbs/01_data.ipynb #9ebaa8ad
 class ImageLoaders(DataLoaders):

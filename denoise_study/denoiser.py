@@ -11,18 +11,19 @@ __all__ = ['NOISE_LAWS', 'RULES', 'METHODS', 'Denoiser', 'GaussianDenoiser', 'Mi
 import hashlib, math, warnings
 from collections.abc import Iterator
 from copy import deepcopy
+from itertools import cycle
 from typing import NamedTuple
 import pandas as pd, torch
 from fastai.callback.schedule import ParamScheduler
 from fastcore.basics import patch
 from fastprogress.fastprogress import progress_bar
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from .data import check_images
 from .ddgm import DDGM, evaluating
 from .daed import DAED
 from .metrics import mean_interval
+from .plots import CYCLE, curve, label_ends, panel
 from .training import step_generator
 from .transition import LinearDenoiser
 from .unet import BlindUNet, UNet
@@ -518,17 +519,15 @@ def plot_psnr(
     ax:Axes|None=None, # where to draw; None: a new figure
 )->Axes: # PSNR out against PSNR in, a line for each denoiser with its band; dotted: nothing done
     "The curve of `psnr_curve`"
-    ax = ax or Figure(figsize=(5, 3.6), layout='constrained').add_subplot()
-    colors = '#0072B2', '#E69F00', '#009E73', '#D55E00', '#CC79A7', '#56B4E9'
-    for i, (name, t) in enumerate(table.groupby('denoiser', sort=False)):
-        t, c = t.sort_values('psnr_in'), colors[i%len(colors)]
-        ax.plot(t.psnr_in, t.psnr, 'o-', ms=3, color=c, label=name)
-        ax.fill_between(t.psnr_in, t.low, t.high, color=c, alpha=.2, lw=0)
-    ends = table.psnr_in.agg(['min', 'max'])
-    ax.plot(ends, ends, ':', color='.5', label='input')
+    ax, ends = panel(ax, (5.6, 3.6)), []
+    for color, (name, t) in zip(cycle(CYCLE), table.groupby('denoiser', sort=False)):
+        t = t.sort_values('psnr_in')
+        curve(ax, t.psnr_in, t.psnr, t.low, t.high, color, 'o-')
+        ends.append((t.psnr_in.iloc[-1], t.psnr.iloc[-1], name, color))
+    low, high = table.psnr_in.agg(['min', 'max'])
+    ax.plot([low, high], [low, high], ':', color='.4')
     ax.set(xlabel='PSNR of the input, dB', ylabel='PSNR of the output, dB')
-    ax.grid(alpha=.3)
-    ax.legend(frameon=False)
+    label_ends(ax, [*ends, (high, high, 'input', '.4')])
     return ax
 
 # %% ../nbs/30_denoiser.ipynb #18bb7d31

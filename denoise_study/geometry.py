@@ -7,17 +7,18 @@ __all__ = ['neighbours', 'label_agreement', 'linear_probe', 'clusters', 'separat
 
 # %% ../nbs/31c_geometry.ipynb #78270cc3
 from functools import partial
+from itertools import cycle
 
 import numpy as np, pandas as pd, torch
 from fastcore.basics import AttrDict
-from matplotlib.figure import Figure
 from torch import nn
 from torch.nn.functional import normalize
 
 from .channels import selectivity
 from .denoiser import untrained
 from .metrics import Features, _gauss, mean_interval
-from .probes import _COLOURS, _batches, _boot, _check_labels, _compare_levels, _in_data_order, _rows_of
+from .plots import CYCLE, Panels, panels
+from .probes import _batches, _boot, _check_labels, _compare_levels, _in_data_order, _rows_of
 from .probes import _same_space, channel_averages, participation
 from .training import step_generator
 
@@ -148,20 +149,20 @@ def plot_clusters(
     labels=None, # N labels to colour it by; ten of them are drawn at random if there are more
     perplexity:float=30., # of the t-SNE
     seed:int=42, # seed of the t-SNE and of the choice
-)->Figure: # D against S, with the line D = 2 S, and the t-SNE
+    axs=None, # two Axes, one without `phi`; None: a new figure
+)->Panels: # the Axes: D against S, with the line D = 2 S; the t-SNE
     "Separation of clusters beside its controls, and where they lie (Fig. 6)"
-    fig = Figure(figsize=(4 + 3.5*(phi is not None), 3.2), layout='constrained')
-    axs = np.atleast_1d(fig.subplots(1, 1 + (phi is not None)))
-    for (name, o), colour in zip(table.groupby('groups', sort=False), _COLOURS):
+    axs = panels(axs, 1 + (phi is not None), (3.4*(1 + (phi is not None)), 3.6))
+    for (name, o), colour in zip(table.groupby('groups', sort=False), cycle(CYCLE)):
         axs[0].plot(o.S, o.D, '.', color=colour, alpha=.6, label=f'{name}: median D/S {o.ratio.median():.1f}')
     top = table.S.max()
     axs[0].plot([0, top], [0, 2*top], color='k', lw=1)
-    axs[0].annotate('D = 2 S', (top, 2*top), fontsize=8, ha='right', va='bottom')
+    axs[0].annotate('D = 2 S', (top, 2*top), fontsize=9, ha='right', va='bottom')
     axs[0].set(xlabel='S, spread along the line', ylabel='D, distance of centroids', xlim=(0, None), ylim=(0, None))
     axs[0].locator_params('x', nbins=4)
-    axs[0].legend(fontsize=8, loc='upper left')
+    axs[0].legend(fontsize=9, loc='lower left', bbox_to_anchor=(0, 1), frameon=False, handletextpad=.2)
     if phi is not None: _draw_tsne(axs[1], *_tsne(_rows_of(phi).x, labels, perplexity, seed))
-    return fig
+    return axs
 
 # %% ../nbs/31c_geometry.ipynb #e9cac231
 def _tsne(x, labels, perplexity, seed):
@@ -175,7 +176,7 @@ def _tsne(x, labels, perplexity, seed):
     return TSNE(perplexity=perplexity, random_state=seed, init='pca').fit_transform(x.numpy()), y
 
 def _draw_tsne(ax, at, y):
-    colours = [*_COLOURS, '#F0E442', '#000000', '#8DA0CB']
+    colours = [*CYCLE, '#F0E442', '#000000', '#8DA0CB']
     for g, colour in zip(y.unique().tolist(), colours):
         ax.scatter(*at[y == g].T, s=4, color=colour)
         ax.annotate(str(g), np.median(at[y == g], 0), fontsize=9, weight='bold', ha='center', va='center',

@@ -11,17 +11,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np, pandas as pd, torch
 from fastcore.basics import patch
-from matplotlib.figure import Figure
 from torch import nn, Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
 from .data import ImageLoader, check_images
 from .ddgm import evaluating
 from .metrics import Features, _bar, _digest, _features, _range_of, _to_unit
+from .plots import CYCLE, Panels, curve, ink, label_ends, panels
 from .training import read_tensors, run_info, step_generator, write_tensors
 
 # %% ../nbs/31_probes.ipynb #af6cc073
@@ -254,32 +255,40 @@ def participation(
     return v.sum(dim)**2/(v.shape[dim]*v.square().sum(dim))
 
 # %% ../nbs/31_probes.ipynb #ab1e8c2d
-_IN, _OUT = '#E69F00', '#009E73'
+_IN, _OUT = CYCLE[4], CYCLE[2] # orange, green
 
 def plot_participation(
     averages:Averages, # what was read; inputs (`mid.in`) are drawn beside outputs (`mid`) where both were
     control:Averages|None=None, # the same taps of the untrained network: dashed outlines
     along:str='channels', # 'channels': PR of each image (Fig. 1); 'images': PR of each channel (Fig. 3)
     taps:tuple|None=None, # outputs to draw, a panel each; None: all that were read
-)->Figure: # a row of histograms
+    axs=None, # Axes, one for each of `taps`; None: a new figure
+)->Panels: # the Axes, a histogram in each
     "Participation ratios at the input and the output of blocks (Figs. 1, 3 and 10)"
     dim = dict(channels=1, images=0)
     if along not in dim: raise ValueError(f"along: 'channels' or 'images' is accepted, got {along!r}")
     if control is not None and len(control) != len(averages): raise ValueError(f'control: {len(control)} images, '
         f'but {len(averages)} in averages; a participation ratio is bounded by 1/n, so take the same images')
     taps = taps or [k for k in averages.taps if not k.endswith('.in')]
-    filled, dashed = dict(histtype='stepfilled', alpha=.6), dict(histtype='step', ls='--')
-    fig = Figure(figsize=(2.2*len(taps) + .5, 2.2), layout='constrained')
-    for ax, tap in zip(np.atleast_1d(fig.subplots(1, len(taps), sharey=True)), taps):
+    filled, dashed, n = dict(histtype='stepfilled', alpha=.6), dict(histtype='step', ls='--'), len(taps)
+    ncols = n if n <= 5 else 4
+    axs, first = panels(axs, n, (max(3, 1.36*ncols), .4 + 1.6*-(-n//ncols)), ncols, sharey=True), []
+    for ax, tap in zip(axs, taps):
         for name, colour in ((f'{tap}.in', _IN), (tap, _OUT))[dim[along] == 0:]:
             for o, style in (averages, filled), (control, dashed):
                 if o is None or name not in o.taps: continue
                 pr = participation(o.taps[name], dim[along])
-                ax.hist(pr[~pr.isnan()].numpy(), np.linspace(0, 1, 41), density=True, color=colour, **style)
+                pr = pr[~pr.isnan()].numpy()
+                if ax is axs[0]: first += pr.tolist()
+                ax.hist(pr, np.linspace(0, 1, 41), density=True, color=colour, **style)
         ax.set(title=tap, xlim=(0, 1), xticks=(0, .5, 1), xticklabels=('0', '.5', '1'), yticks=())
-    fig.supxlabel(f'participation ratio over {along}' + '; orange: input, green: output'*dim[along]
-                  + ', dashed: control'*(control is not None), fontsize=9)
-    return fig
+        ax.set_xlabel(f'PR over {along}', fontsize=9)
+    left = min(first, default=0) > 1 - max(first, default=1) # the side of the first panel with room for names
+    names = [('input', _IN), ('output', _OUT)][dim[along] == 0:] + [('dashed:\ncontrol', '.3')]*(control is not None)
+    for i, (name, colour) in enumerate(names):
+        axs[0].text(.03 if left else .97, .97 - .14*i, name, transform=axs[0].transAxes, fontsize=8.5,
+                    color=ink(colour), ha='left' if left else 'right', va='top')
+    return axs
 
 # %% ../nbs/31_probes.ipynb #6f4d7dd2
 def _boot(stat, *columns, n_boot=300, seed=0):
@@ -329,33 +338,24 @@ def _compare_levels(a, b, again):
                 norm=(b.norm(dim=1).mean()/a.norm(dim=1).mean()).item(), **count)
 
 # %% ../nbs/31_probes.ipynb #d8b8bf03
-_COLOURS = '#0072B2', '#E69F00', '#009E73', '#D55E00', '#CC79A7', '#56B4E9', '#999999'
-
-def _label_ends(ax, ends):
-    "Names at the right ends of lines on a logarithmic axis, moved apart where they would overlap"
-    low, high = np.log(ax.get_ylim())
-    gap, last = .07*(high - low), -np.inf
-    for y, x, name, colour in sorted(ends):
-        last = max(np.log(y), last + gap)
-        ax.annotate(name, (x, y), (x*1.03, np.exp(last)), color=colour, va='center', fontsize=8, annotation_clip=False)
-
 def plot_stability(
     table:pd.DataFrame, # what `stability` returned, or several of them concatenated
     taps:tuple|None=None, # taps to draw; None: the outputs
-)->Figure: # a panel for each network
+    axs=None, # Axes, one for each network in the table; None: a new figure
+)->Panels: # the Axes
     "Relative instability over noise levels, with 95% bands (after Fig. 2); at 1, noise counts as much as the image"
     taps = taps or [t for t in table.tap.unique() if not t.endswith('.in')]
     networks = table.network.unique()
-    fig = Figure(figsize=(3.6*len(networks) + .5, 2.6), layout='constrained')
-    for ax, name in zip(np.atleast_1d(fig.subplots(1, len(networks), sharey=True)), networks):
-        ax.set(xlabel='sigma', title=name, yscale='log', xlim=(0, 1.25*table.sigma.max()))
-        for tap, colour in zip(taps, _COLOURS):
+    axs = panels(axs, len(networks), (3.2*len(networks) + .4, 2.8), sharey=True)
+    for ax, name in zip(axs, networks):
+        ax.set(xlabel=r'noise level $\sigma$', title=name, yscale='log', xlim=(0, 1.03*table.sigma.max()))
+        for tap, colour in zip(taps, cycle(CYCLE)):
             o = table[(table.network == name) & (table.tap == tap)].sort_values('sigma')
-            ax.fill_between(o.sigma, o.instability_low, o.instability_high, color=colour, alpha=.2, lw=0)
-            ax.plot(o.sigma, o.instability, '.-', color=colour, lw=2.5 if tap == 'mid' else 1)
+            curve(ax, o.sigma, o.instability, o.instability_low, o.instability_high, colour, '.-',
+                  lw=2.5 if tap == 'mid' else 1)
         ax.axhline(1, color='k', ls=':', lw=1)
-    for ax, name in zip(fig.axes, networks):
+    for ax, name in zip(axs, networks): # afterwards: they may share their scale
         ends = table[(table.network == name) & (table.sigma == table.sigma.max())].set_index('tap')
-        _label_ends(ax, [(ends.instability[t], ends.sigma[t], t, c) for t, c in zip(taps, _COLOURS)])
-    fig.axes[0].set_ylabel(f'instability relative to\nother images, from sigma {table.ref.iloc[0]:g}', fontsize=9)
-    return fig
+        label_ends(ax, [(ends.sigma[t], ends.instability[t], t, c) for t, c in zip(taps, cycle(CYCLE))])
+    axs[0].set_ylabel(f'instability relative to\nother images, from $\\sigma$ = {table.ref.iloc[0]:g}')
+    return axs

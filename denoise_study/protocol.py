@@ -20,12 +20,12 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastcore.basics import patch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from .ddgm import _one_of
 from .denoiserep import DenoiseRepMinus, _call, _looking, denoise_rep, denoiserep_learner, merge_loaders
 from .metrics import _bar
+from .plots import CYCLE, panel
 from .paired import equivalence, holm, mcnemar, sign_flip, t_interval, two_level_bootstrap
 from .schedules import Schedule
 from .training import AdamW, _load_state, read_tensors, step_generator, write_tensors
@@ -437,13 +437,13 @@ def plot(self:Outcome,
 )->Axes: # the axes
     "Differences from the base network, in percentage points: seeds, mean, interval, and the margin of equality"
     t = self.arms().iloc[1:]
-    if ax is None: ax = Figure(figsize=(7, 1 + .38*len(t)), layout='constrained').add_subplot()
+    ax = panel(ax, (6.8, 1 + .38*len(t)))
     ax.axvspan(-100*self.margin, 100*self.margin, color='.9')
     ax.axvline(0, color='k', lw=.8)
     for i,r in enumerate(t.itertuples()):
         ax.plot(100*(self.values(r.arm) - self.values('base')), [i]*r.n, 'o', color='.65', ms=4)
         ax.errorbar(100*r.difference, i, xerr=[[100*(r.difference - r.low)], [100*(r.high - r.difference)]], fmt='o',
-                    color='C0', capsize=3)
+                    color=CYCLE[0], capsize=3)
     ax.set(yticks=range(len(t)), yticklabels=list(t.arm), xlabel=f'{self.task.metric}, percentage points from base')
     ax.invert_yaxis()
     return ax

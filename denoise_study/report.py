@@ -14,10 +14,10 @@ from importlib.resources import files
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from fastcore.basics import patch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from .data import image_dls, to_uint8
 from .metrics import Inception768, SmallCNN
+from .plots import figure_of
 from .training import replacing
 
 # %% ../nbs/51_report.ipynb #43e82c8f
@@ -48,13 +48,13 @@ VERDICTS = {'holds': 'yes', 'does not hold': 'no', 'undecided': 'open'}
 
 @patch
 def figure(self:Chapter,
-    fig:Figure, # matplotlib figure
+    drawn, # what a figure function returned: Axes or several; or a matplotlib Figure
     caption:str, # what the reader sees
     alt:str|None=None, # what it shows, for those who can't see it; None: the caption
 ):
     "Add a picture, stored in the file itself"
     buf = io.BytesIO()
-    fig.savefig(buf, format='png', dpi=110)
+    figure_of(drawn).savefig(buf, format='png', dpi=110)
     src,alt = base64.b64encode(buf.getvalue()).decode(),html.escape(alt or caption, quote=True)
     self.blocks.append(f'<figure><img src="data:image/png;base64,{src}" alt="{alt}">'
                        f'<figcaption>{html.escape(caption)}</figcaption></figure>')

@@ -7,7 +7,7 @@ __all__ = ['match', 'Target', 'centroid', 'mix', 'masked', 'Guide', 'self_guided
            'plot_noise_level', 'score_distance', 'conditional_distance', 'ratio_test', 'plot_ratio']
 
 # %% ../nbs/32_selfguided.ipynb #f7ba9c58
-import math
+import math, textwrap
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +16,6 @@ import numpy as np, pandas as pd, torch
 from fastcore.basics import AttrDict, patch
 from fastprogress.fastprogress import progress_bar
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from scipy.stats import rankdata
 from torch import Tensor
@@ -24,6 +23,7 @@ from .data import check_images, show_images
 from .ddgm import evaluating
 from .denoiser import Denoiser, _randn, residual_sigma, sample
 from .metrics import mean_interval
+from .plots import CYCLE, Panels, curve, ink, panel, panels
 from .training import step_generator
 
 # %% ../nbs/32_selfguided.ipynb #64c8ab1c
@@ -339,17 +339,19 @@ def show_around(
     samples:Tensor, # (K*n,C,H,W) samples around them, n for each in turn
     control:Tensor|None=None, # (L,C,H,W) unconditional samples; K*n of them are shown beside
     titles:tuple=('target', 'sampled around it', 'unconditional'), # above the panels
-)->Figure: # targets, their samples in the same row, unconditional samples
+    axs=None, # three Axes, two without `control`; None: a new figure
+)->Panels: # the Axes: targets, their samples in the same row, unconditional samples
     "Targets, the samples around each, and unconditional ones beside (Kadkhodaie et al. 2025 fig. 7)"
     images = _target(target).images
     (K,M),n = images.shape[:2],len(samples)//len(images)
     M = min(M, 4) # of a larger set the first ones
-    panels = [(images[:,:M].flatten(0, 1), M), (samples, n)] + ([] if control is None else [(control[:K*n], n)])
-    fig = Figure(figsize=(.45*sum(k for _,k in panels) + .3, .45*K + .3), dpi=80, layout='constrained')
-    axs = fig.subplots(1, len(panels), squeeze=False, width_ratios=[k for _,k in panels])[0]
-    for ax,(x,ncols),title in zip(axs, panels, titles):
-        show_images(x, (0., 1.), ncols=ncols, ax=ax).set_title(title, fontsize=9)
-    return fig
+    parts = [(images[:,:M].flatten(0, 1), M), (samples, n)] + ([] if control is None else [(control[:K*n], n)])
+    letters = 6.5 # of a title, over one image
+    wide = [max(k, *(len(o)/letters for o in title.split())) for (_,k),title in zip(parts, titles)]
+    axs = panels(axs, len(parts), (.45*sum(wide) + .3, .45*K + .3), width_ratios=wide)
+    for ax,(x,ncols),title,columns in zip(axs, parts, titles, wide):
+        show_images(x, (0., 1.), ncols=ncols, ax=ax).set_title(textwrap.fill(title, round(letters*columns)), fontsize=9)
+    return axs
 
 # %% ../nbs/32_selfguided.ipynb #aee38052
 def _summary(v):
@@ -444,17 +446,17 @@ def plot_noise_level(
     table:pd.DataFrame, # what `noise_level_check` returned
     ax:Axes|None=None, # where to draw; None: a new figure
     label:str='', # name of the line
-    color:str='#0072B2', # its colour
+    color:str=CYCLE[0], # its colour
 )->Axes: # ratio of noise levels (mean, band of one std over images, n converged of N) against the noise level
     "Noise level after matching over that before (Kadkhodaie et al. 2025 fig. 20)"
-    if ax is None: ax = Figure(figsize=(5, 3), dpi=80, layout='constrained').subplots()
-    t = table[table.n > 1]
+    ax,t = panel(ax, (5.6, 3)),table[table.n > 1]
     ax.axhline(1, c='k', lw=.8)
-    ax.fill_between(t.sigma, t.ratio - t['std'], t.ratio + t['std'], color=color, alpha=.15, lw=0)
-    ax.plot(t.sigma, t.ratio, 'o-', ms=4, color=color)
+    curve(ax, t.sigma, t.ratio, t.ratio - t['std'], t.ratio + t['std'], color, 'o-', ms=4)
     for r in t.itertuples():
-        ax.annotate(f'{r.n}/{r.N}', (r.sigma, r.ratio), (2, 5), textcoords='offset points', fontsize=7, color=color)
-    ax.annotate(label, (.95, .9), xycoords='axes fraction', color=color, ha='right')
+        ax.annotate(r.n, (r.sigma, r.ratio), (2, 5), textcoords='offset points', fontsize=8.5, color=ink(color))
+    note = f'{label}\n' if label else ''
+    ax.annotate(f'{note}numbers: converged,\nof {table.N.max()}', (.97, .97), xycoords='axes fraction',
+                color=ink(color), fontsize=9, ha='right', va='top')
     ax.set(xscale='log', xlabel=r'noise level $\sigma$', ylabel='residual noise, after / before',
            xlim=(.8*table.sigma.min(), 1.5*table.sigma.max()))
     ax.set_xticks(table.sigma, [f'{s:g}' for s in table.sigma], minor=False)
@@ -591,15 +593,15 @@ def plot_ratio(
     ax:Axes|None=None, # where to draw; None: a new figure
 )->Axes: # d2 (with standard errors) against dphi2, logarithmic; cone A..B, floor; pairs that were left out are hollow
     "Distance of densities against distance of phi, pair by pair (Kadkhodaie et al. 2025 fig. 8)"
-    if ax is None: ax = Figure(figsize=(4.8, 3.6), dpi=80, layout='constrained').subplots()
+    ax = panel(ax, (5.2, 3.6))
     x,floor = table.dphi2.max()*np.array([.999/test.spread, 1]),table.floor.mean()
-    ax.fill_between(x, test.A*x, test.B*x, color='#56B4E9', alpha=.2, lw=0)
-    for t,fill in ((table[table.dphi2 >= x[0]], '#0072B2'), (table[table.dphi2 < x[0]], 'w')): # left out: hollow
-        ax.errorbar(t.dphi2, t.d2, t.se, fmt='o', ms=4, color='#0072B2', mfc=fill, lw=.8)
-    ax.axhline(floor, color='#D55E00', lw=1)
-    ax.annotate('floor $d^2(p,p)$', (x[1], floor), (0, 4), textcoords='offset points', color='#D55E00', ha='right')
+    ax.fill_between(x, test.A*x, test.B*x, color=CYCLE[5], alpha=.2, lw=0)
+    for t,fill in ((table[table.dphi2 >= x[0]], CYCLE[0]), (table[table.dphi2 < x[0]], 'w')): # left out: hollow
+        ax.errorbar(t.dphi2, t.d2, t.se, fmt='o', ms=4, color=CYCLE[0], mfc=fill, lw=.8)
+    ax.axhline(floor, color=CYCLE[1], lw=1)
+    ax.annotate('floor $d^2(p,p)$', (x[1], floor), (0, 4), textcoords='offset points', color=ink(CYCLE[1]), ha='right')
     ax.set(xscale='log', yscale='log', xlabel=r'$\|\phi_1-\phi_2\|^2$', ylabel='$d^2(p_1,p_2)$ [nats]')
     for axis in (ax.xaxis, ax.yaxis): axis.set_minor_formatter(NullFormatter()) # they would overlap
     shuffled = test.shuffled[1]
-    ax.set_title(f'B/A {test.ratio:.3g} (shuffled {shuffled:.3g}), rank correlation {test.rank:.2f}', fontsize=10)
+    ax.set_title(f'B/A {test.ratio:.3g} (shuffled {shuffled:.3g}), rank correlation {test.rank:.2f}', fontsize=9)
     return ax

@@ -27,12 +27,12 @@ from fastai.optimizer import OptimWrapper
 from fastai.torch_core import num_distrib, rank_distrib
 from fastcore.basics import noop, patch
 from fastcore.foundation import L
-from matplotlib.figure import Figure
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 import denoise_study
 from .data import show_images
+from .plots import panel
 from .schedules import Schedule
 
 # %% ../nbs/03_training.ipynb #31d4ca47
@@ -509,10 +509,9 @@ class SampleGrid(Callback):
         if rank_distrib() or hasattr(self.learn, 'lr_finder') or ((self.epoch + 1)%self.every and not last): return
         model = averaged(self.learn) or unwrap(self.learn.model)
         rng = _get_rng() # a look must not change the training
-        fig = Figure(figsize=(6, 6), layout='constrained')
-        show_images(self.sample(model), range=model.range, ax=fig.add_subplot())
+        ax = show_images(self.sample(model), range=model.range, ax=panel(None, (6, 6)))
         self.folder.mkdir(parents=True, exist_ok=True)
-        fig.savefig(self.folder/f'epoch-{self.epoch + 1:04d}.png', dpi=70)
+        ax.figure.savefig(self.folder/f'epoch-{self.epoch + 1:04d}.png', dpi=70)
         _set_rng(rng)
 
 # %% ../nbs/03_training.ipynb #d4760a8d

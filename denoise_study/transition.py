@@ -9,17 +9,18 @@ __all__ = ['COLORS', 'HOWS', 'log_snr_curves', 'crossing', 'plot_log_snr', 'corr
 
 # %% ../nbs/21_transition.ipynb #addfb716
 import math
-from itertools import chain, product
+from itertools import chain, cycle, product
 from types import SimpleNamespace
 import numpy as np, pandas as pd, torch
 from fastcore.basics import AttrDict
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from scipy.stats import t as student
 from torch import Tensor
 from .daed import DAED, split
 from .data import check_images, show_images
 from .ddgm import DDGM, METHODS, ancestral, evaluating
 from .metrics import compare_images, compare_sets, compute_features, mean_interval, ms_ssim
+from .plots import CYCLE, Panels, curve, label_ends, label_grid, names_width, panel, panels
 from .schedules import Schedule
 from .training import step_generator
 from fastprogress.fastprogress import progress_bar
@@ -69,39 +70,27 @@ def crossing(
     return AttrDict(t=t, share=t and t/sched.T, fall=fall, first_tenth=fall[0], last_tenth=fall[-1])
 
 # %% ../nbs/21_transition.ipynb #aeb0e834
-COLORS = dict(ancestral='#0072B2', ddim='#E69F00', mean='#009E73')
-_MORE = ['#0072B2', '#E69F00', '#009E73', '#D55E00', '#CC79A7', '#56B4E9']
-
-def _label_ends(ax, ends):
-    "Write names beside the right ends of curves, pushed apart where they would touch; `ends`: (x, y, name, colour)"
-    ends = sorted(ends, key=lambda e: e[1])
-    low,high = ax.get_ylim()
-    y,gap = np.array([e[1] for e in ends]),.07*(high - low)
-    for _ in range(100): # each pair that is too close gives way by half
-        push = np.maximum(gap - np.diff(y), 0)/2
-        y = y - np.append(push, 0) + np.insert(push, 0, 0)
-    for (x,_,name,color),at in zip(ends, y):
-        ax.annotate(name, (x, at), (6, 0), textcoords='offset points', fontsize=8, color=color, va='center')
+COLORS = dict(ancestral=CYCLE[0], ddim=CYCLE[4], mean=CYCLE[2])
 
 def plot_log_snr(
     table:pd.DataFrame, # from `log_snr_curves`
-)->Figure: # a row for each schedule: log-SNR with bands of one standard deviation, and its change from t=2 on
+    axs=None, # Axes, two for each schedule in the table, side by side; None: a new figure
+)->Panels: # (schedules,2) the Axes: log-SNR with bands of one standard deviation; its change from t=2 on
     "Log-SNR and its change against the share of steps (DAED figure 2)"
-    scheds = table.schedule.unique()
-    fig = Figure(figsize=(8, 2.2*len(scheds)), layout='constrained')
-    for (left,right),name in zip(fig.subplots(len(scheds), 2, squeeze=False), scheds):
+    scheds,several = table.schedule.unique(),table.set.nunique() > 1
+    axs = panels(axs, (len(scheds), 2), (6.8, 2.3*len(scheds)))
+    for (left,right),name in zip(axs, scheds):
         mine = table[table.schedule == name]
-        for color,(data,g) in zip(_MORE, mine.groupby('set', sort=False)):
+        for color,(data,g) in zip(cycle(CYCLE), mine.groupby('set', sort=False)):
             x = 100*g.share
-            left.plot(x, g.log_snr, c=color, label=data)
-            left.fill_between(x, g.log_snr - g['std'], g.log_snr + g['std'], color=color, alpha=.25, lw=0)
+            curve(left, x, g.log_snr, g.log_snr - g['std'], g.log_snr + g['std'], color, label=data)
         right.plot(x.iloc[1:], g.change.iloc[1:], c='k', lw=1.2) # of any set: the image cancels
         left.axhline(0, c='.5', lw=1, ls=':')
         right.set_yscale('symlog', linthresh=.01)
         left.set(ylabel=f'{name}\nlog SNR, nats', xlabel='% of steps')
         right.set(ylabel='change from t-1, nats', xlabel='% of steps')
-        left.legend(frameon=False, fontsize=8)
-    return fig
+        if several: left.legend(frameon=False, fontsize=9) # names at the ends would touch: the curves do
+    return axs
 
 # %% ../nbs/21_transition.ipynb #1aba4c7e
 def corruption(
@@ -321,7 +310,8 @@ def summarise(
     return pd.DataFrame(rows)
 
 # %% ../nbs/21_transition.ipynb #9a6bb3ea
-def _color(how, i): return COLORS.get(how) or dict(average='#CC79A7', noisy='.55', linear='k').get(how) or _MORE[i%6]
+def _color(how, i):
+    return COLORS.get(how) or dict(average=CYCLE[3], noisy='.55', linear='k').get(how) or CYCLE[i%len(CYCLE)]
 
 def _curves(ax, table, names, metric):
     "One line with its band for each arm of a summary; `names`: columns that tell arms apart"
@@ -329,10 +319,9 @@ def _curves(ax, table, names, metric):
     for i,(key,g) in enumerate(table.groupby(names, sort=False)):
         color = _color(key[0], i)
         dash = '--' if key[0] in ('noisy', 'linear') else '-'
-        ax.plot(100*g.share, g[metric], dash, c=color, marker='o', ms=3)
-        ax.fill_between(100*g.share, g[f'{metric}_low'], g[f'{metric}_high'], color=color, alpha=.2, lw=0)
+        curve(ax, 100*g.share, g[metric], g[f'{metric}_low'], g[f'{metric}_high'], color, dash, marker='o')
         ends.append((100*g.share.iloc[-1], g[metric].iloc[-1], ', '.join(map(str, key)), color))
-    _label_ends(ax, ends)
+    label_ends(ax, ends)
 
 def _axes(ax, table, ylabel):
     "Share of steps below, log-SNR above, and a mark where it is 0"
@@ -342,24 +331,29 @@ def _axes(ax, table, ylabel):
     ax.set(xlabel='noised to this % of the steps', ylabel=ylabel)
     top = ax.secondary_xaxis('top')
     some = one.iloc[np.unique(np.linspace(0, len(one) - 1, 6).round().astype(int))]
-    far = [i for i in range(len(some)) if i == 0 or some.share.iloc[i] - some.share.iloc[i-1] > .08*one.share.max()]
-    top.set_xticks(100*some.share.iloc[far], labels=[f'{v:.1f}' for v in some.log_snr.iloc[far]], fontsize=8)
-    top.set_xlabel('log SNR, nats', fontsize=8)
-    ax.grid(alpha=.25)
+    far = []
+    for v in some.share: # labels closer than this would touch
+        if not far or v - far[-1] > .14*one.share.max(): far.append(v)
+    at = some.set_index('share').log_snr
+    top.set_xticks([100*v for v in far], labels=[f'{at[v]:.1f}' for v in far], fontsize=9)
+    top.set_xlabel('log SNR, nats', fontsize=9)
+    top.spines['top'].set_visible(False)
 
+# %% ../nbs/21_transition.ipynb #9a6bb3eb
 def plot_sweep(
     errors:pd.DataFrame, # from `reconstruction_sweep`, or a summary of it
-)->Figure: # MAE and MS-SSIM against the share of steps and the log-SNR, with 95% bands; a dotted line at log-SNR 0
+    axs=None, # two Axes; None: a new figure
+)->Panels: # the Axes: MAE, MS-SSIM against the share of steps and the log-SNR, with 95% bands; dotted at log-SNR 0
     "Reconstruction error against the step (DAED figure 3)"
     table = summarise(errors) if 'image' in errors else errors
     names = ['how'] + [c for c in ('model', 'set') if table[c].nunique() > 1]
-    fig = Figure(figsize=(9, 3.2), layout='constrained')
+    axs = panels(axs, 2, (6.8, 3.2))
     labels = dict(mae='MAE, [-1,1] scale', ms_ssim=f'MS-SSIM, window {table.win[0]}, {table.scales[0]} scale(s)')
-    for ax,(metric,label) in zip(fig.subplots(1, 2), labels.items()):
+    for ax,(metric,label) in zip(axs, labels.items()):
         off = (table.how == 'noisy') & (table.mae > 2*table.mae[table.how != 'noisy'].max()) # would flatten the rest
         _curves(ax, table[~off] if metric == 'mae' else table, names, metric)
         _axes(ax, table, label)
-    return fig
+    return axs
 
 # %% ../nbs/21_transition.ipynb #d0d5b158
 def rotated(
@@ -441,16 +435,16 @@ def transition_point(
 def plot_transition(
     errors:pd.DataFrame, # from `reconstruction_sweep`
     point:AttrDict, # from `transition_point` of these errors
-)->Figure: # errors of both sets with 95% bands; their gap with its simultaneous band, the switch and its interval
+    axs=None, # two Axes; None: a new figure
+)->Panels: # the Axes: errors of both sets with 95% bands; their gap with a simultaneous band, the switch, its interval
     "Where the errors on two sets part (DAED figure 4)"
+    left,right = axs = panels(axs, 2, (6.8, 3.2))
     table = summarise(errors[(errors.how == point.how) & errors.set.isin([point.a, point.b])])
-    fig,gaps = Figure(figsize=(9, 3.2), layout='constrained'),pd.DataFrame(point.gaps)
-    left,right = fig.subplots(1, 2)
+    gaps = pd.DataFrame(point.gaps)
     _curves(left, table, ['set'], point.metric)
     _axes(left, table, f'{point.metric.upper()}, {point.how}')
     x,half = 100*gaps.share,point.k*gaps.se
-    right.fill_between(x, gaps.gap - half, gaps.gap + half, color='#CC79A7', alpha=.3, lw=0)
-    right.plot(x, gaps.gap, 'o-', c='#CC79A7', ms=3)
+    curve(right, x, gaps.gap, gaps.gap - half, gaps.gap + half, CYCLE[3], 'o-')
     right.axhline(point.least, c='.4', lw=1)
     _axes(right, table, f'{point.b} - {point.a}' + (f', relative to {point.relative_to}' if point.relative_to else ''))
     if point.t is None: title = 'no switch found'
@@ -459,8 +453,8 @@ def plot_transition(
         right.axvline(100*point.share, c='k', lw=1)
         ends = point.share_low or point.share,point.share_high or gaps.share.max()
         right.axvspan(100*ends[0], 100*ends[1], color='k', alpha=.08, lw=0)
-    right.set_title(f'{title} (k = {point.k:.2f})', fontsize=9)
-    return fig
+    right.set_title(f'{title}\nband: {point.k:.2f} standard errors', fontsize=9)
+    return axs
 
 # %% ../nbs/21_transition.ipynb #94d56d22
 def _same_chain(daed, ddgm):
@@ -506,17 +500,20 @@ def same_noise(
 def show_rows(
     rows:dict, # name -> (N,C,H,W) images, all of one shape
     range:tuple=(-1., 1.), # their range; values outside are clamped
-)->Figure: # a row of pictures for each entry, with its name on the left
+    titles:list|None=None, # N captions of the columns
+    ax:Axes|None=None, # where to draw; None: a new figure
+)->Axes: # a row of pictures for each entry, with its name on the left
     "Images of several arms under each other, column by column (DAED figures 6 and 7)"
     x = [check_images(o, k) for k,o in rows.items()]
     if len({o.shape for o in x}) != 1:
         raise ValueError(f'rows: images of one shape are needed, got {[tuple(o.shape) for o in x]}')
     n,_,h,w = x[0].shape
-    fig = Figure(figsize=(9, 9*len(x)*h/(n*w) + .1), layout='constrained')
-    ax = show_images(torch.cat([o.cpu() for o in x]), range=range, ncols=n, ax=fig.add_subplot())
-    step = h + max(1, h//16)
-    for i,name in enumerate(rows): ax.text(-.3*w, i*step + h/2, name, ha='right', va='center', fontsize=8)
-    return fig
+    names = names_width(rows)
+    wide = min(n, 6.8 - names) # inches of pictures
+    ax = panel(ax, (wide + names, wide*len(x)*h/(n*w) + .2*bool(titles)))
+    show_images(torch.cat([o.cpu() for o in x]), range=range, ncols=n, ax=ax)
+    label_grid(ax, rows, titles or ())
+    return ax
 
 # %% ../nbs/21_transition.ipynb #56fc0302
 _SCORES = dict(frechet='frechet', precision='precision', recall='recall', prd_precision='prd_f1_8', prd_recall='prd_f8')
@@ -590,25 +587,28 @@ def split_sweep(
 # %% ../nbs/21_transition.ipynb #d7fea225
 def plot_splits(
     table:pd.DataFrame, # from `split_sweep`
-)->Figure: # Fréchet distance, precision and recall against the log-SNR of the split; the DDGM as a level
+    axs=None, # three Axes; None: a new figure
+)->Panels: # the Axes: Fréchet distance, precision, recall against the log-SNR of the split; the DDGM as a level
     "What a split costs (DAED figure 5)"
-    fig = Figure(figsize=(9, 2.8), layout='constrained')
+    axs = panels(axs, 3, (6.8, 2.7))
     base,rest = (table[(table.model == 'DDGM') == o] for o in (True, False))
-    for ax,key,color in zip(fig.subplots(1, 3), ('frechet', 'precision', 'recall'), _MORE):
+    scores = dict(frechet='Fréchet distance', precision='precision', recall='recall')
+    for ax,(key,label),color in zip(axs, scores.items(), CYCLE):
         ax.axhspan(base[f'{key}_low'].mean(), base[f'{key}_high'].mean(), color='.6', alpha=.25, lw=0)
         ax.axhline(base[key].mean(), c='.4', lw=1)
         g = rest.groupby('log_snr')[[key, f'{key}_low', f'{key}_high']].mean()
         error = [g[key] - g[f'{key}_low'], g[f'{key}_high'] - g[key]]
         ax.errorbar(g.index, g[key], error, fmt='o-', c=color, ms=4, capsize=3)
         ax.axvline(table.tenth_log_snr[0], c='k', lw=1, ls=':')
-        note = dict(textcoords='offset points', fontsize=8)
-        ax.annotate('10% of steps', (table.tenth_log_snr[0], 1), (3, -3), xycoords=('data', 'axes fraction'),
-                    rotation=90, va='top', **note)
+        note = dict(textcoords='offset points', fontsize=8.5)
+        ax.annotate('10% of steps', (table.tenth_log_snr[0], 1), (0, 2), xycoords=('data', 'axes fraction'),
+                    ha='center', va='bottom', **note)
         ax.annotate('DDGM', (1, base[key].mean()), (-3, 3), xycoords=('axes fraction', 'data'), ha='right', **note)
-        ax.set(xlabel='log SNR at the split, nats', title=key)
+        ax.set(xlabel='log SNR at split', ylabel=label)
         ax.invert_xaxis() # more and more steps replaced
-    fig.suptitle(f'{table.feature_space[0]}; n = {table.n_fake[0]} against {table.n_real[0]}', fontsize=8)
-    return fig
+    about = f'{table.feature_space[0]}; n = {table.n_fake[0]} against {table.n_real[0]}'
+    axs[0].set_title(about, fontsize=9, loc='left', pad=18)
+    return axs
 
 # %% ../nbs/21_transition.ipynb #2214bc25
 def transfer_table(
@@ -635,7 +635,8 @@ def show_transfer(
     clip:bool=True, # clip estimates of x0 to the range
     other_size:bool=False, # allow images of another size than the models were made for
     bs:int=256, # images in one network call
-)->Figure: # rows: clean, noisy, then each model and way
+    ax:Axes|None=None, # where to draw; None: a new figure
+)->Axes: # rows: clean, noisy, then each model and way
     "What models make of noisy images of another set (DAED figure 7)"
     rows,ok = {'clean': x0},(*METHODS, 'mean')
     if not hows or not {*hows} <= {*ok}: raise ValueError(f'hows: some of {ok} are accepted, got {hows!r}')
@@ -647,7 +648,7 @@ def show_transfer(
         mine = hows if t > 1 else ('mean',)
         for *_,how,y,_ in _reconstructions(m, x0, [t], mine, (seed,), 1, None, clip, bs, lambda: None):
             rows[name if t == 1 else f'{name}, {how}'] = y
-    return show_rows(rows, m.range)
+    return show_rows(rows, m.range, ax=ax)
 
 # %% ../nbs/21_transition.ipynb #8ea16418
 # DAED table 1 and 2 as printed: (FashionMNIST, CIFAR10, CelebA), and MAE on CIFAR10, CIFAR100, CelebA

@@ -15,7 +15,9 @@ ROOT = HERE.parent
 sys.path.insert(0, str(HERE))
 from links import Names  # noqa: E402
 from nb2sphinx import Site, convert, exported  # noqa: E402
+from readme import code_md  # noqa: E402
 from results import result_pages  # noqa: E402
+from summaries import summary  # noqa: E402
 
 TUTORIALS = ["the_study_in_five_minutes", "your_own_images", "where_does_a_diffusion_model_stop_generating", "what_a_blind_denoiser_sees",
              "sampling_from_a_representation", "denoise_the_features_of_a_network_you_already_have", "your_own_denoiser", "train_on_a_gpu"]
@@ -33,23 +35,15 @@ def notebooks():
     return {p: f"library/{title_of(p)}" for p in modules} | {p: f"tutorials/{Path(p).stem}" for p in sorted(lessons, key=place)}
 
 
-def repository():
-    "owner/name on GitHub, where this is known: in an Actions run, or from the clone's remote"
-    if "GITHUB_REPOSITORY" in os.environ: return os.environ["GITHUB_REPOSITORY"]
-    url = subprocess.run(["git", "remote", "get-url", "origin"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    found = re.search(r"github\.com[:/]([\w.-]+/[\w.-]+?)(?:\.git)?$", url)
-    return found and found[1]
-
-
 def front(site):
-    "Named sections of nbs/index.ipynb, for the hand-written pages to include: README and site say the same"
+    "Named sections of nbs/index.ipynb, for the hand-written pages to include: README and site say the same, with the same pictures"
     cells = json.loads((ROOT/"nbs/index.ipynb").read_text(encoding="utf-8"))["cells"]
     found, name = {}, ""
-    for c in cells:
+    for i, c in enumerate(cells):
         src = "".join(c["source"])
         name = (re.findall(r"^## (.+)$", src, re.M) or [name])[0]
         if c["cell_type"] == "markdown": src = re.sub(r"^## .+$", "", src, flags=re.M).strip()
-        if c["cell_type"] == "code": src = f"```python\n{re.sub(r'^#[|].*$', '', src, flags=re.M).strip()}\n```"
+        else: src = "\n\n".join(code_md(c, f"index-{i}", name, {})).replace("](docs/images/", "](/images/")
         found.setdefault(name, []).append(src)
     return {k: "\n\n".join(v) for k, v in found.items()}
 
@@ -65,8 +59,13 @@ def titles(site, books, prefix, doc):
     return "\n".join(["| | |", "|---|---|", *rows])
 
 
+def summed(md):
+    "{{summary: name}} -> the table of results that README.md has as well"
+    return re.sub(r"\{\{summary: (\w+)\}\}", lambda m: summary(m[1]), md)
+
+
 def hand_written(site, books, src):
-    "docs/pages/*.md, with {{index: Section}} of the README, {{list: folder/}} for a toctree and {{titles: folder/}} for a table"
+    "docs/pages/*.md, with {{index: Section}} of the README, {{list: folder/}} for a toctree, {{titles: folder/}} and {{summary: name}} for a table"
     sections = front(site)
     for f in sorted((HERE/"pages").rglob("*.md")):
         doc = f.relative_to(HERE/"pages").with_suffix("").as_posix()
@@ -75,7 +74,7 @@ def hand_written(site, books, src):
         md = site.prose(md, f.relative_to(ROOT).as_posix(), doc)
         md = re.sub(r"\{\{titles: ([\w/]+)\}\}", lambda m: titles(site, books, m[1], doc), md)
         md = re.sub(r"\{\{index: ([^}]+)\}\}", lambda m: site.prose(sections[m[1]], "nbs/index.ipynb", doc), md)
-        write(src/f"{doc}.md", md)
+        write(src/f"{doc}.md", summed(md))
     for f, doc in COPIED.items(): write(src/f"{doc}.md", site.prose((ROOT/f).read_text(encoding="utf-8"), f, doc))
 
 
@@ -93,10 +92,10 @@ def sources(src):
     pages = books | COPIED | {"nbs/index.ipynb": "index", "CITATION.cff": "further/citation", "LICENSE": "further/citation"}
     pages |= {f.relative_to(ROOT).as_posix(): f.relative_to(HERE/"pages").with_suffix("").as_posix() for f in (HERE/"pages").rglob("*.md")}
     pages |= {f"docs/results/{k}.{ext}": f"results/{k}" for k in results for ext in ("json", "md")}
-    site = Site(ROOT, Names(code), pages, repository())
+    site = Site(ROOT, Names(code), pages)
     for p, doc in books.items():
         write(src/f"{doc}.ipynb", json.dumps(convert(site, p, doc, title_of(p) if doc.startswith("library/") else None), indent=1))
-    for k, md in results.items(): write(src/f"results/{k}.md", md)
+    for k, md in results.items(): write(src/f"results/{k}.md", summed(md))
     shutil.copytree(ROOT/"docs/images", src/"images")
     hand_written(site, books, src)
     return len(books)

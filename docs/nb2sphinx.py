@@ -10,7 +10,7 @@ from pathlib import Path
 from apidoc import block, entries
 from readme import split_directives
 
-COLAB = "https://colab.research.google.com/github"
+BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)\s*")    # a picture from the network: on a page its link stands in words
 
 
 def exported(notebook):
@@ -26,8 +26,8 @@ def only_imports(code):
 
 class Site:
     "What a page has to know of the others"
-    def __init__(self, root, names, pages, repository=None):
-        self.root, self.names, self.pages, self.repository = Path(root), names, pages, repository   # pages: path from the root -> docname
+    def __init__(self, root, names, pages):
+        self.root, self.names, self.pages = Path(root), names, pages   # pages: path from the root -> docname
 
     def relink(self, md, source, docname):
         "Links to files of the repository -> pages of the site; a link to what has no page stops the build"
@@ -45,13 +45,13 @@ class Site:
     def prose(self, md, source, docname, module=None):
         return self.names.text(self.relink(md, source, docname), module)
 
-    def head(self, md, source, docname, module=None):
+    def head(self, md, source, docname, module=None, colab=()):
         "Title and summary, and under them where the notebook is"
         title, _, rest = md.partition("\n")
         summary, _, rest = rest.strip().removeprefix("> ").partition("\n")
         where = [f"{{download}}`notebook <{os.path.relpath(self.root/source, self.root/'docs/_src'/Path(docname).parent)}>`"]
         if module: where.insert(0, f"`denoise_study.{module}`")
-        if self.repository and "tutorials" in source: where.append(f"[open in Colab]({COLAB}/{self.repository}/blob/main/{source})")
+        where += [f"[open in Colab]({url})" for url in colab]
         out = [title, "{.lead}\n" + self.prose(summary, source, docname, module), "{.where}\n" + " · ".join(where)]
         return "\n\n".join(out + [rest.strip()])
 
@@ -74,12 +74,13 @@ def convert(site, source, docname, module=None):
     "The notebook at `source` (path from the root) as a notebook for myst-nb"
     nb, cells, heading = json.loads((site.root/source).read_text(encoding="utf-8")), [], ""
     md = lambda text: cells.append(dict(cell_type="markdown", metadata={}, source=text))
+    colab = BADGE.findall("".join("".join(c["source"]) for c in nb["cells"] if c["cell_type"] == "markdown"))
     kind, text = (lambda t: site.names.kind(t, module)), (lambda t: site.names.sentence(t, module))
     for i, cell in enumerate(nb["cells"]):
         src = "".join(cell["source"]).strip()
         if cell["cell_type"] == "markdown":
             heading = (re.findall(r"^#+ (.+)$", src, re.M) or [heading])[-1]
-            md(site.head(src, source, docname, module) if not cells else site.prose(src, source, docname, module))
+            md(site.head(src, source, docname, module, colab) if not cells else site.prose(BADGE.sub("", src), source, docname, module))
         if cell["cell_type"] != "code": continue
         opts, code = split_directives(src)
         off = lambda key: opts.get(key) == "false"

@@ -9,16 +9,18 @@ TITLES = {
     "daed_fashion_mnist": ("DAED on FashionMNIST", "The claims of Deja et al. (2022), measured with a small network on a CPU."),
     "blind_fashion_mnist": ("A blind denoiser of FashionMNIST", "The claims of Kadkhodaie et al. (2025), each with its control, measured with a small network on a CPU."),
     "blind_cifar10": ("A blind denoiser of CIFAR-10", "The same claims on small photographs."),
+    "rep_cifar10_resnet20": ("DenoiseRep on CIFAR-10", "The claims of Xu et al. (2024) on a published ResNet-20, eight seeds, each arm beside the one that lacks only it."),
     "bench_unet": ("Speed of the U-Net", "A training step beside those of other libraries."),
     "bench_learner": ("Cost of the Learner", "What callbacks and the sampling loop add to a bare loop."),
     "bench_metrics": ("Speed of the metrics", "Beside other implementations, with the difference of their results."),
     "bench_data": ("Speed of the input pipeline", "Images a second, ready to be trained on.")}
-WORDS = dict(mnist="MNIST", fashion="Fashion", cifar10="CIFAR-10", ddgm="DDGM", daed="DAED", bench="Benchmark of", pretrained="Pretrained:", denoiserep="DenoiseRep")
+WORDS = dict(mnist="MNIST", fashion="Fashion", cifar10="CIFAR-10", ddgm="DDGM", daed="DAED", bench="Benchmark of", denoiserep="DenoiseRep")
 LONG = 16   # longer tables are folded
 
 
 def title(stem):
     if stem in TITLES: return TITLES[stem][0]
+    if stem.startswith("pretrained_"): return f"Pretrained: {stem.removeprefix('pretrained_')}"
     words = " ".join(WORDS.get(w, w) for w in stem.split("_")).replace("Fashion MNIST", "FashionMNIST")
     return words[0].upper() + words[1:]
 
@@ -110,11 +112,13 @@ def page(stem, record, images):
     return "\n\n".join(o for o in out if o) + "\n"
 
 
-def overview(records):
-    "The list of results; those of benchmarks have their own"
-    rows = [[f"[{title(k)}]({k}.md)", escape((r.get("data") or {}).get("name", "") if isinstance(r.get("data"), dict) else ""), escape(r.get("run", {}).get("device", "")), r.get("run", {}).get("commit") or ""]
-            for k, r in records.items()]
-    return grid(["result", "data", "device", "commit"], rows)
+def overview(records, device=False):
+    "The list of results; those of benchmarks have their own, with the machine"
+    about = lambda r: next((d["name"] if k == "data" else d["data"] for k in ("data", "about") if isinstance(d := r.get(k), dict) and d), "")
+    columns = {"result": [f"[{title(k)}]({k}.md)" for k in records], "data": [escape(about(r)) for r in records.values()],
+               "device": [escape(r.get("run", {}).get("device", ""))*device for r in records.values()], "commit": [r.get("run", {}).get("commit") or "" for r in records.values()]}
+    columns = {k: v for k, v in columns.items() if any(v)}
+    return grid(list(columns), list(zip(*columns.values())))
 
 
 def toctree(names): return "```{toctree}\n:hidden:\n\n" + "\n".join(names) + "\n```"
@@ -129,7 +133,8 @@ def result_pages(root):
     pages = {k: page(k, r, root/"docs/images") for k, r in records.items()}
     pages["index"] = ("# Results\n\n{.lead}\nEvery number on these pages comes from a file that a command wrote, with the commit, the seeds, the device and the time.\n\n"
                       "A claim of a paper stands beside what came out here, whether it holds or not. Intervals are 95%; what they are over, images or trainings, is said with them. "
-                      "A Fréchet distance without its feature space and its number of images is not a number, so both are in each table.\n\n" + overview(rest) + "\n\n" + toctree(rest))
+                      "A Fréchet distance without its feature space and its number of images is not a number, so both are in each table.\n\n" + overview(rest)
+                      + "\n\n## How good are the samples?\n\n{{summary: quality}}" + "\n\n" + toctree(rest))
     pages["speed"] = ("# Benchmarks\n\n{.lead}\nTime and memory beside other implementations of the same thing, by the scripts in `tests/benchmarks`.\n\n"
-                      "Each script has `--help`, and writes the file behind its page. Ratios hold for the machine that is named.\n\n" + overview(speed) + "\n\n" + toctree(speed))
+                      "Each script has `--help`, and writes the file behind its page. Ratios hold for the machine that is named.\n\n{{summary: speed}}\n\n## All of them\n\n" + overview(speed, device=True) + "\n\n" + toctree(speed))
     return pages

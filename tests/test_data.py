@@ -82,12 +82,6 @@ def test_show_images_is_one_picture_with_every_image_in_place(c):
         r,k = divmod(i, 3)
         assert any(torch.equal(a[:,r*th+o:r*th+o+8,k*tw:k*tw+8], to_uint8(x[i], (0,1))) for o in range(th-8))
     assert [t.get_text() for t in ax.texts] == list('01234')
-    D.plt.close(ax.figure)
-
-def test_show_images_draws_into_given_axes():
-    fig,ax = D.plt.subplots()
-    assert show_images(torch.zeros(1,1,4,4), (-1,1), ax=ax) is ax
-    D.plt.close(fig)
 
 
 # Geometry -------------------------------------------------------------------------------------------------------------
@@ -267,7 +261,6 @@ def test_learner_fits_validates_predicts_and_finds_a_rate(learn, tmp_path):
         assert torch.equal(y, learn.dls.train.dataset.labels)
     ax = learn.dls.show_batch(max_n=4)
     assert len(ax.texts) == 4
-    D.plt.close(ax.figure)
 
 def test_loaders_are_fastais(learn):
     from fastai.distributed import DistributedDL, DistributedTrainer

@@ -70,8 +70,15 @@ def clean_outputs(path):
     return [f"cell {name} keeps an error or stderr" for name, o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
 
 
+def pictures(path):
+    "A cell with an alt text shows a picture: one that ends with `;` shows none"
+    kinds = {"image/png", "image/svg+xml", "application/vnd.jupyter.widget-view+json"}
+    alt = [c for c in cells(path, "code") if re.search(r"^#\| *fig-alt:", c.source, re.M)]
+    return [f"cell {c.id} has an alt text and no picture" for c in alt if not any(kinds & set(o.get("data", {})) for o in c.outputs)]
+
+
 @each_notebook
-@pytest.mark.parametrize("check", [title, size, cell_lines, line_columns, imports_alone, no_star, clean_outputs], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("check", [title, size, cell_lines, line_columns, imports_alone, no_star, clean_outputs, pictures], ids=lambda f: f.__name__)
 def test_notebook(path, check): assert check(path) == []
 
 
@@ -236,3 +243,39 @@ def test_no_local_paths():
     files = [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
     lines = [(f, line) for f in files for line in f.read_bytes().decode("utf-8", "ignore").splitlines()]
     assert [f"{f.relative_to(ROOT)}: {line.strip()[:100]}" for f, line in lines if local.search(line)] == []
+
+
+# The head of the tutorials: tools/badges.py writes it.
+
+tutorials = sorted((ROOT / "nbs/tutorials").glob("*.ipynb"))
+
+
+def test_tutorials_have_their_badge(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    import badges
+    assert [p.name for p in badges.stale()] == [], "run python tools/badges.py"
+
+
+@pytest.mark.parametrize("path", tutorials, ids=lambda p: p.stem)
+def test_tutorial_on_colab(path):
+    "The badge has an alt text and leads to this notebook in the repository of settings.ini; every module that is used is linked; a first cell installs, on Colab only"
+    user, repo, branch = (ini["DEFAULT"][k] for k in ("user", "repo", "branch"))
+    head, code = cells(path, "markdown")[1].source, cells(path, "code")
+    assert re.match(r"\[!\[[^\]]+\]\(https://\S+\.svg\)\]", head)
+    assert f"](https://colab.research.google.com/github/{user}/{repo}/blob/{branch}/nbs/tutorials/{path.name})" in head
+    linked = [ROOT / "nbs" / name for name in re.findall(r"\(\.\./([\w.]+)\)", head)]
+    used = {m for c in code for m in re.findall(r"^from denoise_study\.(\w+) import", c.source, re.M)}
+    assert {re.sub(r"^\d+[a-z]*_", "", p.stem) for p in linked} == used and all(p.exists() for p in linked)
+    assert ran(code[0].source, colab=False) == [] and ran(code[0].source, colab=True) == [("pip", f"install -q git+https://github.com/{user}/{repo}.git@{branch}")]
+
+
+def ran(source, colab):
+    "The magics that a cell calls, here or on Colab"
+    from types import ModuleType, SimpleNamespace
+    from unittest.mock import patch
+    from IPython.core.inputtransformer2 import TransformerManager
+    called = []
+    shell = SimpleNamespace(run_line_magic=lambda *args: called.append(args))
+    with patch.dict(sys.modules, {"google.colab": ModuleType("google.colab")} if colab else {}):
+        exec(TransformerManager().transform_cell(source), {"get_ipython": lambda: shell})
+    return called

@@ -2,6 +2,7 @@
 import base64
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,14 @@ def test_check(build, capsys):
 
 def test_unknown_argument():
     with pytest.raises(SystemExit, match="--check"): readme.main(["--chekc"])
+
+
+def test_tables_are_those_of_the_results_files(monkeypatch):
+    "What nbs/index.ipynb keeps of each table is what docs/results/*.json say now"
+    root = Path(__file__).parents[1]
+    monkeypatch.syspath_prepend(root / "docs")
+    from summaries import SUMMARIES, summary
+    cells = [c for c in json.loads((root / "nbs/index.ipynb").read_text())["cells"] if c["cell_type"] == "code"]
+    kept = {m[1]: "".join(c["outputs"][0]["data"]["text/markdown"]) for c in cells if (m := re.search(r"summary\('(\w+)'\)", "".join(c["source"])))}
+    assert kept.keys() == SUMMARIES.keys()
+    assert [name for name, text in kept.items() if text != summary(name)] == [], "run python tools/refresh.py index and python docs/readme.py"

@@ -335,7 +335,7 @@ def test_colour_from_end_to_end():
     made, _ = self_guided(D, images, 2, sigmas=[1., .3], n_noise=2, matching=dict(steps=2), progress=False)
     plain = sample(D, 5, "descend", sigmas=[1., .3], progress=False)
     t = around(D, images, made, plain, lambda x: x.mean((1, 2, 3)) > .5).set_index(["measure", "arm"])
-    assert t.value.notna().all() and len(show_around(images, made, plain).axes) == 3
+    assert t.value.notna().all() and len(show_around(images, made, plain)) == 3
     assert len(noise_level_check(D, images, sigmas=(.5,), steps=2)) == 1
     assert len(conditional_distance(D, images, images.flip(0), [.3, 1.], 2, progress=False, steps=2)) == 2
 
@@ -367,8 +367,8 @@ def test_noise_level_is_judged_where_matching_converged():
 
 def test_figures():
     x = rand(2, 1, 16, 16)
-    assert len(show_around(x, rand(6, 1, 16, 16), rand(6, 1, 16, 16)).axes) == 3
-    assert len(show_around(centroid(rand(9, 1, 16, 16)), rand(6, 1, 16, 16)).axes) == 2
+    assert len(show_around(x, rand(6, 1, 16, 16), rand(6, 1, 16, 16))) == 3
+    assert len(show_around(centroid(rand(9, 1, 16, 16)), rand(6, 1, 16, 16))) == 2
     import pandas as pd
     table = pd.DataFrame(dict(dphi2=[1e-9, 1., 2, 3, 4, 5], d2=[1., 1, 2, 3, 4, 6], se=.1, floor=.1))
     ax = plot_ratio(table, ratio_test(table.d2, table.dphi2, 1e-6))

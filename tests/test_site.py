@@ -2,6 +2,7 @@
 
 Needs Debian's chromium and chromium-driver (or Chrome and chromedriver); skipped without them, or without the `docs` extra."""
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -153,6 +154,13 @@ def test_widget_moves(browser, site):
         if shown() != before: break
         time.sleep(.1)
     assert len(shown()) == 1 and shown() != before
+
+
+def test_tutorials_open_in_colab(site):
+    "Their link is there in words; the badge's picture would come from the network"
+    for notebook in sorted((ROOT / "nbs/tutorials").glob("*.ipynb")):
+        html = (site / f"tutorials/{notebook.stem}.html").read_text(encoding="utf-8")
+        assert re.search(rf'href="https://colab.research.google.com/github/[^"]+/nbs/tutorials/{notebook.name}"', html) and "colab-badge" not in html, notebook.name
 
 
 def test_every_public_name_has_its_place(site):

@@ -25,6 +25,8 @@ RECIPES = {     # name -> arguments of denoise-train
     "ddgm-fashion_mnist": dict(data="fashion_mnist", model="ddgm", steps=1500, bf16=True),
     "daed-fashion_mnist": dict(data="fashion_mnist", model="daed", width=24, steps=1500, bf16=True),
     "blind-fashion_mnist": dict(data="fashion_mnist", model="blind", steps=3200, bf16=True),
+    # a folder: PNG files in train/ and test/, with a subfolder for each class
+    "blind-cifar10": dict(data="./cifar10", model="blind", steps=2800, bf16=True),
 }
 
 
@@ -43,11 +45,11 @@ def blank(model):
 
 
 def quality(model, dls, n, seed=0):
-    "Samples against test images, beside training images and the untrained network"
+    "Samples against test images, beside training images and, a hundred being enough for it, the untrained network"
     space, rng = feature_space(dls, seed=seed), dls.info.range
     features = lambda x: compute_features(space, x, rng, progress=False)
     ref = features(first_images(dls, "test", 10_000)[0])
-    sets = {"model": model.sample(n, seed=seed), "training images": first_images(dls, "train", n)[0], "untrained network": blank(model).sample(n, seed=seed)}
+    sets = {"model": model.sample(n, seed=seed), "training images": first_images(dls, "train", n)[0], "untrained network": blank(model).sample(min(n, 100), seed=seed)}
     rows = [dict(name=k, **compare_sets(ref, features(x), seed=seed, progress=False)) for k, x in sets.items()]
     me, floor = rows[0], rows[1]
     said = f"Fréchet distance {say(me['frechet'])} ({n} samples, {me['feature_space'].split(' (')[0]}; training images {say(floor['frechet'])})"
@@ -65,7 +67,7 @@ def denoising(model, dls, n, seed=0):
     return dict(psnr=table), said
 
 
-def make(name, runs, root, n):
+def make(name, runs, root, n, run):
     args = RECIPES[name]
     folder = Path(runs)/args["data"]/args["model"]
     checkpoint = folder/f"{args['model']}.safetensors"
@@ -80,7 +82,7 @@ def make(name, runs, root, n):
     numbers, said = denoising(model, dls, n) if blind else quality(model, dls, n)
     info = shrink(checkpoint, out, command=command, measured=said)["info"]
     training = {k: info[k] for k in ("command", "commit", "device", "versions", "steps", "valid_loss", "parameters", "precision")}
-    write_json(ROOT/f"docs/results/pretrained_{name}.json", dict(run=run_info(), data=dls.info.to_dict(), seed=info["seed"], training=training, measured=said, **numbers))
+    write_json(ROOT/f"docs/results/pretrained_{name}.json", dict(run=run, data=dls.info.to_dict(), seed=info["seed"], training=training, measured=said, **numbers))
     print(f"{name}: {out.stat().st_size/1e6:.2f} MB, {said}")
 
 
@@ -91,4 +93,5 @@ if __name__ == "__main__":
     p.add_argument("--root", default="")
     p.add_argument("--n", type=int, default=500, help="samples, or images to denoise")
     args = p.parse_args()
-    for name in args.names or RECIPES: make(name, args.runs, args.root, args.n)
+    run = run_info()    # now: the files that are written here are tracked, and would make the commit look changed
+    for name in args.names or RECIPES: make(name, args.runs, args.root, args.n, run)

@@ -1,7 +1,8 @@
-"""Run every notebook and keep its outputs: python tools/refresh.py [stem ...]
+"""Run every notebook and keep its outputs: python tools/refresh.py [stem ...] [--only TEXT]
 
-Cells that the tests skip keep the outputs they have. Widget ids are renumbered, so that a second run changes nothing."""
-import re, subprocess, sys, time
+Cells that the tests skip keep the outputs they have, and with --only all those that TEXT is not in: `index --only summary` makes the tables of the
+README anew, without its training. Widget ids are renumbered, so that a second run changes nothing."""
+import argparse, re, subprocess, time
 
 import nbformat
 from nbclient import NotebookClient
@@ -27,9 +28,9 @@ def keep(output):
     return output.get("name") != "stderr" and not empty
 
 
-def refresh(f, cfg):
+def refresh(f, cfg, only=""):
     "Execute the cells that the tests run, in place"
-    run = {c.id for c in nb_test_cells(f, skip_flags=cfg.tst_flags.split())}
+    run = {c.id for c in nb_test_cells(f, skip_flags=cfg.tst_flags.split()) if only in c.source}
     nb = nbformat.read(f, 4)
     for c in nb.cells:
         if c.cell_type == "code" and c.id not in run: c.metadata["tags"] = ["skip-execution"]
@@ -40,10 +41,13 @@ def refresh(f, cfg):
 
 
 if __name__ == "__main__":
-    cfg = get_config()
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("stems", nargs="*", help="notebooks, without .ipynb; default: all")
+    p.add_argument("--only", default="", help="run only the cells that have this text in them")
+    args, cfg = p.parse_args(), get_config()
     for f in sorted(nbglob(cfg.nbs_path, as_path=True)):
-        if sys.argv[1:] and f.stem not in sys.argv[1:]: continue
+        if args.stems and f.stem not in args.stems: continue
         start = time.time()
-        refresh(f, cfg)
+        refresh(f, cfg, args.only)
         print(f"{f.name}: {time.time() - start:.1f} s")
         subprocess.run(["nbdev-clean", "--fname", str(f)], check=True)
