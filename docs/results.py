@@ -10,6 +10,7 @@ TITLES = {
     "blind_fashion_mnist": ("A blind denoiser of FashionMNIST", "The claims of Kadkhodaie et al. (2025), each with its control, measured with a small network on a CPU."),
     "blind_cifar10": ("A blind denoiser of CIFAR-10", "The same claims on small photographs."),
     "rep_cifar10_resnet20": ("DenoiseRep on CIFAR-10", "The claims of Xu et al. (2024) on a published ResNet-20, eight seeds, each arm beside the one that lacks only it."),
+    "rep_fashion_mnist_vit": ("DenoiseRep on FashionMNIST", "The same claims on small vision transformers trained here, eight of them, each judged on the 10,000 test images."),
     "bench_unet": ("Speed of the U-Net", "A training step beside those of other libraries."),
     "bench_learner": ("Cost of the Learner", "What callbacks and the sampling loop add to a bare loop."),
     "bench_metrics": ("Speed of the metrics", "Beside other implementations, with the difference of their results."),
