@@ -174,6 +174,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'denoise_study.commands._as_denoiser': ('commands.html#_as_denoiser', 'denoise_study/commands.py'),
                                         'denoise_study.commands._chosen': ('commands.html#_chosen', 'denoise_study/commands.py'),
                                         'denoise_study.commands._device': ('commands.html#_device', 'denoise_study/commands.py'),
+                                        'denoise_study.commands._load': ('commands.html#_load', 'denoise_study/commands.py'),
                                         'denoise_study.commands._model': ('commands.html#_model', 'denoise_study/commands.py'),
                                         'denoise_study.commands.command': ('commands.html#command', 'denoise_study/commands.py'),
                                         'denoise_study.commands.denoise_evaluate': ( 'commands.html#denoise_evaluate',

@@ -24,6 +24,7 @@ from .denoiser import denoiser, noise_levels, sample
 from .detection import detection_task
 from .geometry import compare, flat
 from .plots import panel
+from .pretrained import load_pretrained, pretrained
 from .probes import channel_averages
 from .protocol import ARMS, Budget, run_protocol
 from .recipes import preset, train_blind, train_daed, train_ddgm
@@ -106,16 +107,22 @@ def denoise_train(
     if not rank_distrib(): print(f'The model is in {folder/model}.safetensors, pictures beside it in samples/.')
 
 # %% ../nbs/60_commands.ipynb #b684b4a4
+def _load(checkpoint, weights, device):
+    "A model from a file, or by the name of one that comes with the package"
+    if checkpoint in pretrained().index and weights != 'raw': return load_pretrained(checkpoint, _device(device))
+    return load_checkpoint(checkpoint, weights=weights or None, device=_device(device))
+
 def _model(checkpoint, weights, device):
-    "A DDGM from a file"
-    model = load_checkpoint(checkpoint, weights=weights or None, device=_device(device))
+    "A DDGM"
+    model = _load(checkpoint, weights, device)
     if not isinstance(model, DDGM):
         raise ValueError(f'checkpoint: {checkpoint} holds a {type(model).__name__}, a DDGM is needed')
     return model
 
+# %% ../nbs/60_commands.ipynb #60aa0004
 @command
 def denoise_sample(
-    checkpoint:str, # file that denoise-train wrote
+    checkpoint:str, # file that denoise-train wrote, or the name of a pretrained model
     out:str='samples.png', # picture to write; the images themselves go beside it as .npz
     n:int=64, # number of images
     method:str='ancestral', # ancestral or ddim
@@ -136,7 +143,7 @@ def denoise_sample(
 # %% ../nbs/60_commands.ipynb #571d4220
 @command
 def denoise_evaluate(
-    checkpoint:str, # file that denoise-train wrote
+    checkpoint:str, # file that denoise-train wrote, or the name of a pretrained model
     data:str='digits', # data set whose test images are the reference
     out:str='evaluation.json', # results file to write
     n:int=500, # images to sample
@@ -225,7 +232,7 @@ def denoise_splits(
 # %% ../nbs/60_commands.ipynb #4cf5fb8c
 def _as_denoiser(checkpoint, data, root, weights, device):
     "The denoiser in a file, and images in [0,1] of the size it was made for"
-    D = denoiser(load_checkpoint(checkpoint, weights=weights or None, device=_device(device)))
+    D = denoiser(_load(checkpoint, weights, device))
     dls = image_dls(data, root=root or None, size=D.shape[1:], range=(0., 1.), device=_device(device))
     if dls.info.channels != D.shape[0]:
         raise ValueError(f'data: the denoiser is for {D.shape[0]} channels, {dls.info.name} has {dls.info.channels}')
@@ -233,7 +240,7 @@ def _as_denoiser(checkpoint, data, root, weights, device):
 
 @command
 def denoise_probe(
-    checkpoint:str, # file that denoise-train wrote
+    checkpoint:str, # file that denoise-train wrote, or the name of a pretrained model
     data:str='digits', # data set whose images are read
     out:str='phi.safetensors', # vectors and labels; an interrupted run goes on; a table goes beside it as .json
     split:str='test', # images to read: train, valid or test
@@ -258,7 +265,7 @@ def denoise_probe(
 # %% ../nbs/60_commands.ipynb #8ece9d2e
 @command
 def denoise_selfguide(
-    checkpoint:str, # file that denoise-train wrote
+    checkpoint:str, # file that denoise-train wrote, or the name of a pretrained model
     data:str='digits', # data set whose test images are sampled around
     out:str='selfguided.png', # picture to write; the images themselves go beside it as .npz, what was measured as .json
     images:str='', # numbers of test images, with commas between; default: one of each class
