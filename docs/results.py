@@ -49,8 +49,9 @@ def joined(row):
     "A row whose `x`, `x_low`, `x_high` are one cell"
     triples = {k for k in row if f"{k}_low" in row and f"{k}_high" in row and all(isinstance(row[f"{k}{e}"], (int, float)) for e in ("", "_low", "_high"))}
     ends = {f"{k}{e}" for k in row for e in ("_low", "_high") if f"{k}_low" in row and f"{k}_high" in row}
-    if {"value", "low", "high"} <= set(row) and is_value(row) and isinstance(row["low"], (int, float)):
-        return joined({k: dict(value=v, low=row["low"], high=row["high"]) if k == "value" else v for k, v in row.items() if k not in ("low", "high")})
+    whose = next((k for k in ("difference", "value") if k in row), None)    # an interval beside both is that of the difference
+    if whose and {"low", "high"} <= set(row) and isinstance(row["low"], (int, float)):
+        return joined({k: dict(value=v, low=row["low"], high=row["high"]) if k == whose else v for k, v in row.items() if k not in ("low", "high")})
     return {k: dict(value=v, low=row[f"{k}_low"], high=row[f"{k}_high"]) if k in triples else v for k, v in row.items() if k not in ends}
 
 
@@ -100,12 +101,19 @@ def pictures(stem, images):
     return [f"![Figure {i + 1} of the report on {title(stem)}](/images/{p.name})" for i, p in enumerate(found)]
 
 
+def claim(c):
+    "A claim for the reader: what was measured in words, or as a difference, and what it stands beside"
+    if "difference" not in c: return {"claim": c["claim"], "measured": c.get("ours"), **({"control": c["control"]} if "control" in c else {}), "verdict": c["verdict"]}
+    return {"claim": c["claim"], "arm": c["arm"], "against": c["against"], **{k: c[k] for k in ("difference", "low", "high")}, "p (Holm)": c.get("p_holm"), "verdict": c["verdict"]}
+
+
 def page(stem, record, images):
     "The page of one results file"
     skip = ("run", "data", "seconds", "claims", "seed", "n", "n_eval", "steps", "size", "command")
     out = [f"# {title(stem)}"] + [f"{{.lead}}\n{lead(stem)}"]*bool(lead(stem))
     if "claims" in record:
-        out += ["## Claims, and what was measured", "", table([{"claim": c["claim"], "measured": c.get("ours"), **({"control": c["control"]} if "control" in c else {}), "verdict": c["verdict"]} for c in record["claims"]]).replace(f"<details><summary>{len(record['claims'])} rows</summary>", "").replace("</details>", "")]
+        rows = table([claim(c) for c in record["claims"]])
+        out += ["## Claims, and what was measured", "", rows.replace(f"<details><summary>{len(record['claims'])} rows</summary>", "").replace("</details>", "")]
     figures = pictures(stem, images)
     if figures: out += ["## Figures", *figures]
     out += parts({k: v for k, v in record.items() if k not in skip})

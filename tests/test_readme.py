@@ -87,3 +87,14 @@ def test_tables_are_those_of_the_results_files(monkeypatch):
     kept = {m[1]: "".join(c["outputs"][0]["data"]["text/markdown"]) for c in cells if (m := re.search(r"summary\('(\w+)'\)", "".join(c["source"])))}
     assert kept.keys() == SUMMARIES.keys()
     assert [name for name, text in kept.items() if text != summary(name)] == [], "run python tools/refresh.py index and python docs/readme.py"
+
+
+@pytest.mark.parametrize("row, said", [
+    (dict(arm="a", value=.8, low=.7, high=.9), "0.8 \\[0.7, 0.9]"),
+    (dict(arm="a", value=.8, difference=.01, low=-.01, high=.03), "0.8 | 0.01 \\[-0.01, 0.03]"),
+    (dict(arm="a", psnr=20., psnr_low=19., psnr_high=21.), "20 \\[19, 21]"),
+])
+def test_an_interval_stands_beside_its_number(monkeypatch, row, said):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "docs")
+    from results import table
+    assert f"| a | {said} |" in table([row])
