@@ -607,7 +607,7 @@ def plot_splits(
         ax.set(xlabel='log SNR at split', ylabel=label)
         ax.invert_xaxis() # more and more steps replaced
     about = f'{table.feature_space[0]}; n = {table.n_fake[0]} against {table.n_real[0]}'
-    axs[0].set_title(about, fontsize=9, loc='left', pad=18)
+    axs[1].set_title(about, fontsize=9, pad=18) # in the middle: the layout makes room for the centre of a title only
     return axs
 
 # %% ../nbs/21_transition.ipynb #2214bc25
