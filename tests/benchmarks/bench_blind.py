@@ -4,7 +4,6 @@ Reading: phi by the encoder-only pass, against the full forward pass with hooks 
 taken), in alternating rounds of one process; memory as the growth of the peak of a fresh process. Training: images per second of one step
 (forward, backward, fused Adam) in the layouts and number formats that the network could use, the norm in cache-sized blocks or in plain operations."""
 import argparse
-import json
 import math
 import re
 import statistics
@@ -17,6 +16,7 @@ from pathlib import Path
 import torch
 
 from denoise_study import unet
+from denoise_study.report import write_json
 from denoise_study.training import run_info
 from denoise_study.unet import BlindUNet
 
@@ -158,4 +158,4 @@ if __name__ == "__main__":
     if args.json:
         about = dict(config=BlindUNet(**config).config, batch=args.batch, size=args.size, rounds=args.reps, clock=CLOCK.__name__,
                      threads=torch.get_num_threads())
-        with open(args.json, "w") as f: json.dump(dict(run=run_info(args.device), **about, rows=rows), f, indent=1)
+        write_json(args.json, dict(run=run_info(args.device), **about, rows=rows))

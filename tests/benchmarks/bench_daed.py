@@ -5,7 +5,6 @@ draw, loss, gradients, fused AdamW, moving average. The two take turns, so that 
 rounds of the ratio of neighbours. Sampling: the loop around T'-1 calls of the generator and one of the DAE, against these calls alone, in
 alternating pieces of one run. Seconds are CPU seconds of one thread."""
 import argparse
-import json
 import statistics
 import time
 
@@ -13,6 +12,7 @@ import torch
 
 from denoise_study.daed import DAED
 from denoise_study.ddgm import DDGM, ancestral
+from denoise_study.report import write_json
 from denoise_study.schedules import Schedule
 from denoise_study.training import AdamW, run_info, step_generator, weighted_mean
 from denoise_study.unet import UNet
@@ -89,4 +89,4 @@ if __name__ == "__main__":
     for k, v in result["training"]["ratio"].items(): print(f"{k:22} {v:.3f} of a DDGM step (target 1.05)")
     print(f"sampling loop beyond its calls {100*result['sampling_beyond_its_calls']:+.2f}% (target 3%)")
     if args.json:
-        with open(args.json, "w") as f: json.dump(dict(run=run_info(), **result), f, indent=1)
+        write_json(args.json, dict(run=run_info(), **result))

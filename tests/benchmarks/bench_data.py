@@ -2,7 +2,7 @@
 
 Prints a table; asserts nothing. Without `--data`: the digits, random bytes of FashionMNIST's and CIFAR-10's shape, a folder
 of JPEG files written for the occasion, and, for comparison, the same digits one Pillow image at a time."""
-import argparse, json, tempfile, time
+import argparse, tempfile, time
 from pathlib import Path
 
 import numpy as np, torch
@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 from torchvision.transforms import functional as TF
 
 from denoise_study.data import image_dls
+from denoise_study.report import write_json
 from denoise_study.training import run_info
 
 
@@ -79,4 +80,4 @@ if __name__ == '__main__':
         report('digits, one Pillow image at a time', per_item(np.round(d.images*255/16).astype(np.uint8), d.target, args.bs))
     if args.json:
         res = dict(run=run_info(), threads=torch.get_num_threads(), bs=args.bs, images_per_second=rows)
-        with open(args.json, 'w') as f: json.dump(res, f, indent=1)
+        write_json(args.json, res)

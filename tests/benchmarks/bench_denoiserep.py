@@ -5,7 +5,6 @@ its denoisers as a second branch, and DenoiseRep^-, T steps behind the backbone.
 that a busy machine slows all alike; a result is the median over rounds of the ratio to the baseline, with a bootstrap interval. A second
 baseline, an untouched copy, takes its turn as well: its ratio says how much of the rest is noise."""
 import argparse
-import json
 import time
 from copy import deepcopy
 
@@ -14,6 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from denoise_study.denoiserep import DenoiseRepMinus, denoise_rep
+from denoise_study.report import write_json
 from denoise_study.schedules import Schedule
 from denoise_study.training import run_info
 
@@ -102,4 +102,4 @@ if __name__ == "__main__":
         print(f"{k:15} {1e3*r['seconds']:8.2f} ms  time x{r['ratio']:.3f} [{r['low']:.3f}, {r['high']:.3f}]  operations x{r['flops']/rows['baseline']['flops']:.4f}")
     assert rows["fused"]["flops"] == rows["baseline"]["flops"], "the fused network does more work than the baseline"
     if args.json:
-        with open(args.json, "w") as f: json.dump(dict(run=run_info(args.device), model=args.model, batch=args.batch, rounds=args.rounds, steps=args.steps, rows=rows), f, indent=1)
+        write_json(args.json, dict(run=run_info(args.device), model=args.model, batch=args.batch, rounds=args.rounds, steps=args.steps, rows=rows))

@@ -4,7 +4,6 @@ Steps: a model of 64 weights, so that nothing but overhead is left; milliseconds
 same noise, uses the same optimiser and keeps the same average. Sampling: the loop around T forward passes against the T forward passes alone,
 in alternating pieces of one run."""
 import argparse
-import json
 import statistics
 import time
 
@@ -13,6 +12,7 @@ from torch import nn
 
 from denoise_study.data import image_dls
 from denoise_study.ddgm import DDGM, ancestral, ddim
+from denoise_study.report import write_json
 from denoise_study.schedules import Schedule
 from denoise_study.training import denoise_learner, run_info, step_generator, weighted_mean
 from denoise_study.unet import UNet
@@ -89,4 +89,4 @@ if __name__ == "__main__":
     result = overhead() | {f"{w.__name__} loop over its forward passes": sampling(w) for w in (ancestral, ddim)}
     for k, v in result.items(): print(f"{k:45} {v:.3f}" if "ms" in k else f"{k:45} {100*v:+.2f}%")
     if args.json:
-        with open(args.json, "w") as f: json.dump(dict(run=run_info(), **result), f, indent=1)
+        write_json(args.json, dict(run=run_info(), **result))

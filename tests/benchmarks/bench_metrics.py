@@ -2,7 +2,7 @@
 
 The Fréchet distance against scipy's `sqrtm` on the same float64 covariances, SSIM against torchmetrics on the same
 images. Times are the best of `--repeat` runs, interleaved, so that other processes disturb both sides alike."""
-import argparse, json, time
+import argparse, time
 
 import numpy as np, torch
 from pytorch_msssim import ssim
@@ -10,6 +10,7 @@ from scipy.linalg import sqrtm
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from denoise_study.metrics import Features, Moments, frechet, frechet_interval, knn_precision_recall, ms_ssim
+from denoise_study.report import write_json
 from denoise_study.training import run_info
 
 
@@ -75,7 +76,7 @@ def main():
         print(f'{what:<58}{times}{extra}', flush=True)
     if args.json:
         res = dict(run=run_info(), threads=torch.get_num_threads(), repeat=args.repeat, rows=rows)
-        with open(args.json, 'w') as f: json.dump(res, f, indent=1)
+        write_json(args.json, res)
 
 
 if __name__ == '__main__': main()

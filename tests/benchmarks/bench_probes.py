@@ -2,7 +2,7 @@
 
 Reading phi of a data set, streamed to a file, against the bare encoder passes on the same noisy images; peak memory of
 the result; neighbours and k-means on 50,000 x 512. Rounds are interleaved, the best counts."""
-import argparse, json, tempfile, time
+import argparse, tempfile, time
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from denoise_study.data import ArraySource, ImageLoader
 from denoise_study.denoiser import denoiser
 from denoise_study.geometry import clusters, neighbours
 from denoise_study.probes import Averages, channel_averages
+from denoise_study.report import write_json
 from denoise_study.training import run_info
 from denoise_study.unet import BlindUNet
 
@@ -89,8 +90,7 @@ def main():
         print(row['what'].ljust(60), '  '.join(f'{k} {v:.3g}' for k, v in row.items() if k != 'what'), flush=True)
     if args.json:
         settings = {k: v for k, v in vars(args).items() if k != 'json'}
-        with open(args.json, 'w') as f:
-            json.dump(dict(run=run_info(device), threads=torch.get_num_threads(), clock=CLOCK.__name__, settings=settings, rows=rows), f, indent=1)
+        write_json(args.json, dict(run=run_info(device), threads=torch.get_num_threads(), clock=CLOCK.__name__, settings=settings, rows=rows))
 
 
 if __name__ == '__main__': main()

@@ -3,11 +3,12 @@
 An iteration of `match` beside a bare forward and backward pass through the encoder and the middle block of the same frozen
 network, and beside the same through the whole network. Times are the best of `--repeat` runs, interleaved, so that other
 processes disturb all sides alike."""
-import argparse, json, time
+import argparse, time
 
 import torch
 
 from denoise_study.denoiser import denoiser
+from denoise_study.report import write_json
 from denoise_study.selfguided import match
 from denoise_study.training import run_info
 from denoise_study.unet import BlindUNet
@@ -76,7 +77,7 @@ def main():
         print(f'  {k:<14}{row[k]*1e3:9.2f} ms' + (f"   ratio {row['ratio'][k]:.2f}" if k in row['ratio'] else ''), flush=True)
     if args.json:
         res = dict(run=run_info(args.device), threads=torch.get_num_threads(), clock=CLOCK.__name__, repeat=args.repeat, rows=[row])
-        with open(args.json, 'w') as f: json.dump(res, f, indent=1)
+        write_json(args.json, res)
 
 
 if __name__ == '__main__': main()

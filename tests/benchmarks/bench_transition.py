@@ -4,7 +4,6 @@ A reconstruction sweep over K times, three ways back, against the loop that reco
 two-step DAEDs from one walk against each model's own. Both sides ask the same network; seconds are CPU seconds of one thread on a CPU, wall
 seconds on a GPU. Best of R rounds, the sides in turns."""
 import argparse
-import json
 import time
 
 import torch
@@ -12,6 +11,7 @@ import torch
 from denoise_study.daed import DAED
 from denoise_study.ddgm import DDGM
 from denoise_study.metrics import compare_images
+from denoise_study.report import write_json
 from denoise_study.schedules import Schedule
 from denoise_study.training import run_info
 from denoise_study.transition import corruption, reconstruction_sweep, same_noise
@@ -70,7 +70,7 @@ def main():
     rows = [bench_sweep(model, x, ts, a.repeat), bench_splits(model, a.images, 5, a.repeat)]
     for r in rows: print(r)
     if a.json:
-        with open(a.json, "w", encoding="utf-8") as f: json.dump(dict(run=run_info(a.device), rows=rows), f, indent=1)
+        write_json(a.json, dict(run=run_info(a.device), rows=rows))
 
 
 if __name__ == "__main__": main()

@@ -7,7 +7,7 @@ over the rounds. Each model runs in two settings: eager float32 with a plain Ada
 Adam, there in the default and in the channels-last layout, of which each model keeps its faster one. Needs the `bench`
 extra.
 """
-import argparse, json, math, statistics, time
+import argparse, math, statistics, time
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from denoise_study.report import write_json
 from denoise_study.training import run_info
 from denoise_study.unet import UNet, timestep_embedding
 
@@ -226,5 +227,4 @@ if __name__ == "__main__":
     print(about)
     table, double = report(rows, limits, a.batch)
     if a.json:
-        with open(a.json, "w") as f:
-            json.dump(dict(run=run_info(), **about, best_against_fastest_peer_fp32=double, table=table), f, indent=1)
+        write_json(a.json, dict(run=run_info(), **about, best_against_fastest_peer_fp32=double, table=table))
