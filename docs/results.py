@@ -17,6 +17,7 @@ TITLES = {
     "bench_data": ("Speed of the input pipeline", "Images a second, ready to be trained on.")}
 WORDS = dict(mnist="MNIST", fashion="Fashion", cifar10="CIFAR-10", ddgm="DDGM", daed="DAED", bench="Benchmark of", denoiserep="DenoiseRep")
 LONG = 16   # longer tables are folded
+HIDDEN = ("description", "gaps")    # for machines; they are in the file
 
 
 def title(stem):
@@ -41,7 +42,7 @@ def cell(v):
     if isinstance(v, int): return f"{v:,}" if abs(v) >= 1e4 else str(v)
     if is_value(v) and all(isinstance(v[k], (int, float)) for k in ("value", "low", "high")): return escape(interval(v))
     if isinstance(v, list): return escape(", ".join(map(str, v[:8])) + (" ..." if len(v) > 8 else ""))
-    if isinstance(v, dict): return escape(", ".join(f"{k} {cell(o)}" for k, o in list(v.items())[:6]))
+    if isinstance(v, dict): return ", ".join(f"{escape(k)} {cell(o)}" for k, o in list(v.items())[:6])
     return escape(v)
 
 
@@ -79,9 +80,9 @@ def parts(record, level=2):
         if is_table(v): blocks += [head, table(v)]
         elif isinstance(v, dict) and v and all(map(is_value, v.values())): blocks += [head, table([dict(what=n, **o) for n, o in v.items()])]
         elif is_value(v) or not isinstance(v, dict): plain[k] = v
-        elif k in ("description", "gaps"): continue
+        elif k in HIDDEN: continue
         elif any(is_table(o) or isinstance(o, dict) for o in v.values()) and level < 4: blocks += [head, *parts(v, level + 1)]
-        else: blocks += [head, table([dict(what=n, value=o) for n, o in v.items()])]
+        else: blocks += [head, table([dict(what=n, value=o) for n, o in v.items() if n not in HIDDEN])]
     return ([table([dict(what=k, value=v) for k, v in plain.items()])] if plain else []) + blocks
 
 

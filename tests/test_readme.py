@@ -92,6 +92,7 @@ def test_tables_are_those_of_the_results_files(monkeypatch):
 @pytest.mark.parametrize("row, said", [
     (dict(arm="a", value=.8, low=.7, high=.9), "0.8 \\[0.7, 0.9]"),
     (dict(arm="a", value=.8, difference=.01, low=-.01, high=.03), "0.8 | 0.01 \\[-0.01, 0.03]"),
+    (dict(arm="a", b=dict(c_d=dict(e_f=[1, 2]))), "c\\_d e\\_f 1, 2"),
     (dict(arm="a", psnr=20., psnr_low=19., psnr_high=21.), "20 \\[19, 21]"),
 ])
 def test_an_interval_stands_beside_its_number(monkeypatch, row, said):
