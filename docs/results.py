@@ -59,8 +59,8 @@ def joined(row):
 def grid(head, rows): return "\n".join("| " + " | ".join(r) + " |" for r in [head, ["---"]*len(head), *rows])
 
 
-def table(rows):
-    "Markdown of rows; columns that are the same in all of them are said once, empty ones not at all"
+def table(rows, fold=True):
+    "Markdown of rows; columns that are the same in all of them are said once, empty ones not at all; long ones are folded"
     rows = [joined(r) for r in rows]
     columns = list(dict.fromkeys(k for r in rows for k in r))
     shown = {k: [cell(r.get(k)) for r in rows] for k in columns}
@@ -69,7 +69,7 @@ def table(rows):
     head = [k for k in shown if k not in same] or list(shown)
     md = grid([escape(k.replace("_", " ")) for k in head], [[shown[k][i] for k in head] for i in range(len(rows))])
     if same and head != list(shown): md += "\n\nIn all rows: " + ", ".join(f"{escape(k.replace('_', ' '))} {v}" for k, v in same.items()) + "."
-    return md if len(rows) <= LONG else f"<details><summary>{len(rows)} rows</summary>\n\n{md}\n\n</details>"
+    return md if len(rows) <= LONG or not fold else f"<details><summary>{len(rows)} rows</summary>\n\n{md}\n\n</details>"
 
 
 def parts(record, level=2):
@@ -113,8 +113,7 @@ def page(stem, record, images):
     skip = ("run", "data", "seconds", "claims", "seed", "n", "n_eval", "steps", "size", "command")
     out = [f"# {title(stem)}"] + [f"{{.lead}}\n{lead(stem)}"]*bool(lead(stem))
     if "claims" in record:
-        rows = table([claim(c) for c in record["claims"]])
-        out += ["## Claims, and what was measured", "", rows.replace(f"<details><summary>{len(record['claims'])} rows</summary>", "").replace("</details>", "")]
+        out += ["## Claims, and what was measured", table([claim(c) for c in record["claims"]], fold=False)]
     figures = pictures(stem, images)
     if figures: out += ["## Figures", *figures]
     out += parts({k: v for k, v in record.items() if k not in skip})
