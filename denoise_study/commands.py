@@ -109,11 +109,13 @@ def denoise_train(
 # %% ../nbs/60_commands.ipynb #b684b4a4
 def _load(checkpoint, weights, device):
     "A model from a file, or by the name of one that comes with the package"
-    if checkpoint in pretrained().index and weights != 'raw': return load_pretrained(checkpoint, _device(device))
+    if checkpoint in pretrained().index:
+        if weights == 'raw': raise ValueError(f"weights: 'ema' is accepted for {checkpoint}, which holds no others")
+        return load_pretrained(checkpoint, _device(device))
     return load_checkpoint(checkpoint, weights=weights or None, device=_device(device))
 
 def _model(checkpoint, weights, device):
-    "A DDGM"
+    "A DDGM from a file, or one that comes with the package"
     model = _load(checkpoint, weights, device)
     if not isinstance(model, DDGM):
         raise ValueError(f'checkpoint: {checkpoint} holds a {type(model).__name__}, a DDGM is needed')
