@@ -94,13 +94,16 @@ def denoise_train(
     device:str='auto', # cpu, cuda, or auto
     bf16:store_true=False, # train in bfloat16
     seed:int=0, # seed of weights and noise
+    noise_law:str='', # noise levels of a blind model: sqrt (the paper's, and the default), uniform, or log
 ):
     "Train a model; interrupted, it continues"
+    if noise_law and model != 'blind': raise ValueError(f'noise_law: for blind models only, got {noise_law!r} for {model!r}')
     train,make = _chosen('model', model, MODELS),_chosen('schedule', schedule, SCHEDULES)
     form = dict(range=(0., 1.), pad_to=8) if model == 'blind' else {}
     dls,_ = open_data(data, root, image_size, size, device, **form)
     folder = Path(folder or f'runs/{model}')
     known = dict(size=size, steps=steps or None, width=width or None, bf16=bf16, seed=seed)
+    if noise_law: known['law'] = noise_law
     if model != 'blind': known |= dict(loss=loss, sched=make(T or preset(dls.info, size)['T']))
     if model == 'daed': known['level'] = level
     train(dls, folder, **known)

@@ -154,11 +154,13 @@ def train_blind(
     bf16:bool=False, # autocast to bfloat16
     seed:int=0, # seed of initial weights and noise
     width:int|None=None, # channels of the network's first level; None: those of the size
+    law:str='sqrt', # distribution of the noise level, one of `NOISE_LAWS`; 'log' begins at .01
 )->Blind: # the trained objective, in eval mode; `denoiser` makes a `Denoiser` of it; also in folder/blind.safetensors
     "Train a blind denoiser and save it (Kadkhodaie et al. 2025); continues if it was interrupted"
     p,info = blind_preset(dls.info, size, width),dls.info
     torch.manual_seed(seed)
-    model = Blind(BlindUNet(**p['net']), (info.channels, *info.size))
+    sigmas = (.01, 1.) if law == 'log' else (0., 1.)
+    model = Blind(BlindUNet(**p['net']), (info.channels, *info.size), sigmas, law)
     if tuple(info.range) != model.range: raise ValueError(f'dls: images in {model.range} are needed, got {info.range}')
     return fit(dls, model, Path(folder)/'blind.safetensors', p, steps, bf16, seed, clip=None,
                cbs=[] if p['one_cycle'] else halving(p['lr']))
