@@ -66,7 +66,7 @@ def blind():
 
 def rep():
     "The slides' table of Xu et al. (2024), and what it lacks"
-    from denoise_study.protocol import slides_table
+    from denoise_study.denoiserep import slides_table
     rows = slides_table([record(f.stem) for f in sorted(RESULTS.glob("rep_*.json"))]).to_dict("records")
     rows = [{"network": f"{r.pop('backbone')}, {r.pop('data')}", **{k: f"{v:.2f}" if isinstance(v, float) else v for k, v in r.items()}} for r in rows]
     return "Does DenoiseRep help? Each arm against the one that lacks only it, in per cent with 95% intervals over seeds:", table(rows)

@@ -8,11 +8,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from denoise_study.data import image_dls
-from denoise_study.ddgm import DDGM
-from denoise_study.schedules import Schedule
-from denoise_study.training import build, denoise_learner, load_checkpoint, save_checkpoint, write_tensors
-from denoise_study.unet import UNet
+from denoise_study.core import build, denoise_learner, image_dls, load_checkpoint, save_checkpoint
+from denoise_study.core import write_tensors
+from denoise_study.diffusion import DDGM, Schedule, UNet
 
 net = UNet(channels=1, width=32, mult=(1,), n_blocks=1, attn=())
 sched = Schedule.linear(100)
@@ -53,8 +51,8 @@ CALLS = {
     "data in another range": (lambda: denoise_learner(image_dls("digits", range=(0., 1.), bs=64, device="cpu"), model), "dls: .*range"),
     "ema of everything": (lambda: denoise_learner(dls, model, ema=1.), r"decay: a number in \[0,1\)"),
     "a stranger's class": (lambda: build({"class": "os.system", "args": {"command": "true"}}), "os.system.*not a class of this library"),
-    "a function of ours as class": (lambda: build({"class": "denoise_study.data.image_dls", "args": {}}), "is not a model"),
-    "a class of the future": (lambda: build({"class": "denoise_study.ddgm.Future", "args": {}}), "does not exist"),
+    "a function of ours as class": (lambda: build({"class": "denoise_study.core.image_dls", "args": {}}), "is not a model"),
+    "a class of the future": (lambda: build({"class": "denoise_study.diffusion.Future", "args": {}}), "does not exist"),
 }
 
 
@@ -83,7 +81,7 @@ def pickled(good):
 
 def retell(good, path, **change):
     "The good file with another description"
-    from denoise_study.training import read_tensors
+    from denoise_study.core import read_tensors
     tensors, desc = read_tensors(good)
     write_tensors(path, tensors, json.loads(json.dumps(desc)) | change)
 

@@ -16,18 +16,17 @@ from test_layout import is_function, modules
 from test_probes import A, D, X
 from test_transition import HO, constructed, images, sweep, trained
 
-from denoise_study.channels import CLAIMED, plot_channels, plot_rows
-from denoise_study.chapter_ddgm import show_samples, show_ways_back
-from denoise_study.data import ArraySource, ImageLoader, show_images
+from denoise_study.representation import CLAIMED, plot_channels, plot_clusters, plot_noise_level
+from denoise_study.representation import plot_participation, plot_ratio, plot_rows, plot_stability
+from denoise_study.representation import ratio_test, separation, show_around, stability
+from denoise_study.diffusion import log_snr_curves, plot_log_snr, plot_sweep, show_samples
+from denoise_study.diffusion import show_ways_back
+from denoise_study.core import ArraySource, Chapter, CYCLE, figure_of, ImageLoader, label_ends
+from denoise_study.core import panel, Panel, panels, Panels, show_images
 from denoise_study.denoiser import plot_psnr, psnr_curve
-from denoise_study.geometry import plot_clusters, separation
-from denoise_study.plots import CYCLE, Panel, Panels, figure_of, label_ends, panel, panels
-from denoise_study.probes import plot_participation, plot_stability, stability
-from denoise_study.protocol import Budget, Outcome
-from denoise_study.report import Chapter
-from denoise_study.selfguided import plot_noise_level, plot_ratio, ratio_test, show_around
-from denoise_study.transition import (log_snr_curves, plot_log_snr, plot_splits, plot_sweep, plot_transition, show_rows, show_transfer,
-                                      transition_point)
+from denoise_study.denoiserep import Budget, Outcome
+from denoise_study.daed import plot_splits, plot_transition, show_rows, show_transfer
+from denoise_study.daed import transition_point
 
 ROOT = Path(__file__).parents[1]
 SCORES = [f"{k}{end}" for k in ("frechet", "precision", "recall") for end in ("", "_low", "_high")]

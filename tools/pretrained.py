@@ -9,13 +9,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from denoise_study.commands import denoise_train
-from denoise_study.data import image_dls
-from denoise_study.denoiser import GaussianDenoiser, denoiser, psnr_curve, untrained
-from denoise_study.metrics import compare_sets, compute_features
-from denoise_study.pretrained import shrink
-from denoise_study.report import feature_space, first_images, say, write_json
-from denoise_study.training import build, describe, load_checkpoint, run_info
+from denoise_study.study import denoise_train, shrink
+from denoise_study.core import build, compare_sets, compute_features, describe, feature_space
+from denoise_study.core import first_images, image_dls, load_checkpoint, run_info, say, untrained
+from denoise_study.core import write_json
+from denoise_study.denoiser import denoiser, GaussianDenoiser, psnr_curve
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = {     # name -> arguments of denoise-train

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from recording import arguments, keep
 
-from denoise_study.chapter_blind import (blind_claims, blind_dls, channels_part, denoising_part, distance_part, representation_part, selfguided_part,
-                                         study_blind)
-from denoise_study.commands import open_data
+from denoise_study.representation import blind_claims, blind_dls, channels_part, denoising_part
+from denoise_study.representation import distance_part, representation_part, selfguided_part
+from denoise_study.representation import study_blind
+from denoise_study.study import open_data
 from denoise_study.denoiser import denoiser
-from denoise_study.report import Chapter, Study, write_json
-from denoise_study.training import load_checkpoint, run_info
+from denoise_study.core import Chapter, load_checkpoint, run_info, Study, write_json
 
 PARTS = dict(denoising=denoising_part, representation=representation_part, channels=channels_part, selfguided=selfguided_part, distance=distance_part)
 

@@ -6,11 +6,9 @@ from pathlib import Path
 
 from recording import arguments, keep
 
-from denoise_study.chapter_daed import signal_part, split_part, switch_part, transfer_part
-from denoise_study.commands import open_data
-from denoise_study.report import Chapter, Study, feature_space
-from denoise_study.training import run_info
-from denoise_study.transition import claims_table
+from denoise_study.daed import claims_table, signal_part, split_part, switch_part, transfer_part
+from denoise_study.study import open_data
+from denoise_study.core import Chapter, feature_space, run_info, Study
 
 
 def record(data, root, folder, levels, n, n_eval, steps, bf16, seed):

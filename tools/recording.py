@@ -4,7 +4,7 @@ import re
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from denoise_study.report import write_json
+from denoise_study.core import write_json
 
 DOCS = Path(__file__).resolve().parents[1]/"docs"
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from denoise_study import unet
-from denoise_study.report import write_json
-from denoise_study.training import run_info
-from denoise_study.unet import BlindUNet
+from denoise_study.denoiser import blind
+from denoise_study.diffusion import norms
+from denoise_study.core import run_info, write_json
+from denoise_study.denoiser import BlindUNet
 
 CLOCK = time.perf_counter
 FULL, QUICK = dict(), dict(widths=(16, 32, 64, 128), depths=(2, 3, 2))
@@ -91,12 +91,12 @@ def memory(args):
 @contextmanager
 def route(layout, blocked):
     "The network with another layout, or with the norm in plain operations"
-    class Plain: apply = staticmethod(unet._scale_plain)
-    kept = unet._LAYOUT, unet._ScaleRelu
-    unet._LAYOUT = layout
-    if not blocked: unet._ScaleRelu = Plain
+    class Plain: apply = staticmethod(norms._scale_plain)
+    kept = blind._LAYOUT, norms._ScaleRelu
+    blind._LAYOUT = layout
+    if not blocked: norms._ScaleRelu = Plain
     try: yield
-    finally: unet._LAYOUT, unet._ScaleRelu = kept
+    finally: blind._LAYOUT, norms._ScaleRelu = kept
 
 
 ROUTES = {"channels-last, norm in blocks": (torch.channels_last, True), "channels-last, plain norm": (torch.channels_last, False),

@@ -11,11 +11,8 @@ import time
 import torch
 
 from denoise_study.daed import DAED
-from denoise_study.ddgm import DDGM, ancestral
-from denoise_study.report import write_json
-from denoise_study.schedules import Schedule
-from denoise_study.training import AdamW, run_info, step_generator, weighted_mean
-from denoise_study.unet import UNet
+from denoise_study.diffusion import ancestral, DDGM, Schedule, UNet
+from denoise_study.core import AdamW, run_info, step_generator, weighted_mean, write_json
 
 SHAPE = 1, 28, 28
 CLOCK = time.process_time

@@ -10,9 +10,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.transforms import functional as TF
 
-from denoise_study.data import image_dls
-from denoise_study.report import write_json
-from denoise_study.training import run_info
+from denoise_study.core import image_dls, run_info, write_json
 
 
 def rate(batches, seconds):

@@ -12,10 +12,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from denoise_study.denoiserep import DenoiseRepMinus, denoise_rep
-from denoise_study.report import write_json
-from denoise_study.schedules import Schedule
-from denoise_study.training import run_info
+from denoise_study.denoiserep import denoise_rep, DenoiseRepMinus
+from denoise_study.core import run_info, write_json
+from denoise_study.diffusion import Schedule
 
 
 class ViT(nn.Module):

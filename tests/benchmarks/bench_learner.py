@@ -10,12 +10,9 @@ import time
 import torch
 from torch import nn
 
-from denoise_study.data import image_dls
-from denoise_study.ddgm import DDGM, ancestral, ddim
-from denoise_study.report import write_json
-from denoise_study.schedules import Schedule
-from denoise_study.training import denoise_learner, run_info, step_generator, weighted_mean
-from denoise_study.unet import UNet
+from denoise_study.core import denoise_learner, image_dls, run_info, step_generator, weighted_mean
+from denoise_study.core import write_json
+from denoise_study.diffusion import ancestral, DDGM, ddim, Schedule, UNet
 
 
 class Scale(nn.Module):

@@ -9,9 +9,8 @@ from pytorch_msssim import ssim
 from scipy.linalg import sqrtm
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from denoise_study.metrics import Features, Moments, frechet, frechet_interval, knn_precision_recall, ms_ssim
-from denoise_study.report import write_json
-from denoise_study.training import run_info
+from denoise_study.core import Features, frechet, frechet_interval, knn_precision_recall, Moments
+from denoise_study.core import ms_ssim, run_info, write_json
 
 
 def best(fs, repeat):

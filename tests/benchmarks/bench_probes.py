@@ -7,13 +7,9 @@ from pathlib import Path
 
 import torch
 
-from denoise_study.data import ArraySource, ImageLoader
-from denoise_study.denoiser import denoiser
-from denoise_study.geometry import clusters, neighbours
-from denoise_study.probes import Averages, channel_averages
-from denoise_study.report import write_json
-from denoise_study.training import run_info
-from denoise_study.unet import BlindUNet
+from denoise_study.core import ArraySource, ImageLoader, run_info, write_json
+from denoise_study.denoiser import BlindUNet, denoiser
+from denoise_study.representation import Averages, channel_averages, clusters, neighbours
 
 
 CLOCK = time.perf_counter

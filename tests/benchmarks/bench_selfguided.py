@@ -7,11 +7,9 @@ import argparse, time
 
 import torch
 
-from denoise_study.denoiser import denoiser
-from denoise_study.report import write_json
-from denoise_study.selfguided import match
-from denoise_study.training import run_info
-from denoise_study.unet import BlindUNet
+from denoise_study.denoiser import BlindUNet, denoiser
+from denoise_study.core import run_info, write_json
+from denoise_study.representation import match
 
 
 CLOCK = time.perf_counter

@@ -8,14 +8,9 @@ import time
 
 import torch
 
-from denoise_study.daed import DAED
-from denoise_study.ddgm import DDGM
-from denoise_study.metrics import compare_images
-from denoise_study.report import write_json
-from denoise_study.schedules import Schedule
-from denoise_study.training import run_info
-from denoise_study.transition import corruption, reconstruction_sweep, same_noise
-from denoise_study.unet import UNet
+from denoise_study.daed import DAED, same_noise
+from denoise_study.diffusion import corruption, DDGM, reconstruction_sweep, Schedule, UNet
+from denoise_study.core import compare_images, run_info, write_json
 
 HOWS = "ancestral", "ddim", "mean"
 

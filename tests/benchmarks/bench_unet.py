@@ -15,9 +15,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from denoise_study.report import write_json
-from denoise_study.training import run_info
-from denoise_study.unet import UNet, timestep_embedding
+from denoise_study.core import run_info, write_json
+from denoise_study.diffusion import timestep_embedding, UNet
 
 
 CLOCK = time.perf_counter

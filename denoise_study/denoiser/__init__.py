@@ -1,0 +1,4 @@
+"One contract for every denoiser: blind networks, oracles, adapters, and samplers that need nothing else"
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,23 @@
+# Written by tools/faces.py
+from .blind import BlindUNet as BlindUNet
+from .contract import Blind as Blind
+from .contract import Denoiser as Denoiser
+from .contract import GaussianDenoiser as GaussianDenoiser
+from .contract import METHODS as METHODS
+from .contract import MixtureDenoiser as MixtureDenoiser
+from .contract import NOISE_LAWS as NOISE_LAWS
+from .contract import RULES as RULES
+from .contract import Step as Step
+from .contract import ascend as ascend
+from .contract import denoiser as denoiser
+from .contract import descend as descend
+from .contract import halving as halving
+from .contract import noise_law as noise_law
+from .contract import noise_levels as noise_levels
+from .contract import plot_psnr as plot_psnr
+from .contract import psnr_curve as psnr_curve
+from .contract import residual_sigma as residual_sigma
+from .contract import sample as sample
+from .contract import sigma_at as sigma_at
+from .recipes import blind_preset as blind_preset
+from .recipes import train_blind as train_blind

@@ -1,0 +1,23 @@
+# Written by tools/faces.py
+from .commands import MODELS as MODELS
+from .commands import RECIPES as RECIPES
+from .commands import SCHEDULES as SCHEDULES
+from .commands import TASKS as TASKS
+from .commands import command as command
+from .commands import denoise_evaluate as denoise_evaluate
+from .commands import denoise_probe as denoise_probe
+from .commands import denoise_rep as denoise_rep
+from .commands import denoise_sample as denoise_sample
+from .commands import denoise_selfguide as denoise_selfguide
+from .commands import denoise_splits as denoise_splits
+from .commands import denoise_train as denoise_train
+from .commands import denoise_transfer as denoise_transfer
+from .commands import open_data as open_data
+from .pretrained import load_pretrained as load_pretrained
+from .pretrained import pretrained_models as pretrained_models
+from .pretrained import shrink as shrink
+from .study import CHAPTERS as CHAPTERS
+from .study import denoise_study as denoise_study
+from .study import made_chapter as made_chapter
+from .study import run_study as run_study
+from .study import short_chapter as short_chapter

@@ -1,0 +1,61 @@
+"The models that ship: they load, say where they come from, are small, and one of them is made again and reaches what is recorded"
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from denoise_study.core import first_images, image_dls
+from denoise_study.denoiser import denoiser, psnr_curve, train_blind
+from denoise_study.study import load_pretrained, pretrained_models
+
+ROOT = Path(__file__).parents[1]
+NAMES = list(pretrained_models().index)
+
+
+def recorded(name): return json.loads((ROOT / f"docs/results/pretrained_{name}.json").read_text())
+
+
+def digits(): return image_dls("digits", size=16, range=(0., 1.), pad_to=8, device="cpu", bs=128)
+
+
+def psnr(model, images):
+    curve = psnr_curve(denoiser(model), images, seed=0, progress=False)
+    return dict(zip(curve.sigma, curve.psnr))
+
+
+def test_sizes():
+    table = pretrained_models()
+    assert {f"{m}-{d}" for m in ("ddgm", "daed", "blind") for d in ("digits",)} <= set(NAMES)
+    assert table.MB.max() <= 3 and table.MB.sum() <= 20
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loads_and_says_where_it_comes_from(name):
+    model, record = load_pretrained(name), recorded(name)
+    assert model.info["command"] == record["training"]["command"] and model.info["command"].startswith("denoise-train --data ")
+    assert model.info["measured"] == record["measured"] and model.info["precision"] == "float16"
+    assert len(model.info["commit"].rstrip("+")) == 12 and not model.training
+    assert {p.dtype for p in model.parameters()} == {torch.float32} and all(p.isfinite().all() for p in model.parameters())
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match="name: one of .*ddgm-digits.* is accepted, got 'elephant'"): load_pretrained("elephant")
+
+
+def test_blind_digits_reaches_what_is_recorded():
+    "The shipped weights, measured again on the same test images"
+    said = {r["sigma"]: r for r in recorded("blind-digits")["psnr"] if r["denoiser"] == "blind U-Net"}
+    ours = psnr(load_pretrained("blind-digits"), first_images(digits(), "test", 500)[0])
+    assert ours == pytest.approx({s: r["psnr"] for s, r in said.items()}, abs=.02)
+
+
+@pytest.mark.slow
+def test_blind_digits_made_again(tmp_path):
+    "Its command once more, in float32 or bfloat16 as the machine rounds: every recorded PSNR is reached within a quarter of a decibel"
+    args = recorded("blind-digits")["training"]["command"]
+    assert args == "denoise-train --data digits --model blind --image-size 16 --bf16"
+    dls = digits()
+    model = train_blind(dls, tmp_path, bf16=True, seed=0)
+    ours, said = psnr(model, first_images(dls, "test", 500)[0]), recorded("blind-digits")["psnr"]
+    assert [s for r in said if r["denoiser"] == "blind U-Net" and ours[s := r["sigma"]] < r["psnr"] - .25] == []
