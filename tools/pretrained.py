@@ -11,7 +11,7 @@ from torch import nn
 
 from denoise_study.study import denoise_train, shrink
 from denoise_study.core import build, compare_sets, compute_features, describe, feature_space
-from denoise_study.core import first_images, image_dls, load_checkpoint, run_info, say, untrained
+from denoise_study.core import first_images, image_dls, load_checkpoint, run_info, with_interval, untrained
 from denoise_study.core import write_json
 from denoise_study.denoiser import denoiser, GaussianDenoiser, psnr_curve
 
@@ -50,7 +50,7 @@ def quality(model, dls, n, seed=0):
     sets = {"model": model.sample(n, seed=seed), "training images": first_images(dls, "train", n)[0], "untrained network": blank(model).sample(min(n, 100), seed=seed)}
     rows = [dict(name=k, **compare_sets(ref, features(x), seed=seed, progress=False)) for k, x in sets.items()]
     me, floor = rows[0], rows[1]
-    said = f"Fréchet distance {say(me['frechet'])} ({n} samples, {me['feature_space'].split(' (')[0]}; training images {say(floor['frechet'])})"
+    said = f"Fréchet distance {with_interval(me['frechet'])} ({n} samples, {me['feature_space'].split(' (')[0]}; training images {with_interval(floor['frechet'])})"
     return dict(quality=rows), said
 
 

@@ -50,7 +50,6 @@ from .plots import Panel as Panel
 from .plots import Panels as Panels
 from .plots import curve as curve
 from .plots import figure_of as figure_of
-from .plots import ink as ink
 from .plots import knob as knob
 from .plots import label_ends as label_ends
 from .plots import label_grid as label_grid
@@ -58,13 +57,14 @@ from .plots import names_width as names_width
 from .plots import panel as panel
 from .plots import panels as panels
 from .plots import png as png
-from .plots import still as still
+from .plots import static_picture as static_picture
+from .plots import text_color as text_color
 from .plots import use_style as use_style
 from .report import Chapter as Chapter
 from .report import Study as Study
 from .report import VERDICTS as VERDICTS
 from .report import save_images as save_images
-from .report import say as say
+from .report import with_interval as with_interval
 from .report import write_json as write_json
 from .report import write_report as write_report
 from .report import write_text as write_text

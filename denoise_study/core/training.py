@@ -130,7 +130,7 @@ PARTS = {} # key in a description -> class that is no module
 
 def register_part(
     key:str, # key in a description, such as 'schedule'
-    cls:type, # a class with an attribute `recipe`, ready for JSON, and a class method `from_recipe`
+    cls:type, # a class with an attribute `spec`, ready for JSON, and a class method `from_spec`
 ):
     "Let `describe` and `build` know a part of a model that is no module"
     PARTS[key] = cls
@@ -142,7 +142,7 @@ def describe(
     def say(o):
         if isinstance(o, nn.Module): return describe(o)
         for key, part in PARTS.items():
-            if isinstance(o, part): return {key: o.recipe}
+            if isinstance(o, part): return {key: o.spec}
         if isinstance(o, (tuple, list)): return [say(v) for v in o]
         return o
     cls = type(model)
@@ -175,7 +175,7 @@ def build(
                          'and is not built from a file: make the model yourself and pass it as `model=`.')
     def make(v):
         for key, part in PARTS.items():
-            if isinstance(v, dict) and key in v: return part.from_recipe(v[key])
+            if isinstance(v, dict) and key in v: return part.from_spec(v[key])
         if isinstance(v, dict) and 'class' in v: return build(v)
         return tuple(v) if isinstance(v, list) else v
     try: cls = getattr(importlib.import_module(module), name)

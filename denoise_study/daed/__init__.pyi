@@ -17,7 +17,7 @@ from .daed import DAETime as DAETime
 from .daed import DAE_SAMPLERS as DAE_SAMPLERS
 from .daed import Split as Split
 from .daed import split as split
-from .daed import wider as wider
+from .daed import widened_net as widened_net
 from .recipes import train_dae as train_dae
 from .recipes import train_daed as train_daed
 from .splits import plot_splits as plot_splits

@@ -8,12 +8,12 @@ __all__ = ['LEVELS', 'two_sets', 'study_daeds', 'study_joint', 'signal_part', 's
 
 # %% ../../nbs/daed/06_chapter.ipynb #95675adc
 import pandas as pd
-from ..core import Chapter, first_images, load_checkpoint, say, Study
-from ..diffusion import crossing, HOWS, log_snr_curves, plot_log_snr, preset
+from ..core import Chapter, first_images, load_checkpoint, with_interval, Study
+from ..diffusion import snr_crossing, HOWS, log_snr_curves, plot_log_snr, preset
 from ..diffusion import reconstruction_sweep, Schedule, study_ddgm, summarise
 from ..diffusion import train_ddgm
 from .claims import claims_table
-from .daed import split, wider
+from .daed import split, widened_net
 from .recipes import train_dae, train_daed
 from .splits import plot_splits, quality_table, same_noise, show_rows
 from .splits import split_sweep
@@ -65,7 +65,7 @@ def study_joint(
         out |= {'DDGM': own} if loss == own.loss else made(f'DDGM, {loss}', loss, train_ddgm, loss=loss)
         for v in levels:
             out |= made(f'DAED {v:g}, {loss}', f'joint-{v:g}-{loss}', train_daed, level=v, loss=loss)
-    net = wider(own.net.config, sum(p.numel() for p in out[f'DAED {levels[0]:g}, {own.loss}'].parameters()))
+    net = widened_net(own.net.config, sum(p.numel() for p in out[f'DAED {levels[0]:g}, {own.loss}'].parameters()))
     return out | made('DDGM, as many weights', 'wide', train_ddgm, net=net)
 
 # %% ../../nbs/daed/06_chapter.ipynb #c16ba660
@@ -77,7 +77,7 @@ def signal_part(
     T,x = study_ddgm(study).sched.T,study.images('train', 5000)
     scheds,power = dict(linear=Schedule.linear(T), cosine=Schedule.cosine(T)),float(x.pow(2).mean())
     table = log_snr_curves(scheds, {study.dls.info.name: x})
-    at = c.results['crossing'] = {k: dict(crossing(s, power)) for k,s in scheds.items()}
+    at = c.results['crossing'] = {k: dict(snr_crossing(s, power)) for k,s in scheds.items()}
     c.heading('How much signal is left?')
     c.figure(plot_log_snr(table), f'Log signal-to-noise ratio of {len(x)} training images (mean, and a band of one '
              'standard deviation over images), and its change from step to step, which no image has any part in.')
@@ -121,7 +121,7 @@ def said_of(
 # %% ../../nbs/daed/06_chapter.ipynb #4389df3d
 def _said(row, key):
     "A column of a table with its interval, in words"
-    return say({k: row[f'{key}{end}'] for k,end in (('value', ''), ('low', '_low'), ('high', '_high'))})
+    return with_interval({k: row[f'{key}{end}'] for k,end in (('value', ''), ('low', '_low'), ('high', '_high'))})
 
 def _scores(table):
     "A table of quality for the reader"

@@ -9,7 +9,7 @@ __all__ = ['transfer_table', 'show_transfer']
 import numpy as np, pandas as pd
 from matplotlib.axes import Axes
 from torch import Tensor
-from ..diffusion import corruption, METHODS, summarise
+from ..diffusion import image_noise, METHODS, summarise
 from ..diffusion.reconstruction import BLOCK, check_model_fits, as_named, reconstructions
 from ..diffusion.reconstruction import times_or_level
 from .splits import show_rows
@@ -48,7 +48,7 @@ def show_transfer(
     for name,m in as_named(models, 'model').items():
         check_model_fits(m, x0, 'x0', other_size)
         t, = times_or_level(m, None, level)
-        rows.setdefault('noisy', m.sched.q_sample(x0, t, corruption(x0, seed))/float(m.sched.signal[t]))
+        rows.setdefault('noisy', m.sched.q_sample(x0, t, image_noise(x0, seed))/float(m.sched.signal[t]))
         mine = hows if t > 1 else ('mean',)
         for *_,how,y,_ in reconstructions(m, x0, [t], mine, (seed,), 1, None, clip, bs, lambda: None):
             rows[name if t == 1 else f'{name}, {how}'] = y

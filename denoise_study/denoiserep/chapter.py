@@ -10,7 +10,7 @@ import time, torch, numpy as np
 from copy import deepcopy
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from ..core import Chapter, say, Study
+from ..core import Chapter, with_interval, Study
 from .classification import classification_task
 from .denoiserep import denoise_rep
 from .protocol import baseline, Budget, run_protocol, Task
@@ -88,7 +88,7 @@ def cost_part(
         for k,f in nets.items():
             with FlopCounterMode(display=False) as count: f(x)
             n = sum(p.numel() for p in (dr.model if k == 'not fused' else f).parameters())
-            rows.append({'network': k, 'weights': n, 'operations': count.get_total_flops(), 'time': say(times[k])})
+            rows.append({'network': k, 'weights': n, 'operations': count.get_total_flops(), 'time': with_interval(times[k])})
     c.results['cost'] = dict(rows=rows, times=times, same_keys=list(fused.state_dict()) == list(model.state_dict()))
     c.heading('Does it cost anything?')
     c.table(rows, f'{len(x)} images at a time; times relative to the base network, median of {rounds} turns.')
@@ -106,7 +106,7 @@ def gain_part(
     with study.stage('denoising the features of a classifier'):
         out = run_protocol(task, arms, seeds, Budget(steps=steps, lr_backbone=1e-3), study.folder/'rep', .005, False)
     table = out.arms()
-    cell = lambda r, scale: say({k: scale*v for k,v in zip(('value', 'low', 'high'), r)})
+    cell = lambda r, scale: with_interval({k: scale*v for k,v in zip(('value', 'low', 'high'), r)})
     points = lambda r: cell((r.difference, r.low, r.high), 100)
     claims = out.claims().assign(ours=lambda t: [f'{points(r)} points' for r in t.itertuples()])
     c.results |= dict(arms=table, claims=claims)

@@ -802,11 +802,11 @@ def backbone_digest(
 @patch
 def describe(self:DenoiseRep)->dict: # JSON-able
     "Layers with times and shapes, schedule, formula, and the fingerprint of the backbone"
-    if not self.sched.recipe: raise ValueError('sched: a schedule without a recipe can not be written down')
+    if not self.sched.spec: raise ValueError('sched: a schedule without a recipe can not be written down')
     d = {n: s.denoiser for n,s in self.slots.items()}
     layers = {n: dict(t=o.t, shape=list(o.weight.shape), bias=o.bias is not None) for n,o in d.items()}
     first = next(iter(d.values()))
-    return dict(layers=layers, sched=self.sched.recipe, mode=first.mode, scale=first.scale,
+    return dict(layers=layers, sched=self.sched.spec, mode=first.mode, scale=first.scale,
                 backbone=backbone_digest(self.model))
 
 @patch

@@ -40,8 +40,7 @@ from .reconstruction import HOWS as HOWS
 from .reconstruction import LinearDenoiser as LinearDenoiser
 from .reconstruction import as_named as as_named
 from .reconstruction import check_model_fits as check_model_fits
-from .reconstruction import corruption as corruption
-from .reconstruction import crossing as crossing
+from .reconstruction import image_noise as image_noise
 from .reconstruction import kind_of as kind_of
 from .reconstruction import log_power as log_power
 from .reconstruction import log_snr_curves as log_snr_curves
@@ -49,6 +48,7 @@ from .reconstruction import plot_log_snr as plot_log_snr
 from .reconstruction import plot_sweep as plot_sweep
 from .reconstruction import reconstruction_sweep as reconstruction_sweep
 from .reconstruction import reconstructions as reconstructions
+from .reconstruction import snr_crossing as snr_crossing
 from .reconstruction import summarise as summarise
 from .reconstruction import sweep_axes as sweep_axes
 from .reconstruction import sweep_curves as sweep_curves

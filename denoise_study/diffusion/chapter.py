@@ -11,11 +11,11 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 from ..core import Chapter, compare_sets, compute_features, describe
-from ..core import load_checkpoint, mean_interval, panels, Panels, save_images, say
+from ..core import load_checkpoint, mean_interval, panels, Panels, save_images, with_interval
 from ..core import show_images, Study, to_uint8, untrained
 from .ddgm import DDGM
 from .recipes import train_ddgm
-from .reconstruction import COLORS, corruption, plot_sweep
+from .reconstruction import COLORS, image_noise, plot_sweep
 from .reconstruction import reconstruction_sweep, summarise
 from ..daed import show_rows
 
@@ -74,8 +74,8 @@ def copies_part(
     verdict = ('closer to the training images than unseen real images are, a sign of copying' if ours.high < theirs.low
                else 'farther from the training images than unseen real images are' if ours.low > theirs.high
                else 'as far from the training images as unseen real images are, to the accuracy of this test')
-    c.text(f'The nearest training image is at a root mean square distance per pixel of {say(ours)} for a sample and '
-           f'{say(theirs)} for a test image (means with 95% intervals): samples are {verdict}.')
+    c.text(f'The nearest training image is at a root mean square distance per pixel of {with_interval(ours)} for a sample and '
+           f'{with_interval(theirs)} for a test image (means with 95% intervals): samples are {verdict}.')
 
 # %% ../../nbs/diffusion/07_chapter.ipynb #ea2ff97d
 def samples_part(
@@ -94,7 +94,7 @@ def samples_part(
     c.results['quality'] = rows
     me = rows[0]
     scores = dict(Fréchet='frechet', precision='precision', recall='recall')
-    c.table([dict(set=r['name'], n=r['n_fake'], **{k: say(r[v]) for k,v in scores.items()}) for r in rows],
+    c.table([dict(set=r['name'], n=r['n_fake'], **{k: with_interval(r[v]) for k,v in scores.items()}) for r in rows],
             f'Against {me["n_real"]} test images in the feature space {me["feature_space"]}; '
             f'95% bootstrap intervals; precision and recall by {me["k"]} nearest neighbours.')
     d,real,blank = (f'{r["frechet"]["value"]:.3g}' for r in rows)
@@ -112,7 +112,7 @@ def show_ways_back(
     ax:Axes|None=None, # where to draw; None: a new figure
 )->Axes: # a row for the corrupted images, one for each way back; above: share of the steps
     "One image, noised and reconstructed"
-    eps = corruption(x0, seed)
+    eps = image_noise(x0, seed)
     rows = {'noisy': torch.cat([model.sched.q_sample(x0, t, eps) for t in ts])}
     for how in COLORS: rows[how] = torch.cat([model.reconstruct(x0, t, how, seed=seed, eps=eps) for t in ts])
     return show_rows(rows, model.range, [f'{100*t/model.sched.T:.0f}%' for t in ts], ax)
@@ -166,7 +166,7 @@ def bits_part(
              'grey-level histogram': histogram_bits(counted, to_uint8(x0, rng).cpu())}
     stats = c.results['bits_per_dim'] = {k: mean_interval(v, seed=study.seed) for k,v in terms.items()}
     c.heading('What does a pixel cost?')
-    c.table([{'term': k, 'bits per dimension': say(v)} for k,v in stats.items()],
+    c.table([{'term': k, 'bits per dimension': with_interval(v)} for k,v in stats.items()],
             f'Variational bound on the code length of {len(x0)} test images, with 95% intervals; uncompressed: 8.')
     total,base = stats['total']['value'],stats['grey-level histogram']['value']
     levels = len(counted.unique())

@@ -27,10 +27,10 @@ class Schedule:
         alpha_bar:Tensor, # (T+1,) share of the signal's variance that is left at t = 0..T; starts at 1 and falls
         beta:Tensor|None=None, # (T+1,) variance added at each step, if known better than from ratios of `alpha_bar`
         steps:Tensor|None=None, # (T+1,) time in the chain that a network was trained on; None: 0..T itself
-        recipe:list|None=None, # the calls that made it, for `from_recipe`; None: it can't be written down
+        spec:list|None=None, # the calls that made it, for `from_spec`; None: it can't be written down
     ):
         ab = alpha_bar.double().cpu()
-        self.T,self.alpha_bar,self.recipe = len(ab) - 1,ab,recipe
+        self.T,self.alpha_bar,self.spec = len(ab) - 1,ab,spec
         self.beta = _first(0., 1 - ab[1:]/ab[:-1]) if beta is None else beta
         self.steps = torch.arange(self.T + 1) if steps is None else steps
         self.alpha = 1 - self.beta
@@ -39,7 +39,7 @@ class Schedule:
 
     def __repr__(self):
         first,last = (1 - self.alpha_bar[[1, -1]]).tolist()
-        return f'Schedule({_spell(self.recipe)}: T={self.T}, 1-alpha_bar {first:.3g} -> {last:.6g})'
+        return f'Schedule({_spell(self.spec)}: T={self.T}, 1-alpha_bar {first:.3g} -> {last:.6g})'
     def __eq__(self, other):
         if not isinstance(other, Schedule): return False
         return torch.equal(self.alpha_bar, other.alpha_bar) and torch.equal(self.steps, other.steps)
@@ -48,12 +48,12 @@ class Schedule:
 # %% ../../nbs/diffusion/00_schedules.ipynb #dd535fc1
 def _first(v, rest): return torch.cat([torch.tensor([v], dtype=torch.float64), rest])
 
-def _spell(recipe):
-    "A recipe as the reader would write it: linear(T=1000).merge_first(98)"
-    if not recipe: return 'custom'
+def _spell(spec):
+    "A spec as the reader would write it: linear(T=1000).merge_first(98)"
+    if not spec: return 'custom'
     short = lambda v: '...' if isinstance(v, list) and len(v) > 4 else v
     call = lambda name,**kw: f"{name}({', '.join(f'{k}={short(v)}' for k,v in kw.items())})"
-    return '.'.join(call(**r) for r in recipe)
+    return '.'.join(call(**r) for r in spec)
 
 # %% ../../nbs/diffusion/00_schedules.ipynb #bf423b1b
 @patch(cls_method=True)
@@ -68,7 +68,7 @@ def from_betas(cls:Schedule,
     if not inside.all():
         bad = int((~inside).nonzero()[0]) + 1
         raise ValueError(f'betas: every beta must lie in (0,1), but beta_{bad} = {b[bad-1]:.6g}')
-    return cls(_first(1., (1 - b).cumprod(0)), _first(0., b), recipe=[dict(name='from_betas', betas=b.tolist())])
+    return cls(_first(1., (1 - b).cumprod(0)), _first(0., b), spec=[dict(name='from_betas', betas=b.tolist())])
 
 # %% ../../nbs/diffusion/00_schedules.ipynb #56fcd1f9
 @patch(cls_method=True)
@@ -86,7 +86,7 @@ def linear(cls:Schedule,
                          f'the last beta would be {end*scale:.3g}, and a step with beta >= 1 keeps nothing '
                          f'of the image. Use T > {int(1000*end)}, a smaller end, or cosine({T}).')
     sched = cls.from_betas(torch.linspace(start*scale, end*scale, T, dtype=torch.float64))
-    sched.recipe = [dict(name='linear', T=T, start=start, end=end)]
+    sched.spec = [dict(name='linear', T=T, start=start, end=end)]
     return sched
 
 # %% ../../nbs/diffusion/00_schedules.ipynb #6294ee0f
@@ -102,7 +102,7 @@ def cosine(cls:Schedule,
     u = torch.arange(T + 1, dtype=torch.float64)/T
     f = torch.cos((u + s)/(1 + s)*math.pi/2)**2
     sched = cls.from_betas((1 - f[1:]/f[:-1]).clamp(max=max_beta))
-    sched.recipe = [dict(name='cosine', T=T, s=s, max_beta=max_beta)]
+    sched.spec = [dict(name='cosine', T=T, s=s, max_beta=max_beta)]
     return sched
 
 # %% ../../nbs/diffusion/00_schedules.ipynb #37e7e829
@@ -236,8 +236,8 @@ def subset(self:Schedule,
     if not len(k) or k[0] < 1 or k[-1] > self.T or not bool((k[1:] > k[:-1]).all()):
         raise ValueError(f'keep: rising times within 1..{self.T} are needed, got {keep}')
     k0 = torch.cat([torch.zeros(1, dtype=torch.int64), k])
-    recipe = self.recipe and self.recipe + [dict(name='subset', keep=k.tolist())]
-    return Schedule(self.alpha_bar[k0], steps=self.steps[k0], recipe=recipe)
+    spec = self.spec and self.spec + [dict(name='subset', keep=k.tolist())]
+    return Schedule(self.alpha_bar[k0], steps=self.steps[k0], spec=spec)
 
 # %% ../../nbs/diffusion/00_schedules.ipynb #21b5b9c0
 @patch
@@ -255,7 +255,7 @@ def respace(self:Schedule,
         if not strides: raise ValueError(f'n: no integer stride picks {k} of {self.T} steps; try a divisor of {self.T}')
         keep = list(range(1, self.T + 1, strides[0]))
     sched = self.subset(keep)
-    sched.recipe = self.recipe and self.recipe + [dict(name='respace', n=n)]
+    sched.spec = self.spec and self.spec + [dict(name='respace', n=n)]
     return sched
 
 # %% ../../nbs/diffusion/00_schedules.ipynb #0d5d94c9
@@ -267,7 +267,7 @@ def merge_first(self:Schedule,
     if not isinstance(n, int) or not 1 <= n <= self.T:
         raise ValueError(f'n: a number of steps in 1..{self.T} is needed, got {n!r}')
     sched = self.subset(list(range(n, self.T + 1)))
-    sched.recipe = self.recipe and self.recipe + [dict(name='merge_first', n=n)]
+    sched.spec = self.spec and self.spec + [dict(name='merge_first', n=n)]
     return sched
 
 # %% ../../nbs/diffusion/00_schedules.ipynb #397d5f02
@@ -282,27 +282,27 @@ def linear_combine(cls:Schedule,
     betas = cls.linear(T, start, end).beta[1:].clone()
     betas[0] = beta_1
     sched = cls.from_betas(betas)
-    sched.recipe = [dict(name='linear_combine', T=T, beta_1=beta_1, start=start, end=end)]
+    sched.spec = [dict(name='linear_combine', T=T, beta_1=beta_1, start=start, end=end)]
     return sched
 
 # %% ../../nbs/diffusion/00_schedules.ipynb #00cfd85b
 @patch(cls_method=True)
-def from_recipe(cls:Schedule,
-    recipe:list, # what `Schedule.recipe` holds: calls with their arguments
+def from_spec(cls:Schedule,
+    spec:list, # what `Schedule.spec` holds: calls with their arguments
 )->Schedule: # the same schedule, bit for bit
-    "Rebuild a schedule from its recipe; unknown calls are refused"
+    "Rebuild a schedule from its spec; unknown calls are refused"
     starts = dict(linear=cls.linear, cosine=cls.cosine, from_betas=cls.from_betas, linear_combine=cls.linear_combine)
     known = starts,('respace', 'subset', 'merge_first')
     try:
-        if not all(isinstance(r, dict) for r in recipe): raise TypeError('not a list of calls')
-        first,*rest = [dict(r) for r in recipe]
+        if not all(isinstance(r, dict) for r in spec): raise TypeError('not a list of calls')
+        first,*rest = [dict(r) for r in spec]
         sched = known[0][first.pop('name')](**first)
         for r in rest:
             name = r.pop('name')
             if name not in known[1]: raise KeyError(name)
             sched = getattr(sched, name)(**r)
     except (KeyError, TypeError) as e:
-        raise ValueError(f'recipe: not one that a Schedule wrote: {recipe!r:.200} ({e!r})') from None
+        raise ValueError(f'spec: not one that a Schedule wrote: {spec!r:.200} ({e!r})') from None
     return sched
 
 register_part('schedule', Schedule)

@@ -22,8 +22,8 @@ from .chapter import study_blind as study_blind
 from .claims import BLOCKS as BLOCKS
 from .claims import blind_claims as blind_claims
 from .geometry import clusters as clusters
-from .geometry import compare as compare
-from .geometry import flat as flat
+from .geometry import compare_representations as compare_representations
+from .geometry import comparison_rows as comparison_rows
 from .geometry import label_agreement as label_agreement
 from .geometry import linear_probe as linear_probe
 from .geometry import neighbours as neighbours
@@ -37,7 +37,6 @@ from .probes import plot_stability as plot_stability
 from .probes import stability as stability
 from .selfguided import Guide as Guide
 from .selfguided import Target as Target
-from .selfguided import around as around
 from .selfguided import centroid as centroid
 from .selfguided import conditional_distance as conditional_distance
 from .selfguided import masked as masked
@@ -47,6 +46,7 @@ from .selfguided import noise_level_check as noise_level_check
 from .selfguided import plot_noise_level as plot_noise_level
 from .selfguided import plot_ratio as plot_ratio
 from .selfguided import ratio_test as ratio_test
+from .selfguided import samples_around as samples_around
 from .selfguided import score_distance as score_distance
 from .selfguided import self_guided as self_guided
 from .selfguided import show_around as show_around

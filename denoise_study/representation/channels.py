@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from matplotlib.axes import Axes
 from scipy import stats
 from torch import Tensor, nn
-from ..core import device_of, evaluating, ink, label_grid, names_width, panel, panels
+from ..core import device_of, evaluating, text_color, label_grid, names_width, panel, panels
 from ..core import Panels, show_images, with_bar
 from .probes import _batches, _boot, _check_labels, _check_sigma
 from .probes import _check_taps, _count, _IN, _in_data_order
@@ -225,7 +225,7 @@ def plot_channels(
         ax.set(xlabel='PR over images', ylabel=_NAMES[name])
         if name in ('kurtosis', 'drift'): ax.set_yscale('symlog' if name == 'kurtosis' else 'log')
     if control is not None:
-        axs[0].text(.03, .03, 'circles:\ncontrol', transform=axs[0].transAxes, fontsize=8.5, color=ink(_IN))
+        axs[0].text(.03, .03, 'circles:\ncontrol', transform=axs[0].transAxes, fontsize=8.5, color=text_color(_IN))
     return axs
 
 # %% ../../nbs/representation/01_channels.ipynb #6af65cb2

@@ -10,17 +10,17 @@ __all__ = ['blind_dls', 'study_blind', 'denoising_part', 'representation_part', 
 import torch, numpy as np, pandas as pd
 from torch import Tensor
 from ..core import Chapter, feature_space, first_images, load_checkpoint
-from ..core import mean_interval, panels, say, Study, untrained
+from ..core import mean_interval, panels, with_interval, Study, untrained
 from ..denoiser import blind_preset, denoiser, GaussianDenoiser, noise_levels
 from ..denoiser import plot_psnr, psnr_curve, sample, train_blind
 from .channels import channel_statistics, plot_channels, plot_rows
 from .channels import selectivity_predicts
 from .claims import blind_claims, BLOCKS
-from .geometry import clusters, compare, flat, neighbours
+from .geometry import clusters, compare_representations, comparison_rows, neighbours
 from .geometry import plot_clusters, separation
 from .probes import channel_averages, participation
 from .probes import plot_participation, plot_stability, stability
-from .selfguided import around, conditional_distance
+from .selfguided import samples_around, conditional_distance
 from .selfguided import noise_level_check, plot_noise_level
 from .selfguided import plot_ratio, ratio_test, self_guided
 from .selfguided import show_around
@@ -69,8 +69,8 @@ def denoising_part(
 
 # %% ../../nbs/representation/05_chapter.ipynb #ed4161cb
 def _cells(table):
-    "The two-level table of `compare` for the reader"
-    cell = lambda r,k: '' if r[k,'value'] != r[k,'value'] else say({e: r[k,e] for e in ('value', 'low', 'high')})
+    "The two-level table of `compare_representations` for the reader"
+    cell = lambda r,k: '' if r[k,'value'] != r[k,'value'] else with_interval({e: r[k,e] for e in ('value', 'low', 'high')})
     arms = list(dict.fromkeys(k for k,_ in table.columns))
     return [dict(quantity=name, **{k: cell(r, k) for k in arms}) for name,r in table.iterrows()]
 
@@ -95,8 +95,8 @@ def representation_part(
         seeds = [channel_averages(untrained(D, s), images[:200], taps=('mid',), **known) for s in range(5)]
         steady = pd.concat(stability(d, images[:200], taps=BLOCKS, **known).assign(network=k)
                            for k,d in networks.items())
-        table = compare(D, (images, labels), networks['untrained'], **known)
-    c.results |= dict(sparsity=_sparsity(dict(trained=a, untrained=a0)), stability=steady, compare=flat(table),
+        table = compare_representations(D, (images, labels), networks['untrained'], **known)
+    c.results |= dict(sparsity=_sparsity(dict(trained=a, untrained=a0)), stability=steady, compare=comparison_rows(table),
                       untrained_seeds=[float(participation(o.phi.x).nanmean()) for o in seeds])
     c.heading('What is in the middle of it?')
     c.figure(plot_participation(a, a0), 'Share of channels that are active for an image (participation ratio), '
@@ -185,7 +185,7 @@ def selfguided_part(
     with study.stage('sampling from the representation'):
         samples,log = self_guided(D, test[pick], n, seed=study.seed, matching=dict(steps=30), **way)
         free = sample(D, len(samples), 'descend', seed=study.seed, **way)
-    table = around(D, test[pick], samples, free, judge[0], labels[pick] if judge[0] else None, seed=study.seed)
+    table = samples_around(D, test[pick], samples, free, judge[0], labels[pick] if judge[0] else None, seed=study.seed)
     share = float(log.converged.mean())
     c.results |= dict(around=table, judge=judge[1], samples_each=n, converged=share)
     c.heading('What can be made from it?')

@@ -7,7 +7,7 @@ __all__ = ['BLOCKS', 'blind_claims']
 
 # %% ../../nbs/representation/04_claims.ipynb #87b2c95f
 import pandas as pd
-from ..core import say
+from ..core import with_interval
 
 # %% ../../nbs/representation/04_claims.ipynb #75f5f382
 BLOCKS = 'enc2', 'enc3', 'mid', 'dec3', 'dec2' # the blocks of the paper's figures 1 and 2
@@ -31,7 +31,7 @@ def _versus(rows, quantity, sign, control, name):
     ours,theirs = _arm(rows, quantity, 'trained'),_arm(rows, quantity, control)
     if ours is None or theirs is None: return None
     ok = _apart(ours, theirs)
-    return say(ours),f'{name} {say(theirs)}',ok if ok is None else ok == (sign > 0)
+    return with_interval(ours),f'{name} {with_interval(theirs)}',ok if ok is None else ok == (sign > 0)
 
 # %% ../../nbs/representation/04_claims.ipynb #4167881d
 def _claim_psnr(rows):
@@ -57,7 +57,7 @@ def _claims_sparsity(rows, seeds):
     within = .2 <= phi['low'] and phi['high'] <= .3
     return [(step('trained', 'mid'), f'untrained {step("untrained", "mid")}', shared),
             (others, 'untrained ' + ', '.join(step('untrained', t) for t in BLOCKS if t != 'mid'), all(want)),
-            (say(phi), fresh, 'holds, untrained as well' if within and .2 <= low <= high <= .3 else within)]
+            (with_interval(phi), fresh, 'holds, untrained as well' if within and .2 <= low <= high <= .3 else within)]
 
 # %% ../../nbs/representation/04_claims.ipynb #1d989061
 def _claims_stability(rows, level=.2):
@@ -67,18 +67,18 @@ def _claims_stability(rows, level=.2):
     get = lambda net,tap: {k: at[net,tap]['instability' + e] for k,e in zip(_ENDS, ('', '_low', '_high'))}
     mid,others = get('trained', 'mid'),{t: get('trained', t) for t in BLOCKS if t != 'mid'}
     found = [_apart(v, mid) for v in others.values()]
-    fresh = f'untrained {say(get("untrained", "mid"))}'
+    fresh = f'untrained {with_interval(get("untrained", "mid"))}'
     lowest = min((r for r in rows if r['tap'] == 'mid'), key=lambda r: r['sigma'])['sigma']
     norm = {r['network']: r['norm'] for r in rows if r['tap'] == 'mid' and r['sigma'] == lowest}
     most = False if False in found else None if None in found else True
-    return [(say(mid), fresh, _apart(dict(low=1, high=1), mid)),
+    return [(with_interval(mid), fresh, _apart(dict(low=1, high=1), mid)),
             (f'mid {mid["value"]:.3g}; ' + ', '.join(f'{t} {v["value"]:.3g}' for t,v in others.items()), fresh, most),
             (f'length {norm["trained"]:.2f} at {lowest:g}', f'untrained {norm["untrained"]:.2f}', norm['trained'] < .5)]
 
 def _claims_channels(rows):
     "Selectivity predicts other properties of a channel: property -> finding"
     at,out = {(r['network'], r['property']): r for r in _records(rows)},{}
-    text = lambda r: say(dict(value=r['rank'], low=r['low'], high=r['high']))
+    text = lambda r: with_interval(dict(value=r['rank'], low=r['low'], high=r['high']))
     for (network,name),r in at.items():
         if network != 'trained' or r['rank'] is None or r['rank'] != r['rank']: continue
         sign,fresh = r['claimed'],at['untrained',name]
@@ -95,7 +95,7 @@ def _claim_around(rows, measure, sign, arms=('guided', 'unconditional')):
     if (measure, arms[0]) not in at: return None
     a,b = (at[measure,arm] for arm in arms)
     ok = _apart(a, b)
-    return say(a),f'{arms[1]} {say(b)}',ok if ok is None else ok == (sign > 0)
+    return with_interval(a),f'{arms[1]} {with_interval(b)}',ok if ok is None else ok == (sign > 0)
 
 def _claim_level(rows):
     "Residual noise within 7% after matching, at .2 and above, where 5 or more images converged"
@@ -109,7 +109,7 @@ def _claim_level(rows):
 
 def _claims_distance(r):
     "Distances of phi follow those of densities; the bounds of their ratio are close"
-    rank = say(dict(value=r['rank'], low=r['low'], high=r['high']))
+    rank = with_interval(dict(value=r['rank'], low=r['low'], high=r['high']))
     low,middle,high = r['shuffled']
     ok = True if r['p'] < .01 and r['low'] > 0 else False if r['high'] < 0 else None
     return [(f'rank correlation {rank}, p = {r["p"]:.3f}', f'{r["n"]} pairs, {r["excluded"]} left out', ok),

@@ -17,7 +17,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 from ..core import as_features, check_images, curve, CYCLE, device_of, evaluating
-from ..core import Features, ImageLoader, ink, label_ends, panels, Panels, range_of
+from ..core import Features, ImageLoader, text_color, label_ends, panels, Panels, range_of
 from ..core import read_tensors, run_info, short_digest, step_generator, to_unit
 from ..core import with_bar, write_tensors
 
@@ -281,7 +281,7 @@ def plot_participation(
     names = [('input', _IN), ('output', _OUT)][dim[along] == 0:] + [('dashed:\ncontrol', '.3')]*(control is not None)
     for i, (name, colour) in enumerate(names):
         axs[0].text(.03 if left else .97, .97 - .14*i, name, transform=axs[0].transAxes, fontsize=8.5,
-                    color=ink(colour), ha='left' if left else 'right', va='top')
+                    color=text_color(colour), ha='left' if left else 'right', va='top')
     return axs
 
 # %% ../../nbs/representation/00_probes.ipynb #6f4d7dd2

@@ -15,13 +15,13 @@ from fastcore.script import CliError, bool_arg, call_parse, is_cli, store_true
 from functools import wraps
 from pathlib import Path
 from ..core import Chapter, feature_space, first_images, image_dls, load_checkpoint
-from ..core import panel, run_info, save_images, say, show_images, Study, write_json
+from ..core import panel, run_info, save_images, with_interval, show_images, Study, write_json
 from ..core import write_report
 from ..diffusion import bits_part, DDGM, preset, samples_part, Schedule, sweep_part
 from ..diffusion import train_ddgm
 from ..daed import LEVELS, split_part, train_daed, transfer_part
 from ..denoiser import denoiser, noise_levels, sample, train_blind
-from ..representation import around, channel_averages, compare, flat, self_guided
+from ..representation import samples_around, channel_averages, compare_representations, comparison_rows, self_guided
 from ..representation import show_around
 from ..denoiserep import ARMS, Budget, classification_task, detection_task
 from ..denoiserep import retrieval_task, run_protocol, segmentation_task
@@ -164,9 +164,9 @@ def denoise_evaluate(
                   seconds=study.seconds)
     write_json(out, record | c.results)
     for r in c.results['quality']:
-        scores = ', '.join(f'{k} {say(r[k])}' for k in ('frechet', 'precision', 'recall'))
+        scores = ', '.join(f'{k} {with_interval(r[k])}' for k in ('frechet', 'precision', 'recall'))
         print(f'{r["name"]:>18}: {scores} ({r["feature_space"]}, n={r["n_fake"]})')
-    print(f'bits per dimension {say(c.results["bits_per_dim"]["total"])}; all numbers are in {out}')
+    print(f'bits per dimension {with_interval(c.results["bits_per_dim"]["total"])}; all numbers are in {out}')
 
 # %% ../../nbs/study/01_commands.ipynb #a78be8c5
 def _answer(study, part, title):
@@ -254,8 +254,8 @@ def denoise_probe(
     loader = _chosen('split', split, dict(train=dls.train, valid=dls.valid, test=dls.test))
     names = tuple(taps.split(','))
     a = channel_averages(D, loader, sigma, names, draws, seed, path=out, data=f'{dls.info.name}, {split}')
-    table = compare(D, first_images(dls, split, 1000), tap=names[-1], sigma=sigma, draws=min(draws, 8), seed=seed)
-    write_json(Path(out).with_suffix('.json'), dict(run=run_info(dls.device), probe=a.run, compare=flat(table)))
+    table = compare_representations(D, first_images(dls, split, 1000), tap=names[-1], sigma=sigma, draws=min(draws, 8), seed=seed)
+    write_json(Path(out).with_suffix('.json'), dict(run=run_info(dls.device), probe=a.run, compare=comparison_rows(table)))
     print(table.xs('value', axis=1, level=1).to_string(float_format='{:.3g}'.format, na_rep=''))
     print(f'{len(a.labels)} images: {out}; the table with intervals: {Path(out).with_suffix(".json")}')
 
@@ -286,7 +286,7 @@ def denoise_selfguide(
     way = {} if sampler == 'ascend' else dict(sigmas=noise_levels(1., .03, levels))
     samples,_ = self_guided(D, x[pick], n, sampler, seed, matching=dict(steps=matching), mean=mean, **way)
     free = sample(D, len(samples), 'descend', mean=mean, seed=seed)
-    table = around(D, x[pick], samples, free, seed=seed)
+    table = samples_around(D, x[pick], samples, free, seed=seed)
     save_images(out.with_suffix('.npz'), samples, (0., 1.))
     how = dict(run=run_info(dls.device), images=pick, n=n, sampler=sampler, seed=seed)
     write_json(out.with_suffix('.json'), how | dict(around=table))

@@ -9,7 +9,7 @@ __all__ = ['CHAPTERS', 'short_chapter', 'made_chapter', 'run_study', 'denoise_st
 import pandas as pd
 from fastcore.script import store_true
 from pathlib import Path
-from ..core import Chapter, feature_space, run_info, say, Study, use_style, write_json
+from ..core import Chapter, feature_space, run_info, with_interval, Study, use_style, write_json
 from ..core import write_report
 from ..diffusion import ddgm_chapter
 from ..daed import daed_chapter
@@ -29,7 +29,7 @@ def short_chapter(
     for other in chapters:
         quality,claims = other.results.get('quality'),other.results.get('claims')
         if quality is not None and len(quality) == 3:
-            me,floor,blank = (say(r['frechet']) for r in quality)
+            me,floor,blank = (with_interval(r['frechet']) for r in quality)
             c.text(f'{other.title}: its samples are at Fréchet distance {me} from the test images. Training images are '
                    f'at {floor}, an untrained network is at {blank} (feature space {quality[0]["feature_space"]}).')
         if claims is None: continue

@@ -9,7 +9,7 @@ import time
 import torch
 
 from denoise_study.daed import DAED, same_noise
-from denoise_study.diffusion import corruption, DDGM, reconstruction_sweep, Schedule, UNet
+from denoise_study.diffusion import image_noise, DDGM, reconstruction_sweep, Schedule, UNet
 from denoise_study.core import compare_images, run_info, write_json
 
 HOWS = "ancestral", "ddim", "mean"
@@ -32,7 +32,7 @@ def best(sides, repeat, device):
 
 def bench_sweep(model, x, ts, repeat):
     def loop():
-        eps = corruption(x, 0)
+        eps = image_noise(x, 0)
         for t in ts:
             for how in HOWS: compare_images(model.reconstruct(x, t, how, seed=t, eps=eps).clamp(-1, 1), x, range=model.range)
     secs = best(dict(one_walk=lambda: reconstruction_sweep(model, x, ts, HOWS, progress=False), loop=loop), repeat, x.device)

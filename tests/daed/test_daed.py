@@ -15,7 +15,7 @@ from scipy.stats import norm
 from torch import nn
 
 import run_training
-from denoise_study.daed import DAED, DAETime, Split, split, wider
+from denoise_study.daed import DAED, DAETime, Split, split, widened_net
 from denoise_study.core import averaged, build, denoise_learner, describe, image_dls
 from denoise_study.core import load_checkpoint, read_tensors, save_checkpoint, step_generator
 from denoise_study.diffusion import ancestral, chain_variance, DDGM, from_openai, GaussianNet
@@ -530,14 +530,14 @@ def test_wider():
     "Appendix A.6: the width whose count is nearest; two networks of the paper have 17,598,210 parameters"
     count = lambda c: sum(p.numel() for p in UNet(**c).parameters())
     base = UNet.paper("fashion_mnist").config
-    got = wider(base, 17_598_210)
+    got = widened_net(base, 17_598_210)
     assert got == base | dict(width=got["width"]) and got["width"] == 92
     near = {w: abs(count(base | dict(width=w)) - 17_598_210) for w in (88, 92, 96)}
     assert min(near, key=near.get) == 92 and near[92]/17_598_210 < .04
     tiny = small().config
-    assert wider(tiny, count(tiny)) == tiny and wider(tiny, 2*count(tiny))["width"] > 16
-    assert wider(tiny | dict(head_channels=8), 2*count(tiny))["width"]%8 == 0
-    assert wider(tiny, count(tiny | dict(width=4)))["width"] == 4
+    assert widened_net(tiny, count(tiny)) == tiny and widened_net(tiny, 2*count(tiny))["width"] > 16
+    assert widened_net(tiny | dict(head_channels=8), 2*count(tiny))["width"]%8 == 0
+    assert widened_net(tiny, count(tiny | dict(width=4)))["width"] == 4
 
 
 def test_clean_under_autocast():
@@ -601,8 +601,8 @@ CALLS = {
     "likelihood in [0,1]": (lambda: other(range=(0., 1.)).dae_nll(x), r"range: .*\(-1, 1\)"),
     "data of another size": (lambda: denoise_learner(image_dls("digits", size=16, bs=64, device="cpu"), model), r"dls: .*\(1, 8, 8\).*\(1, 16, 16\)"),
     "data in another range": (lambda: denoise_learner(image_dls("digits", range=(0., 1.), bs=64, device="cpu"), model), "dls: .*range"),
-    "no parameters": (lambda: wider(net.config, 0), "n_params: an integer of at least"),
-    "half a parameter": (lambda: wider(net.config, 1e6), "n_params: an integer"),
+    "no parameters": (lambda: widened_net(net.config, 0), "n_params: an integer of at least"),
+    "half a parameter": (lambda: widened_net(net.config, 1e6), "n_params: an integer"),
 }
 
 

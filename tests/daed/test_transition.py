@@ -14,7 +14,7 @@ from denoise_study.daed import rotated, same_noise, show_rows, show_transfer, sp
 from denoise_study.daed import transfer_table, transition_point
 from denoise_study.core import evaluating, load_checkpoint, mae, ms_ssim, save_checkpoint
 from denoise_study.core import step_generator
-from denoise_study.diffusion import corruption, crossing, DDGM, from_openai, GaussianNet, HOWS
+from denoise_study.diffusion import image_noise, snr_crossing, DDGM, from_openai, GaussianNet, HOWS
 from denoise_study.diffusion import LinearDenoiser, log_snr_curves, METHODS, plot_sweep
 from denoise_study.diffusion import reconstruction_sweep, Schedule, summarise, UNet
 from denoise_study.diffusion.reconstruction import _measure
@@ -55,7 +55,7 @@ SCHEDULES = {"Ho 500": Schedule.linear(500), "Ho 1000": HO, "repo 500": Schedule
     ("cosine 1000", (497, 436, 293), (49.7, 43.6, 29.3)), ("cosine 4000", (1985, 1741, 1171), (49.6, 43.5, 29.3))])
 def test_crossings_of_the_note(name, steps, shares):
     "Note 1.1: where the log-SNR falls below 0, for a power of 1, FashionMNIST's and CIFAR-10's"
-    found = [crossing(SCHEDULES[name], p) for p in (1., .682, .256)]
+    found = [snr_crossing(SCHEDULES[name], p) for p in (1., .682, .256)]
     assert tuple(c.t for c in found) == steps
     close([100*c.share for c in found], shares, atol=.05)
     table = log_snr_curves({name: SCHEDULES[name]}, {p: torch.tensor([p]) for p in (1., .682, .256)})
@@ -66,7 +66,7 @@ def test_trap_32_share_of_the_fall_in_the_first_tenth():
     "Note 1.1: .34-.37, .28-.31, .21-.23 in the first tenth; the cosine schedule loses .53-.55 in the last"
     within = dict(Ho=(.335, .375), repo=(.275, .315), cosine=(.205, .235))
     for name, s in SCHEDULES.items():
-        c, (low, high) = crossing(s), within[name.split()[0]]
+        c, (low, high) = snr_crossing(s), within[name.split()[0]]
         assert low < c.first_tenth < high and sum(c.fall) == pytest.approx(1)
         assert (.525 < c.last_tenth < .555) == name.startswith("cosine")
 
@@ -88,7 +88,7 @@ def test_trap_6_image_enters_as_a_constant():
 
 
 def test_never_crossing_is_an_answer():
-    c = crossing(Schedule.linear(1000, end=1e-4), 1.)
+    c = snr_crossing(Schedule.linear(1000, end=1e-4), 1.)
     assert c.t is None and c.share is None
 
 
@@ -137,7 +137,7 @@ def test_sweep_equals_the_loop(kind):
     "Deterministic ways as `reconstruct` walks them; ancestral as a loop over t with the noise of (seed, step)"
     model = trained(2, loss="vlb", var="learned") if kind == "learned variance" else trained()
     if kind == "DAED": model = DAED.from_ddgm(model, 4, trained().net.requires_grad_(True))
-    x, eps, ts = images(5), corruption(images(5), 3), [1, 2, 7, 20]
+    x, eps, ts = images(5), image_noise(images(5), 3), [1, 2, 7, 20]
     errors = sweep(model, x, ts, ("ancestral", "ddim", "mean"), seeds=(3,)).set_index(["how", "t"])
     for t in ts:
         for how in ("ddim", "mean"):
@@ -590,7 +590,7 @@ CALLS = {
     "no model": (lambda: sweep(grey.net, x, [1]), "models: a DDGM or DAED is needed, got a UNet"),
     "no signal": (lambda: log_snr_curves(HO, torch.zeros(2, 1, 4, 4)), "images: an image that is 0 everywhere"),
     "no powers": (lambda: log_snr_curves(HO, {"e": torch.zeros(0)}), "e: "),
-    "power 0": (lambda: crossing(HO, 0.), "power: .*above 0, got 0"),
+    "power 0": (lambda: snr_crossing(HO, 0.), "power: .*above 0, got 0"),
     "filter from one image": (lambda: LinearDenoiser(x[:1]), "train: 1 image"),
     "two models in one switch": (lambda: transition_point(pd.concat([two, two.assign(model="n")]), "a", "b"), "errors: one model"),
     "set unknown": (lambda: transition_point(two, "a", "c"), "errors: no rows with how='ancestral' for the set 'c'"),

@@ -45,10 +45,10 @@ def wild(dr, size=.5, seed=0):
     return dr
 
 
-def flat(o):
+def comparison_rows(o):
     "Every tensor of an output, end to end"
     if isinstance(o, torch.Tensor): return o.double().flatten()
-    return torch.cat([flat(v) for v in (o.values() if isinstance(o, dict) else o)])
+    return torch.cat([comparison_rows(v) for v in (o.values() if isinstance(o, dict) else o)])
 
 
 @torch.no_grad()
@@ -56,13 +56,13 @@ def check_exact(model, x, tol, far=.05, size=.5, **kwargs):
     "Fused against two branches, with the original network far off; then everything by which a fused model could be told from an original one"
     model = model.eval()
     plain, args = deepcopy(model), x if isinstance(x, tuple) else (x,)
-    base = flat(deepcopy(model).requires_grad_(False)(*args))     # frozen: with requires_grad, PyTorch multiplies in another order, for one ulp
+    base = comparison_rows(deepcopy(model).requires_grad_(False)(*args))     # frozen: with requires_grad, PyTorch multiplies in another order, for one ulp
     dr = wild(denoise_rep(model, example=x, **kwargs), size)
-    with dr.two_branch(): two = flat(model(*args))
-    with dr.disabled(): assert torch.equal(flat(model(*args)), base)
-    assert rel(flat(model(*args)), two) < tol     # the parametrized weight
+    with dr.two_branch(): two = comparison_rows(model(*args))
+    with dr.disabled(): assert torch.equal(comparison_rows(model(*args)), base)
+    assert rel(comparison_rows(model(*args)), two) < tol     # the parametrized weight
     fused = dr.fuse()
-    assert fused is model and rel(flat(fused(*args)), two) < tol
+    assert fused is model and rel(comparison_rows(fused(*args)), two) < tol
     assert base.shape != two.shape or rel(base, two) > far
     same_form(fused, plain)
     return dr

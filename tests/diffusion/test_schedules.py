@@ -103,7 +103,7 @@ def test_linear_combine_is_not_the_tail():
     close((paper.log_snr() - exact.log_snr())[1:].abs().max(), .33, atol=.005)
     long = Schedule.linear(1000, start=1e-3).merge_first(65)
     assert long.T == 936 and paper.steps.tolist() == list(range(469))
-    again = Schedule.from_recipe(json.loads(json.dumps(paper.recipe)))
+    again = Schedule.from_spec(json.loads(json.dumps(paper.spec)))
     assert again == paper and "linear_combine(T=468, beta_1=0.1" in str(paper)
 
 
@@ -120,7 +120,7 @@ def test_log_snr_does_not_depend_on_the_data_but_for_a_constant():
 def test_recipes_survive_json():
     betas = np.linspace(.01, .3, 7)
     for s in (Schedule.from_betas(betas), Schedule.linear(1000).respace("ddim50").subset([1, 5, 50]), Schedule.cosine(100).merge_first(9).respace(10)):
-        again = Schedule.from_recipe(json.loads(json.dumps(s.recipe)))
+        again = Schedule.from_spec(json.loads(json.dumps(s.spec)))
         assert again == s and torch.equal(again.post_var[1:], s.post_var[1:])
     assert Schedule.linear(100) != Schedule.linear(101)
 
@@ -142,8 +142,8 @@ BAD = [(lambda: Schedule.linear(20), "T: 20 steps are too few"), (lambda: Schedu
        (lambda: Schedule.linear(100).q_sample(x, 101, x), "0..100"), (lambda: Schedule.linear(100).q_sample(x, torch.tensor([1]), x), r"\(2,\)"),
        (lambda: Schedule.linear(100).q_sample(x, torch.tensor([1., 2.]), x), "integer"), (lambda: Schedule.linear(100).q_sample(x, 1, x[:1]), "eps"),
        (lambda: Schedule.linear(100).to_x0(x, x, 0), "1..100"), (lambda: Schedule.linear(100).to_x0(x, x, 1, "noise"), "kind"),
-       (lambda: Schedule.from_recipe([dict(name="__init__")]), "recipe"), (lambda: Schedule.from_recipe([dict(name="linear", T=50), dict(name="__class__")]), "recipe"),
-       (lambda: Schedule.from_recipe("linear"), "recipe")]
+       (lambda: Schedule.from_spec([dict(name="__init__")]), "recipe"), (lambda: Schedule.from_spec([dict(name="linear", T=50), dict(name="__class__")]), "recipe"),
+       (lambda: Schedule.from_spec("linear"), "recipe")]
 
 
 @pytest.mark.parametrize("call,names", BAD, ids=[b[1] for b in BAD])

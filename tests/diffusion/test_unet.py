@@ -215,7 +215,7 @@ def plain(norm, xs, film):
 @pytest.mark.parametrize('block', [1, 2**19])
 def test_norm_gradients(act, block, monkeypatch):
     "The blockwise route in float64 against finite differences, second derivatives included; one and many blocks"
-    monkeypatch.setattr(unet, '_BLOCK', block)
+    monkeypatch.setattr(norms, '_BLOCK', block)
     g = torch.Generator().manual_seed(0)
     norm = NormAct(12, act).double()
     xs = [torch.randn(3, c, 2, 3, generator=g, dtype=torch.float64, requires_grad=True) for c in (8, 4)]

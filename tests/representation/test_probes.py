@@ -495,7 +495,7 @@ def test_clusters_equal_sklearn_at_any_scale():
 def test_compare():
     y = torch.arange(40)%2
     x = pictures(40)
-    t = compare(D, (x, y), draws=2, n_clusters=3, progress=False)
+    t = compare_representations(D, (x, y), draws=2, n_clusters=3, progress=False)
     assert list(t.columns) == [*((n, p) for n in ('trained', 'untrained', 'control') for p in ('value', 'low', 'high')), ('control', 'what')]
     for name in 'PR of mid.in', 'PR of mid', 'dead channels', 'relative instability', 'D/S of clusters (median)', 'linear probe', '5-NN label agreement':
         assert np.isfinite(t.loc[name, ('trained', 'value')]) and np.isfinite(t.loc[name, ('untrained', 'value')])
@@ -505,13 +505,13 @@ def test_compare():
     assert t.loc['linear probe', ('control', 'what')] == 'centred pixels'
     low, value, high = (t['trained'][o] for o in ('low', 'value', 'high'))
     assert ((low <= value) & (value <= high) | low.isna()).all()
-    same = compare(D, (x, y), D, draws=2, n_clusters=3, progress=False)
+    same = compare_representations(D, (x, y), D, draws=2, n_clusters=3, progress=False)
     pd.testing.assert_frame_equal(same['trained'], same['untrained'])
-    again = compare(D, (x, y), draws=2, n_clusters=3, progress=False)
+    again = compare_representations(D, (x, y), draws=2, n_clusters=3, progress=False)
     pd.testing.assert_frame_equal(again, t)
 
 def test_compare_without_labels():
-    t = compare(D, pictures(30), draws=2, n_clusters=3, progress=False)
+    t = compare_representations(D, pictures(30), draws=2, n_clusters=3, progress=False)
     assert 'PR of mid' in t.index and not [o for o in t.index if 'label' in o or 'probe' in o or 'classes' in o or 'purity' in o]
 
 def test_a_diffusion_model_by_step():
@@ -530,7 +530,7 @@ def test_a_foreign_network_by_its_module_names():
     a = read(d, X)
     with torch.no_grad(): own = net[:2](X[:1] + .5*torch.empty(4, 1, 16, 16).normal_(generator=step_generator(0, 0, 'cpu', 'probes')))
     torch.testing.assert_close(a.phi.x[0], own.mean((0, 2, 3)))
-    assert compare(d, X, draws=2, n_clusters=2, progress=False).loc['PR of mid', ('trained', 'value')] > 0
+    assert compare_representations(d, X, draws=2, n_clusters=2, progress=False).loc['PR of mid', ('trained', 'value')] > 0
 
 
 # turning channels off

@@ -10,7 +10,7 @@ from torch import nn
 
 from denoise_study.denoiser import ascend, BlindUNet, Denoiser, denoiser, GaussianDenoiser
 from denoise_study.denoiser import noise_levels, sample
-from denoise_study.representation import around, centroid, conditional_distance, Guide, masked
+from denoise_study.representation import samples_around, centroid, conditional_distance, Guide, masked
 from denoise_study.representation import match, mix, noise_level_check, plot_noise_level
 from denoise_study.representation import plot_ratio, ratio_test, score_distance, self_guided
 from denoise_study.representation import show_around, Target
@@ -336,7 +336,7 @@ def test_colour_from_end_to_end():
     D, images = denoiser(BlindUNet(channels=3, widths=(4, 6, 8, 10), depths=(1, 1, 2)), (3, 16, 16)), rand(2, 3, 16, 16)
     made, _ = self_guided(D, images, 2, sigmas=[1., .3], n_noise=2, matching=dict(steps=2), progress=False)
     plain = sample(D, 5, "descend", sigmas=[1., .3], progress=False)
-    t = around(D, images, made, plain, lambda x: x.mean((1, 2, 3)) > .5).set_index(["measure", "arm"])
+    t = samples_around(D, images, made, plain, lambda x: x.mean((1, 2, 3)) > .5).set_index(["measure", "arm"])
     assert t.value.notna().all() and len(show_around(images, made, plain)) == 3
     assert len(noise_level_check(D, images, sigmas=(.5,), steps=2)) == 1
     assert len(conditional_distance(D, images, images.flip(0), [.3, 1.], 2, progress=False, steps=2)) == 2
@@ -347,14 +347,14 @@ def test_around_knows_copies_noise_and_classes():
     image = torch.stack([torch.zeros(1, 16, 16), torch.ones(1, 16, 16)])*.8 + .1*rand(2, 1, 16, 16)
     classify = lambda x: (x.mean((1, 2, 3)) > .5).long()
     copies, control = image.repeat_interleave(3, 0), rand(12, 1, 16, 16, seed=3)
-    t = around(D, image, copies, control, classify).set_index(["measure", "arm"])
+    t = samples_around(D, image, copies, control, classify).set_index(["measure", "arm"])
     assert t.value["pixel correlation", "guided"] == pytest.approx(1, abs=1e-4) and t.value["pixel std", "guided"] < 1e-6
     assert t.value["class hit", "guided"] == 1 and t.value["class hit", "unconditional"] == pytest.approx(.5)
     assert t.value["phi distance", "guided"] < 2*t.value["phi distance", "same image, new noise"]
     assert abs(t.value["pixel correlation", "unconditional"]) < .2 and (t.n == 2).sum() >= 6
-    scores = around(D, image, copies, control, lambda x: torch.stack([1 - x.mean((1, 2, 3)), x.mean((1, 2, 3))], 1)).set_index(["measure", "arm"])
+    scores = samples_around(D, image, copies, control, lambda x: torch.stack([1 - x.mean((1, 2, 3)), x.mean((1, 2, 3))], 1)).set_index(["measure", "arm"])
     assert scores.value["class hit", "guided"] == 1
-    one = around(D, centroid(image), copies, control, classify, torch.tensor([1]))
+    one = samples_around(D, centroid(image), copies, control, classify, torch.tensor([1]))
     assert "pixel correlation" not in set(one.measure) and one[one.arm == "guided"].low.isna().all()  # one target: no interval
 
 
@@ -385,7 +385,7 @@ def test_a_foreign_residual_cnn_guides_itself():
     made, report = self_guided(D, images, 3, sigmas=levels, matching=dict(steps=20), progress=False)
     plain = sample(D, 6, "descend", sigmas=levels, progress=False)
     assert made.shape == plain.shape == (6, 1, 16, 16) and made.isfinite().all() and (report.loss_ratio < 1).mean() > .9
-    t = around(D, images, made, plain).set_index(["measure", "arm"]).value
+    t = samples_around(D, images, made, plain).set_index(["measure", "arm"]).value
     assert t["phi distance", "guided"] < t["phi distance", "unconditional"]
 
 
@@ -424,9 +424,9 @@ CALLS = {
     "unknown sampler": (lambda: self_guided(D, x, sampler="ddim"), "sampler: one of"),
     "no samples": (lambda: self_guided(D, x, 0), "n: at least 1"),
     "no draws": (lambda: Target(x[:, None]).phi(D, .5, 0), "draws: at least 1"),
-    "samples do not divide": (lambda: around(D, x, rand(5, 1, 16, 16), x), "samples: 5 for 2"),
-    "samples in [-1,1]": (lambda: around(D, x, 2*x - 1, x), "samples: values"),
-    "labels of others": (lambda: around(D, x, x, x, lambda o: torch.zeros(len(o)), torch.zeros(3)), "labels: 3 for 2"),
+    "samples do not divide": (lambda: samples_around(D, x, rand(5, 1, 16, 16), x), "samples: 5 for 2"),
+    "samples in [-1,1]": (lambda: samples_around(D, x, 2*x - 1, x), "samples: values"),
+    "labels of others": (lambda: samples_around(D, x, x, x, lambda o: torch.zeros(len(o)), torch.zeros(3)), "labels: 3 for 2"),
     "falling sigmas": (lambda: score_distance(D, D, x, x, [1., .5]), "sigmas: .*rising"),
     "integral from 0": (lambda: score_distance(D, D, x, x, [0., .5]), "sigmas: .*above 0"),
     "other shapes": (lambda: score_distance(D, D, x, x[:1], [.1, 1.]), "x1, x2: shapes"),

@@ -9,7 +9,7 @@ from denoise_study.core import first_images, image_dls
 from denoise_study.denoiser import denoiser, psnr_curve, train_blind
 from denoise_study.study import load_pretrained, pretrained_models
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NAMES = list(pretrained_models().index)
 
 
