@@ -63,7 +63,12 @@ def __str__(self:Interval): return format(self, '')
 @patch
 def __repr__(self:Interval):
     if self.exact: return f'{self} (exact)'
-    return f'{self} ({100*self.level:g}% over {self.n} {self.unit})'
+    return f'{self} ({100*self.level:g}% over {self.over})'
+
+@patch(as_prop=True)
+def over(self:Interval):
+    "What the interval is over, in words: '200 images'"
+    return f'{self.n:,} {self.unit}'
 
 @patch(as_prop=True)
 def exact(self:Interval):

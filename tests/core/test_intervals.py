@@ -70,7 +70,12 @@ def test_above_and_below(x, above, below):
 
 
 @pytest.mark.parametrize("margin, of, inside", [
-    (.6, 0., True), (.59, 0., False), (.11, .5, True), (.09, .5, False), (.15, .3, False), (.15, .7, False),
+    (.6, 0., True),
+    (.59, 0., False),
+    (.11, .5, True),
+    (.09, .5, False),
+    (.15, .3, False),
+    (.15, .7, False),
 ])
 def test_within(margin, of, inside): assert some().within(margin, of) is inside
 
@@ -119,7 +124,8 @@ def test_record_of_other_origin():
     with pytest.raises(ValueError, match="lacks n, unit; it has value, low, high, bias"):
         Interval.from_dict(old)
     assert Interval.from_dict(old, n=500, unit="images") == some(3.1, 2.8, 3.5, 500)
-    assert Interval.from_dict(dict(old, n=9, unit="seeds"), n=500, unit="images").n == 9     # the record knows
+    # the record knows
+    assert Interval.from_dict(dict(old, n=9, unit="seeds"), n=500, unit="images").n == 9
 
 
 def test_row_round_trip():
@@ -130,7 +136,8 @@ def test_row_round_trip():
 
 
 def test_row_of_other_origin():
-    assert Interval.of(dict(rank=.5, low=.4, high=.6, n=30), "rank", ends="", unit="pairs") == some(n=30, unit="pairs")
+    row = dict(rank=.5, low=.4, high=.6, n=30)
+    assert Interval.of(row, "rank", ends="", unit="pairs") == some(n=30, unit="pairs")
     assert Interval.of(dict(a_value=.5, a_low=.4, a_high=.6), "a_value", ends="a_", n=200) == some()
     with pytest.raises(KeyError, match="lacks frechet_n; it has frechet"):
         Interval.of(dict(frechet=.5, frechet_low=.4, frechet_high=.6), "frechet")

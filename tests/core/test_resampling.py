@@ -3,8 +3,9 @@ import pytest
 import torch
 from scipy import stats
 
-from denoise_study.core.resampling import (bootstrap_interval, mean_interval, paired_interval, resamples, t_interval,
-                                           two_level_bootstrap, two_level_interval)
+from denoise_study.core.resampling import (
+    bootstrap_interval, mean_interval, paired_interval, resamples, t_interval, two_level_bootstrap,
+    two_level_interval)
 
 
 def normal(seed, *shape):
@@ -14,7 +15,7 @@ def normal(seed, *shape):
 def ends(i): return i.value, i.low, i.high
 
 
-# value, low, high of the mean of `normal(seed, 60)**2` with that seed, as first released: reports must not move.
+# value, low, high of the mean of `normal(seed, 60)**2` as first released: reports must not move.
 # (Equal to the last bit where they were made; other processors may add in another order.)
 RELEASED = {
     0: (0.8281568294153737, 0.6040251032582339, 1.1029415307038568),
@@ -50,7 +51,7 @@ def held(make, truth, sets): return sum(make(d).contains(truth) for d in sets)/l
 
 @pytest.mark.parametrize("level, least, most", [(.95, .91, .98), (.8, .73, .86)])
 def test_mean_interval_covers(level, least, most):
-    "400 sets of 60 squares of normal values: within three standard errors, and a little less for their skew"
+    "400 sets of 60 normal values: three standard errors, and a little for 200 resamples"
     sets = [normal(s, 60) for s in range(400)]
     share = held(lambda d: mean_interval(d, level=level, n_boot=200), 0, sets)
     assert least < share < most
@@ -63,10 +64,13 @@ def test_t_interval_covers_where_the_bootstrap_does_not():
     assert held(lambda d: mean_interval(d, n_boot=100), 0, sets[:300]) < .92
 
 
-@pytest.mark.parametrize("networks, images, rest", [(.1, .1, .2), (.02, .2, .2), (0., .4, .2), (0., 0., .3)])
+@pytest.mark.parametrize("networks, images, rest", [
+    (.1, .1, .2), (.02, .2, .2), (0., .4, .2), (0., 0., .3)])
 def test_two_level_interval_covers(networks, images, rest):
-    "400 tables of 5 networks and 60 images: .95 less three standard errors is .917; never much too wide either"
-    def table(s): return networks*normal(s, 5, 1) + images*normal(s + 1000, 1, 60) + rest*normal(s + 2000, 5, 60)
+    "400 tables of 5 networks and 60 images: .95 less three standard errors is .917"
+    def table(s):
+        tables = networks*normal(s, 5, 1) + images*normal(s + 1000, 1, 60)
+        return tables + rest*normal(s + 2000, 5, 60)
     share = held(two_level_interval, 0, [table(s) for s in range(400)])
     assert share > .917
     true = (networks**2/5 + images**2/60 + rest**2/300)**.5
