@@ -6,7 +6,8 @@
 __all__ = ['resamples', 'bootstrap_interval', 'mean_interval', 't_interval', 'paired_interval', 'two_level_bootstrap',
            'two_level_interval']
 
-# %% ../../nbs/core/02b_resampling.ipynb #bc4d5a8e
+# %% ../../nbs/core/02b_resampling.ipynb #aff724db
+from collections.abc import Iterator
 import torch
 from scipy import stats
 from torch import Tensor
@@ -17,7 +18,7 @@ def resamples(
     n:int, # how many units there are
     n_boot:int=1000, # how many draws, at least 2
     seed:int=0, # of the draws
-): # iterator over n_boot draws, each (n,) float64: how often each unit occurs
+) -> Iterator: # n_boot draws, each (n,) float64: how often each unit occurs
     "Draws of `n` of `n` units with replacement, as counts (Efron 1979)"
     if not isinstance(n_boot, int) or n_boot < 2:
         raise ValueError(f'n_boot: a whole number of at least 2 is needed, got {n_boot!r}')

@@ -11,6 +11,7 @@ from denoise_study.core.verdicts import (
 
 V = Verdict
 LEARNED, NOT = Learned("net", "share", .95, .9, 4000), Learned("net", "share", .45, .9, 100)
+EQUAL = dict(relation="equal", margin=.2)
 WORDS = ["holds", "holds for the control as well", "does not hold", "smaller than claimed",
          "undecided", "not learned", "not measured"]
 
@@ -59,9 +60,9 @@ def i(low, high): return Interval((low + high)/2, low, high, 100, "images")
     (i(.3, .5), dict(relation="equal", margin=.2), V.FAILS),
     (i(-.5, -.3), dict(relation="equal", margin=.2), V.FAILS),
     (i(-.1, .1), dict(relation="equal", margin=.2, size=.5), V.HOLDS),
-    (i(-.1, .1), dict(relation="equal", margin=.2, advantage=i(-.1, .1), control=i(-.1, .1)), V.SHARED),
-    (i(-.1, .1), dict(relation="equal", margin=.2, advantage=i(-.9, -.2), control=i(.3, .8)), V.HOLDS),
-    (i(-.1, .1), dict(relation="equal", margin=.2, advantage=i(-.9, .2), control=i(-.1, .8)), V.UNDECIDED),
+    (i(-.1, .1), dict(EQUAL, advantage=i(-.1, .1), control=i(-.1, .1)), V.SHARED),
+    (i(-.1, .1), dict(EQUAL, advantage=i(-.9, -.2), control=i(.3, .8)), V.HOLDS),
+    (i(-.1, .1), dict(EQUAL, advantage=i(-.9, .2), control=i(-.1, .8)), V.UNDECIDED),
     # what had to be learned
     (i(.1, .3), dict(learned=[LEARNED]), V.HOLDS),
     (i(.1, .3), dict(learned=[LEARNED, NOT]), V.NOT_LEARNED),
