@@ -8,6 +8,13 @@ from .basics import step_generator as step_generator
 from .basics import untrained as untrained
 from .basics import unwrap as unwrap
 from .basics import with_bar as with_bar
+from .claims import COLUMNS as COLUMNS
+from .claims import Claim as Claim
+from .claims import Finding as Finding
+from .claims import by_verdict as by_verdict
+from .claims import claims_html as claims_html
+from .claims import claims_markdown as claims_markdown
+from .claims import claims_table as claims_table
 from .data import ArraySource as ArraySource
 from .data import DataInfo as DataInfo
 from .data import FileSource as FileSource
@@ -25,6 +32,7 @@ from .data import picture_files as picture_files
 from .data import picture_to_tensor as picture_to_tensor
 from .data import show_images as show_images
 from .data import to_uint8 as to_uint8
+from .intervals import Interval as Interval
 from .metrics import Features as Features
 from .metrics import Inception2048 as Inception2048
 from .metrics import Inception768 as Inception768
@@ -40,7 +48,7 @@ from .metrics import frechet_interval as frechet_interval
 from .metrics import knn_precision_recall as knn_precision_recall
 from .metrics import mae as mae
 from .metrics import mean_and_factor as mean_and_factor
-from .metrics import mean_interval as mean_interval
+from .metrics import mean_record as mean_record
 from .metrics import ms_ssim as ms_ssim
 from .metrics import prd as prd
 from .metrics import range_of as range_of
@@ -68,6 +76,13 @@ from .report import with_interval as with_interval
 from .report import write_json as write_json
 from .report import write_report as write_report
 from .report import write_text as write_text
+from .resampling import bootstrap_interval as bootstrap_interval
+from .resampling import mean_interval as mean_interval
+from .resampling import paired_interval as paired_interval
+from .resampling import resamples as resamples
+from .resampling import t_interval as t_interval
+from .resampling import two_level_bootstrap as two_level_bootstrap
+from .resampling import two_level_interval as two_level_interval
 from .training import AdamW as AdamW
 from .training import Bf16 as Bf16
 from .training import EMA as EMA
@@ -92,3 +107,10 @@ from .training import save_checkpoint as save_checkpoint
 from .training import unpack as unpack
 from .training import weighted_mean as weighted_mean
 from .training import write_tensors as write_tensors
+from .verdicts import Learned as Learned
+from .verdicts import RELATIONS as RELATIONS
+from .verdicts import Verdict as Verdict
+from .verdicts import check_terms as check_terms
+from .verdicts import verdict as verdict
+from .verdicts import verdict_css as verdict_css
+from .verdicts import weakest as weakest

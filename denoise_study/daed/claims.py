@@ -9,7 +9,7 @@ __all__ = ['claims_table']
 import torch, numpy as np, pandas as pd
 from itertools import product
 from scipy.stats import t as student
-from ..core import mean_interval
+from ..core import mean_record
 from ..diffusion import Schedule, summarise
 from .transfer import transfer_table
 
@@ -132,7 +132,7 @@ def _difference(errors, data, daed, ddgm, how):
     mine = errors[errors.set == data]
     take = lambda m,h: mine[(mine.model == m) & (mine.how == h)].groupby('image').mae.mean()
     d = (take(daed, 'mean') - take(ddgm, how)).dropna()
-    return mean_interval(torch.tensor(d.to_numpy()), 'normal') if len(d) > 1 else None
+    return mean_record(torch.tensor(d.to_numpy()), 'normal') if len(d) > 1 else None
 
 def _claims_transfer(errors, pairs):
     "DAED against the DDGM's samples, which is the paper's comparison, and against its mean: target -> finding"

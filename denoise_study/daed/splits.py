@@ -11,7 +11,7 @@ from fastprogress.fastprogress import progress_bar
 from matplotlib.axes import Axes
 from torch import Tensor
 from ..core import check_images, compare_sets, compute_features, CYCLE, device_of
-from ..core import evaluating, label_grid, mean_interval, names_width, panel, panels
+from ..core import evaluating, label_grid, mean_record, names_width, panel, panels
 from ..core import Panels, show_images
 from ..diffusion import ancestral, DDGM
 from ..diffusion.reconstruction import kind_of, log_power
@@ -88,7 +88,7 @@ def _quality(name, model, x, real, ref, space, seed, n_boot, bs, progress):
     is_model = isinstance(model, DDGM)
     fake = compute_features(space, x, model.range if is_model else (-1., 1.), bs, progress=progress)
     q = compare_sets(ref, fake, seed=seed, n_boot=n_boot, progress=progress)
-    rough = mean_interval(_roughness(x.cpu())/_roughness(real.cpu()).mean(), 'normal')
+    rough = mean_record(_roughness(x.cpu())/_roughness(real.cpu()).mean(), 'normal')
     scores = {k: q[v] for k,v in _SCORES.items()} | dict(roughness=rough)
     parts = ('', 'value'),('_low', 'low'),('_high', 'high')
     about = dict(kind='images', loss=None, T=None, level=None)

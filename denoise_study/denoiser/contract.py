@@ -17,7 +17,7 @@ from itertools import cycle
 from matplotlib.axes import Axes
 from torch import Tensor, nn
 from typing import NamedTuple
-from ..core import check_images, curve, CYCLE, evaluating, label_ends, mean_interval
+from ..core import check_images, curve, CYCLE, evaluating, label_ends, mean_record
 from ..core import noise_like, panel, step_generator
 from ..diffusion import DDGM, LinearDenoiser, UNet
 from ..daed import DAED
@@ -496,7 +496,7 @@ def psnr_curve(
                 y = x + s*_noise(x, seed, i)
                 clean = d(y, s)
                 for o, v in (err, clean - x), (res, y - clean), (noise, y - x): o.append(v.pow(2).mean((1, 2, 3)))
-        mse = mean_interval(torch.cat(err))
+        mse = mean_record(torch.cat(err))
         rows.append(dict(denoiser=name, sigma=s, psnr_in=_db(torch.cat(noise).mean()), psnr=_db(mse.value),
                          low=_db(mse.high), high=_db(mse.low), mse=mse.value,
                          sigma_hat=torch.cat(res).mean().sqrt().item(), n=mse.n, seed=seed))

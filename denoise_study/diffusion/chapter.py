@@ -11,7 +11,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 from ..core import Chapter, compare_sets, compute_features, describe
-from ..core import load_checkpoint, mean_interval, panels, Panels, save_images, with_interval
+from ..core import load_checkpoint, mean_record, panels, Panels, save_images, with_interval
 from ..core import show_images, Study, to_uint8, untrained
 from .ddgm import DDGM
 from .recipes import train_ddgm
@@ -69,7 +69,7 @@ def copies_part(
     c.heading('Are they new?')
     c.figure(show_rows({'sample': samples[:12], 'nearest': train[i[:12]]}, info.range),
              'Top: generated images. Bottom: the training image nearest in pixels.')
-    ours,theirs = mean_interval(d, seed=study.seed),mean_interval(d_test, seed=study.seed)
+    ours,theirs = mean_record(d, seed=study.seed),mean_record(d_test, seed=study.seed)
     c.results['nearest_rms'] = dict(samples=ours, test=theirs, n_train=len(train))
     verdict = ('closer to the training images than unseen real images are, a sign of copying' if ours.high < theirs.low
                else 'farther from the training images than unseen real images are' if ours.low > theirs.high
@@ -164,7 +164,7 @@ def bits_part(
     terms = {'L_0: grey levels from x_1': bits['L_0'], 'L_1 ... L_(T-1): steps': bits['L_t'].sum(1),
              'L_T: prior': bits['L_T'], 'total': bits['total'],
              'grey-level histogram': histogram_bits(counted, to_uint8(x0, rng).cpu())}
-    stats = c.results['bits_per_dim'] = {k: mean_interval(v, seed=study.seed) for k,v in terms.items()}
+    stats = c.results['bits_per_dim'] = {k: mean_record(v, seed=study.seed) for k,v in terms.items()}
     c.heading('What does a pixel cost?')
     c.table([{'term': k, 'bits per dimension': with_interval(v)} for k,v in stats.items()],
             f'Variational bound on the code length of {len(x0)} test images, with 95% intervals; uncompressed: 8.')

@@ -15,7 +15,7 @@ from itertools import chain, cycle
 from torch import Tensor
 from types import SimpleNamespace
 from ..core import check_images, compare_images, curve, CYCLE, device_of, evaluating
-from ..core import label_ends, mean_interval, ms_ssim, panels, Panels, step_generator
+from ..core import label_ends, mean_record, ms_ssim, panels, Panels, step_generator
 from .ddgm import DDGM, METHODS
 from .schedules import Schedule
 from ..daed import DAED
@@ -296,7 +296,7 @@ def summarise(
         row = g.iloc[0].drop(['image', 'seed', 'mae', 'mse', 'ms_ssim']).to_dict()
         row.update(n=g.image.nunique(), seeds=g.seed.nunique(), coverage=level)
         for m in ('mae', 'mse', 'ms_ssim'):
-            m_int = mean_interval(torch.tensor(g.groupby('image')[m].mean().to_numpy()), method, level)
+            m_int = mean_record(torch.tensor(g.groupby('image')[m].mean().to_numpy()), method, level)
             by_seed = g.groupby('seed')[m].mean()
             row |= {m: m_int.value, f'{m}_low': m_int.low, f'{m}_high': m_int.high,
                     f'{m}_seed_sd': by_seed.std() if len(by_seed) > 1 else np.nan}

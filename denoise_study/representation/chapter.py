@@ -10,7 +10,7 @@ __all__ = ['blind_dls', 'study_blind', 'denoising_part', 'representation_part', 
 import torch, numpy as np, pandas as pd
 from torch import Tensor
 from ..core import Chapter, feature_space, first_images, load_checkpoint
-from ..core import mean_interval, panels, with_interval, Study, untrained
+from ..core import mean_record, panels, with_interval, Study, untrained
 from ..denoiser import blind_preset, denoiser, GaussianDenoiser, noise_levels
 from ..denoiser import plot_psnr, psnr_curve, sample, train_blind
 from .channels import channel_statistics, plot_channels, plot_rows
@@ -76,7 +76,7 @@ def _cells(table):
 
 def _sparsity(networks):
     "Participation ratio at every tap of named `Averages`, with intervals over images"
-    return [dict(network=name, tap=tap, **mean_interval(participation(v)))
+    return [dict(network=name, tap=tap, **mean_record(participation(v)))
             for name,a in networks.items() for tap,v in a.taps.items()]
 
 # %% ../../nbs/representation/05_chapter.ipynb #e0b75d5a

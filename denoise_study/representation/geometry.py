@@ -13,7 +13,7 @@ from functools import partial
 from itertools import cycle
 from torch import nn
 from torch.nn.functional import normalize
-from ..core import CYCLE, Features, mean_and_factor, mean_interval, panels, Panels
+from ..core import CYCLE, Features, mean_and_factor, mean_record, panels, Panels
 from ..core import step_generator, untrained
 from .channels import selectivity
 from .probes import _batches, _boot, _check_labels, _compare_levels
@@ -56,14 +56,14 @@ def label_agreement(
     labels, # N whole numbers
     k:int=5, # neighbours of each image
     centre:bool=False, # see `neighbours`
-    **interval, # passed to `mean_interval`: level, n_boot, seed
+    **interval, # passed to `mean_record`: level, n_boot, seed
 )->AttrDict: # value, low, high; chance, k, n, space
     "Share of an image's neighbours that have its label"
     o = _rows_of(phi)
     y = _check_labels(labels, len(o))
     same = (y[neighbours(o, k=k, centre=centre)[0]] == y[:, None]).float().mean(1)
     chance = ((y.bincount()[y] - 1).double()/(len(y) - 1)).mean().item()
-    return AttrDict(mean_interval(same, **interval), chance=chance, k=k, space=o.space)
+    return AttrDict(mean_record(same, **interval), chance=chance, k=k, space=o.space)
 
 def linear_probe(
     train, # `Features`, (N,C) tensor, or images to fit on
@@ -71,7 +71,7 @@ def linear_probe(
     test, # the same kind, other images
     test_labels, # their labels
     C:float=1., # inverse strength of the penalty
-    **interval, # passed to `mean_interval`
+    **interval, # passed to `mean_record`
 )->AttrDict: # value (accuracy), low, high; chance (the largest class), n_train, n, space
     "Accuracy of logistic regression on standardised channels"
     from sklearn.linear_model import LogisticRegression
@@ -84,7 +84,7 @@ def linear_probe(
     model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=1000))
     hit = torch.from_numpy(model.fit(a.x.double().numpy(), ya.numpy()).predict(b.x.double().numpy())) == yb
     chance = (yb == ya.mode().values).double().mean().item()
-    return AttrDict(mean_interval(hit.double(), **interval), chance=chance, n_train=len(a), C=C, space=a.space)
+    return AttrDict(mean_record(hit.double(), **interval), chance=chance, n_train=len(a), C=C, space=a.space)
 
 # %% ../../nbs/representation/02_geometry.ipynb #e956dd4b
 def clusters(

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 from scipy.stats import rankdata
 from torch import Tensor
-from ..core import check_images, curve, CYCLE, evaluating, text_color, mean_interval
+from ..core import check_images, curve, CYCLE, evaluating, text_color, mean_record
 from ..core import noise_like, panel, panels, Panels, show_images, step_generator
 from ..denoiser import Denoiser, residual_sigma, sample
 
@@ -355,7 +355,7 @@ def _summary(v):
     "Mean with bootstrap interval and standard deviation; nan where there is too little for them"
     v,nan = v.detach().double().cpu(),math.nan
     if len(v) < 2: return dict(value=v.mean().item() if len(v) else nan, low=nan, high=nan, std=nan, n=len(v))
-    i = mean_interval(v)
+    i = mean_record(v)
     return dict(value=i.value, low=i.low, high=i.high, std=v.std().item(), n=len(v))
 
 def _near(target, samples, control, see):

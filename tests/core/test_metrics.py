@@ -33,13 +33,13 @@ def test_mae_of_noise_is_its_mean_magnitude():
 
 def test_mean_interval_known_answer():
     v = normal(400, 1)[:, 0]
-    b, n = mean_interval(v), mean_interval(v, 'normal')
+    b, n = mean_record(v), mean_record(v, 'normal')
     assert n.high - n.low == pytest.approx(2*1.959964*v.double().std().item()/20, rel=1e-6)
     assert (b.low, b.high) == pytest.approx((n.low, n.high), abs=.02)
-    assert mean_interval(v, seed=3) == mean_interval(v, seed=3) != mean_interval(v, seed=4)
+    assert mean_record(v, seed=3) == mean_record(v, seed=3) != mean_record(v, seed=4)
 
 def test_mean_interval_covers():
-    trials = [mean_interval(normal(60, 1, s)[:, 0], n_boot=200, seed=s) for s in range(200)]
+    trials = [mean_record(normal(60, 1, s)[:, 0], n_boot=200, seed=s) for s in range(200)]
     assert .89 <= np.mean([o.low <= 0 <= o.high for o in trials]) <= .99
 
 @pytest.mark.parametrize('side', [176, 256])
@@ -106,10 +106,10 @@ def test_setting_faults():
     with pytest.raises(ValueError, match='`win`'): ms_ssim(images(), images(), win=8)
     with pytest.raises(ValueError, match='`scales`'): ms_ssim(images(), images(), scales=4)
     with pytest.raises(ValueError, match='`scale`'): mae(images(), images(), scale=(1, 0))
-    with pytest.raises(ValueError, match='`values`'): mean_interval(torch.zeros(3, 2))
-    with pytest.raises(ValueError, match='NaN'): mean_interval(torch.tensor([1., torch.nan]))
-    with pytest.raises(ValueError, match='`method`'): mean_interval(torch.rand(9), 'jackknife')
-    with pytest.raises(ValueError, match='`n_boot`'): mean_interval(torch.rand(9), n_boot=1)
+    with pytest.raises(ValueError, match='`values`'): mean_record(torch.zeros(3, 2))
+    with pytest.raises(ValueError, match='NaN'): mean_record(torch.tensor([1., torch.nan]))
+    with pytest.raises(ValueError, match='`method`'): mean_record(torch.rand(9), 'jackknife')
+    with pytest.raises(ValueError, match='`n_boot`'): mean_record(torch.rand(9), n_boot=1)
 
 
 # the Fréchet distance
