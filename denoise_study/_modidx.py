@@ -137,6 +137,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'denoise_study.core.data._count': ('core/data.html#_count', 'denoise_study/core/data.py'),
                                          'denoise_study.core.data._digits': ('core/data.html#_digits', 'denoise_study/core/data.py'),
                                          'denoise_study.core.data._draw': ('core/data.html#_draw', 'denoise_study/core/data.py'),
+                                         'denoise_study.core.data._fashion_mini': ( 'core/data.html#_fashion_mini',
+                                                                                    'denoise_study/core/data.py'),
                                          'denoise_study.core.data._folder': ('core/data.html#_folder', 'denoise_study/core/data.py'),
                                          'denoise_study.core.data._idx_whole': ('core/data.html#_idx_whole', 'denoise_study/core/data.py'),
                                          'denoise_study.core.data._imagenet': ('core/data.html#_imagenet', 'denoise_study/core/data.py'),

@@ -17,6 +17,7 @@ from .claims import claims_markdown as claims_markdown
 from .claims import claims_table as claims_table
 from .data import ArraySource as ArraySource
 from .data import DataInfo as DataInfo
+from .data import FASHION_CLASSES as FASHION_CLASSES
 from .data import FileSource as FileSource
 from .data import ImageLoader as ImageLoader
 from .data import ImageLoaders as ImageLoaders

@@ -142,8 +142,8 @@ BAD = [(lambda: Schedule.linear(20), "T: 20 steps are too few"), (lambda: Schedu
        (lambda: Schedule.linear(100).q_sample(x, 101, x), "0..100"), (lambda: Schedule.linear(100).q_sample(x, torch.tensor([1]), x), r"\(2,\)"),
        (lambda: Schedule.linear(100).q_sample(x, torch.tensor([1., 2.]), x), "integer"), (lambda: Schedule.linear(100).q_sample(x, 1, x[:1]), "eps"),
        (lambda: Schedule.linear(100).to_x0(x, x, 0), "1..100"), (lambda: Schedule.linear(100).to_x0(x, x, 1, "noise"), "kind"),
-       (lambda: Schedule.from_spec([dict(name="__init__")]), "recipe"), (lambda: Schedule.from_spec([dict(name="linear", T=50), dict(name="__class__")]), "recipe"),
-       (lambda: Schedule.from_spec("linear"), "recipe")]
+       (lambda: Schedule.from_spec([dict(name="__init__")]), "spec"), (lambda: Schedule.from_spec([dict(name="linear", T=50), dict(name="__class__")]), "spec"),
+       (lambda: Schedule.from_spec("linear"), "spec")]
 
 
 @pytest.mark.parametrize("call,names", BAD, ids=[b[1] for b in BAD])
