@@ -1,6 +1,8 @@
-"""The tables of results that README.md, the papers' pages and the overview of results share: `summary(name)` builds one from docs/results/*.json.
+"""The tables of results that README.md, the papers' pages and the overview of results share:
+`summary(name)` builds one from docs/results/*.json.
 
-nbs/index.ipynb shows them by calling it; a page in docs/pages says {{summary: name}}. Claims and settings are repeated word for word from the files."""
+nbs/index.ipynb shows them by calling it; a page in docs/pages says {{summary: name}}. Claims and
+settings are repeated word for word from the files."""
 import json
 from pathlib import Path
 
@@ -17,16 +19,21 @@ def quality():
     study = record("study_digits")
     rows = study["chapters"]["A diffusion model"]["quality"]
     measures = ["frechet", "precision", "recall"]
-    said = (f"`{study['run']['command']}` on digits, seed {study['seed']}, {study['run']['device']}: samples against {rows[0]['n_real']} test images, "
-            f"feature space {rows[0]['feature_space']}, 95% intervals over images, one training run.")
-    return said, grid(["set", "n", "Fréchet distance", "precision", "recall"], [[r["name"], str(r["n_fake"]), *(interval(r[m]) for m in measures)] for r in rows])
+    said = (f"`{study['run']['command']}` on digits, seed {study['seed']}, "
+            f"{study['run']['device']}: samples against {rows[0]['n_real']} test images, "
+            f"feature space {rows[0]['feature_space']}, 95% intervals over images, one training "
+            f"run.")
+    return said, grid(["set", "n", "Fréchet distance", "precision", "recall"],
+                      [[r["name"], str(r["n_fake"]), *(interval(r[m]) for m in measures)]
+                       for r in rows])
 
 
 def speed():
     "What the benchmarks say, in one line each"
     unet, learner, rep = (record(f"bench_{k}") for k in ("unet", "learner", "denoiserep"))
     rates, lines = {}, {}
-    for r in unet["table"]: rates.setdefault(r["setting"].split(",")[0], {})[r["model"]] = r["images_per_second"]
+    for r in unet["table"]:
+        rates.setdefault(r["setting"].split(",")[0], {})[r["model"]] = r["images_per_second"]
     for setting, rate in rates.items():
         ours, (other, peer) = rate.pop("denoise_study"), max(rate.items(), key=lambda o: o[1])
         lines[f"training step, {setting}, against the fastest of {len(rate)} libraries ({other})"] = f"{ours/peer:.2f}x"
@@ -35,41 +42,58 @@ def speed():
     lines["Fréchet distance, 2048 dimensions, against scipy"] = f"{frechet['ratio']:.1f}x"
     lines["what the Learner adds to a bare loop, a step"] = f"{learner['overhead, ms']:.2f} ms"
     lines["what the sampling loop adds to its forward passes"] = f"{learner['ancestral loop over its forward passes']:.1%}"
-    cost = {k: f"{r['ratio']:.2f}x [{r['low']:.2f}, {r['high']:.2f}]" for k, r in rep["rows"].items()}
+    cost = {k: f"{r['ratio']:.2f}x [{r['low']:.2f}, {r['high']:.2f}]"
+            for k, r in rep["rows"].items()}
     lines["a network with its denoising layers fused, against the plain one"] = cost["fused"]
-    lines["the same, denoising behind the backbone (DenoiseRep^-), not fused"] = cost["DenoiseRep^-"]
+    lines["the same, denoising behind the backbone (DenoiseRep^-), not fused"] = cost[
+        "DenoiseRep^-"]
     lines["input pipeline, digits"] = f"{record('bench_data')['images_per_second']['digits']:,.0f} images/s"
-    return f"Speed, by the scripts in `tests/benchmarks` ({unet['run']['device']}):", grid(["what", "measured"], [[k, v] for k, v in lines.items()])
+    return f"Speed, by the scripts in `tests/benchmarks` ({unet['run']['device']}):", grid(["what",
+                                                                                            "measured"], [[k, v] for k, v in lines.items()])
 
 
 def daed():
     "The claims of Deja et al. (2022)"
     r = record("daed_fashion_mnist")
-    said = (f"The claims of Deja et al. (2022) beside what came out on {r['data']['name']} with a small network on a CPU (`{r['run']['command']}`, seed {r['seed']}, "
+    said = (f"The claims of Deja et al. (2022) beside what came out on {r['data']['name']} with a "
+            f"small network on a CPU (`{r['run']['command']}`, seed {r['seed']}, "
             f"{r['n']} samples, {r['n_eval']//2} images for the switch, one training run):")
-    return said, grid(["claim", "measured", "verdict"], [[c["claim"], c["ours"], c["verdict"]] for c in r["claims"] if c["verdict"] != "not measured"])
+    return said, grid(["claim", "measured", "verdict"],
+                      [[c["claim"], c["ours"], c["verdict"]] for c in r["claims"]
+                       if c["verdict"] != "not measured"])
 
 
 def blind():
     "The claims of Kadkhodaie et al. (2025), on two data sets"
     runs = [record(f"blind_{k}") for k in ("fashion_mnist", "cifar10")]
     steps = " and ".join(str(r["checkpoint"]["steps"]) for r in runs)
-    said = (f"The claims of Kadkhodaie et al. (2025), each with its control in brackets. Two blind networks of 0.6 million weights, one training run each, {steps} steps of 128 "
-            f"images (`denoise-train --model blind --bf16`), measured by `tools/record_blind.py` on {runs[0]['run']['device']}; 95% intervals over images, channels, targets or "
-            "pairs. The test images of the second set are a tenth of CIFAR-10's training images, held out. The paper's networks have 13 million weights and learned from "
-            "photographs for days, so a claim that fails here is not refuted; one that the untrained network shares is true, and no evidence of learning.")
-    found = [{c["claim"]: f"**{c['verdict']}**: {c['ours']} ({c['control']})" for c in r["claims"]} for r in runs]
+    said = (f"The claims of Kadkhodaie et al. (2025), each with its control in brackets. Two "
+            f"blind networks of 0.6 million weights, one training run each, {steps} steps of 128 "
+            f"images (`denoise-train --model blind --bf16`), measured by `tools/record_blind.py` "
+            f"on {runs[0]['run']['device']}; 95% intervals over images, channels, targets or "
+            "pairs. The test images of the second set are a tenth of CIFAR-10's training images, "
+            "held out. The paper's networks have 13 million weights and learned from "
+            "photographs for days, so a claim that fails here is not refuted; one that the "
+            "untrained network shares is true, and no evidence of learning.")
+    found = [{c["claim"]: f"**{c['verdict']}**: {c['ours']} ({c['control']})" for c in r["claims"]}
+             for r in runs]
     claims = {c["claim"]: c["where"] for r in runs for c in r["claims"]}
-    head = ["claim", *(f"{r['data']['name']}, {r['n']} test images, {r['targets']} of them sampled around" for r in runs)]
-    return said, grid(head, [[f"{claim} ({where})", *(f.get(claim, "not measured") for f in found)] for claim, where in claims.items()])
+    head = ["claim",
+            *(f"{r['data']['name']}, {r['n']} test images, {r['targets']} of them sampled around"
+              for r in runs)]
+    return said, grid(head, [[f"{claim} ({where})", *(f.get(claim, "not measured") for f in found)]
+                             for claim, where in claims.items()])
 
 
 def rep():
     "The slides' table of Xu et al. (2024), and what it lacks"
     from denoise_study.denoiserep import slides_table
-    rows = slides_table([record(f.stem) for f in sorted(RESULTS.glob("rep_*.json"))]).to_dict("records")
-    rows = [{"network": f"{r.pop('backbone')}, {r.pop('data')}", **{k: f"{v:.2f}" if isinstance(v, float) else v for k, v in r.items()}} for r in rows]
-    return "Does DenoiseRep help? Each arm against the one that lacks only it, in per cent with 95% intervals over seeds:", table(rows)
+    rows = slides_table([record(f.stem) for f in sorted(RESULTS.glob("rep_*.json"))]).to_dict(
+        "records")
+    rows = [{"network": f"{r.pop('backbone')}, {r.pop('data')}",
+             **{k: f"{v:.2f}" if isinstance(v, float) else v for k, v in r.items()}} for r in rows]
+    return ("Does DenoiseRep help? Each arm against the one that lacks only it, in per cent with "
+            "95% intervals over seeds:", table(rows))
 
 
 SUMMARIES = dict(quality=quality, speed=speed, daed=daed, blind=blind, rep=rep)

@@ -3,9 +3,11 @@ import os
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")     # before torch is imported: the processes share the cores
+# before torch is imported: the processes share the cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-MARKERS = {"slow": "minutes on a CPU; runs with --run-slow", "cuda": "needs a GPU; skipped without one"}
+MARKERS = {"slow": "minutes on a CPU; runs with --run-slow",
+           "cuda": "needs a GPU; skipped without one"}
 
 
 def has_gpu():
@@ -14,7 +16,8 @@ def has_gpu():
 
 
 def pytest_addoption(parser):
-    parser.addoption("--run-slow", action="store_true", help="also run slow tests and the notebooks' slow cells")
+    parser.addoption("--run-slow", action="store_true",
+                     help="also run slow tests and the notebooks' slow cells")
 
 
 def pytest_configure(config):
@@ -23,19 +26,22 @@ def pytest_configure(config):
 
 
 def pytest_runtest_setup(item):
-    if item.get_closest_marker("slow") and not item.config.getoption("--run-slow"): pytest.skip("slow: add --run-slow")
+    if item.get_closest_marker("slow") and not item.config.getoption("--run-slow"):
+        pytest.skip("slow: add --run-slow")
     if item.get_closest_marker("cuda") and not has_gpu(): pytest.skip("no GPU")
 
 
 @pytest.fixture(scope="session")
 def forced_flags(request):
-    "Notebook flags whose cells run all the same: `slow` on request, `cuda` on request where there is a GPU"
+    """Notebook flags whose cells run all the same: `slow` on request, `cuda` on request where there
+    is a GPU"""
     if not request.config.getoption("--run-slow"): return []
     return ["slow", "cuda"] if has_gpu() else ["slow"]
 
 
 @pytest.fixture(autouse=True)
 def same_figures():
-    "A test, or a notebook or command that it runs, may choose a plot style: not for those that come after it"
+    """A test, or a notebook or command that it runs, may choose a plot style: not for those that
+    come after it"""
     import matplotlib
     with matplotlib.rc_context(): yield

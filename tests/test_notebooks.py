@@ -12,5 +12,6 @@ notebooks = sorted(nbglob(cfg.nbs_path, as_path=True))
 
 @pytest.mark.parametrize("path", notebooks, ids=lambda p: p.stem)
 def test_notebook(path, forced_flags, capfd):
-    passed, _ = run_notebook(path.absolute(), skip_flags=cfg.tst_flags.split(), force_flags=forced_flags, basepath=cfg.config_path)
+    passed, _ = run_notebook(path.absolute(), skip_flags=cfg.tst_flags.split(),
+                             force_flags=forced_flags, basepath=cfg.config_path)
     assert passed, capfd.readouterr().err

@@ -13,10 +13,14 @@ SOURCES = ("nbs", "denoise_study", "pyproject.toml", "settings.ini")
 
 def run(command, cwd, *args):
     "A console script of this environment, found also where the environment isn't activated"
-    subprocess.run([Path(sysconfig.get_path("scripts")) / command, *args], cwd=cwd, check=True, capture_output=True)
+    subprocess.run([Path(sysconfig.get_path("scripts")) / command, *args], cwd=cwd, check=True,
+                   capture_output=True)
 
 
-def committed(root): return {f.relative_to(root): f.read_bytes() for d, ext in (("denoise_study", "py"), ("nbs", "ipynb")) for f in sorted((root / d).rglob(f"*.{ext}"))}
+def committed(root):
+    return {f.relative_to(root): f.read_bytes() for d, ext in (("denoise_study", "py"),
+                                                               ("nbs", "ipynb"))
+            for f in sorted((root / d).rglob(f"*.{ext}"))}
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +28,9 @@ def exported(tmp_path_factory):
     "A copy of the sources, exported and cleaned once more from nothing"
     copy = tmp_path_factory.mktemp("copy")
     for name in SOURCES:
-        if (ROOT / name).is_dir(): shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, copy / name,
+                            ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
         else: shutil.copy(ROOT / name, copy)
     for module in (copy / "denoise_study").glob("*.py"):
         if module.name != "__init__.py": module.unlink()
@@ -35,10 +41,12 @@ def exported(tmp_path_factory):
 
 def test_modules_and_notebooks(exported):
     here, there = committed(ROOT), committed(exported)
-    changed = sorted(str(name) for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+    changed = sorted(str(name) for name in here.keys() | there.keys()
+                     if here.get(name) != there.get(name))
     assert not changed, f"{changed} out of date: run nbdev-export and nbdev-clean"
 
 
 def test_readme():
-    check = subprocess.run([sys.executable, "docs/readme.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    check = subprocess.run([sys.executable, "docs/readme.py", "--check"], cwd=ROOT,
+                           capture_output=True, text=True)
     assert check.returncode == 0, check.stderr

@@ -1,6 +1,8 @@
-"""What stands under the title of every tutorial: a badge that opens it on Colab, the pages of the modules that it uses, and the cell that installs the package there.
+"""What stands under the title of every tutorial: a badge that opens it on Colab, the pages of the
+modules that it uses, and the cell that installs the package there.
 
-python tools/badges.py writes it into nbs/tutorials; the tests ask whether it is up to date. Who the repository belongs to is said once, in settings.ini."""
+python tools/badges.py writes it into nbs/tutorials; the tests ask whether it is up to date. Who
+the repository belongs to is said once, in settings.ini."""
 import re
 from configparser import ConfigParser
 from pathlib import Path
@@ -23,13 +25,14 @@ def home(root=ROOT):
 
 def badge(stem, user, repo, branch):
     "Colab's own button, which leads to the notebook there"
-    where = f"https://colab.research.google.com/github/{user}/{repo}/blob/{branch}/nbs/tutorials/{stem}.ipynb"
+    where = (f"https://colab.research.google.com/github/{user}/{repo}/blob/{branch}/nbs/tutorials/{stem}.ipynb")
     return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({where})"
 
 
 def modules(nb, nbs):
     "Links to the notebooks of the modules that a tutorial imports from, in their order"
-    used = {m for c in nb.cells if c.cell_type == "code" for m in re.findall(r"^from denoise_study\.(\w+) import", c.source, re.M)}
+    used = {m for c in nb.cells if c.cell_type == "code"
+            for m in re.findall(r"^from denoise_study\.(\w+) import", c.source, re.M)}
     pages = {re.sub(r"^\d+[a-z]*_", "", p.stem): p.name for p in sorted(nbs.glob("[0-9]*.ipynb"))}
     return ", ".join(f"[{m}](../{page})" for m, page in pages.items() if m in used)
 
@@ -37,7 +40,8 @@ def modules(nb, nbs):
 def dressed(nb, stem, root=ROOT):
     "The notebook with both cells behind its first, as they should be"
     at = home(root)
-    top = nbformat.v4.new_markdown_cell(f"{badge(stem, **at)}\n\nModules used: {modules(nb, root/'nbs')}.", id="badge")
+    top = nbformat.v4.new_markdown_cell(f"{badge(stem, **at)}\n\nModules used: "
+                                        f"{modules(nb, root/'nbs')}.", id="badge")
     install = nbformat.v4.new_code_cell(INSTALL.format(**at), id="colab")
     title, *rest = [c for c in nb.cells if c.id not in ("badge", "colab")]
     return nbformat.from_dict(dict(nb, cells=[title, top, install, *rest]))

@@ -1,7 +1,9 @@
 """Run every notebook and keep its outputs: python tools/refresh.py [stem ...] [--only TEXT]
 
-Cells that the tests skip keep the outputs they have, and with --only all those that TEXT is not in: `index --only summary` makes the tables of the
-README anew, without its training. Widget ids are renumbered, so that a second run changes nothing."""
+Cells that the tests skip keep the outputs they have, and with --only all those that TEXT is not
+in: `index --only summary` makes the tables of the
+README anew, without its training. Widget ids are renumbered, so that a second run changes
+nothing."""
 import argparse, re, subprocess, time
 
 import nbformat
@@ -22,9 +24,11 @@ def stable_ids(nb):
 
 
 def keep(output):
-    "Library warnings carry local paths; progress bars leave styles, empty frames and a last frame that says nothing"
+    """Library warnings carry local paths; progress bars leave styles, empty frames and a last frame
+    that says nothing"""
     html = output.get("data", {}).get("text/html")
-    empty = html is not None and (not re.sub(r"<[^>]*>", "", html).strip() or html.lstrip().startswith("<style>") or "<progress" in html)
+    empty = html is not None and (not re.sub(r"<[^>]*>", "", html).strip()
+                                  or html.lstrip().startswith("<style>") or "<progress" in html)
     return output.get("name") != "stderr" and not empty
 
 
@@ -34,14 +38,16 @@ def refresh(f, cfg, only=""):
     nb = nbformat.read(f, 4)
     for c in nb.cells:
         if c.cell_type == "code" and c.id not in run: c.metadata["tags"] = ["skip-execution"]
-    NotebookClient(nb, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(f.parent)}}).execute()
+    NotebookClient(nb, timeout=600, kernel_name="python3",
+                   resources={"metadata": {"path": str(f.parent)}}).execute()
     for c in nb.cells:
         if c.cell_type == "code": c.outputs = [o for o in c.outputs if keep(o)]
     nbformat.write(stable_ids(nb), f)
 
 
 if __name__ == "__main__":
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(description=__doc__,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("stems", nargs="*", help="notebooks, without .ipynb; default: all")
     p.add_argument("--only", default="", help="run only the cells that have this text in them")
     args, cfg = p.parse_args(), get_config()
