@@ -130,8 +130,11 @@ def block(e, module, kind, text):
     markdown"""
     plain = e["kind"] in ("property", "data")
     head = e["name"] + ("" if plain else signature(e["rows"]))
-    out, back = [f"````{{py:{e['kind']}}} {head}", f":module: denoise_study.{module}", "",
-                 text(e["doc"])], e["back"]
+    # the wing offers the name as well, so it leads here under both
+    short = f"denoise_study.{module.partition('.')[0]}.{e['name']}"
+    out = [f"````{{py:{e['kind']}}} {head}", f":module: denoise_study.{module}",
+           f":canonical: {short}", "", f'<span id="{short}"></span>', "", text(e["doc"])]
+    back = e["back"]
     given = [r for r in e["rows"] if r[2]]
     if plain: rows = []
     else: rows = [(f"`{n}`", kind(t), f"`{d}`" if d else "", text(m)) for n, t, d, m in e["rows"]]

@@ -24,8 +24,8 @@ mathjax_path = "mathjax-tex-svg.js"
 mathjax3_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "global"}}
 html_theme = "furo"
 html_title = "denoise_study"
-html_static_path = ["_static", "vendor"]
-html_css_files = ["site.css"]
+html_static_path = ["_static", "vendor", "_src/static"]     # the last is written by build.py
+html_css_files = ["site.css", "verdicts.css"]
 html_js_files = ["site.js"]
 html_show_sourcelink = html_copy_source = False
 html_show_search_summary = False  # it fetches pages, which a browser refuses for files

@@ -45,7 +45,9 @@ class Site:
                 raise SystemExit(f"{source}: {m[2]} is linked, but the site has no page for "
                                  f"{target}")
             there = os.path.relpath(self.pages[target], Path(docname).parent)
-            return (f"{m[1]}({there}{'.ipynb' if target.endswith('.ipynb') and target != 'nbs/index.ipynb' else '.md'}{'#' + slug(anchor) if anchor else ''})")
+            book = target.endswith(".ipynb") and target != "nbs/index.ipynb"
+            at = f"#{slug(anchor)}" if anchor else ""
+            return f"{m[1]}({there}{'.ipynb' if book else '.md'}{at})"
         link = r"(\[(?:[^\[\]`]|`[^`]*`|\[[^\]]*\])*\])\((?![a-z]+:|/)([^)\s]+)\)"
         return re.sub(rf"^```.*?^```|{link}|`[^`\n]+`", lambda m: move(m) if m[1] else m[0], md,
                       flags=re.S | re.M)
@@ -57,8 +59,8 @@ class Site:
         "Title and summary, and under them where the notebook is"
         title, _, rest = md.partition("\n")
         summary, _, rest = rest.strip().removeprefix("> ").partition("\n")
-        where = [f"{{download}}`notebook "
-                 f"<{os.path.relpath(self.root/source, self.root/'docs/_src'/Path(docname).parent)}>`"]
+        there = os.path.relpath(self.root/source, self.root/"docs/_src"/Path(docname).parent)
+        where = [f"{{download}}`notebook <{there}>`"]
         if module: where.insert(0, f"`denoise_study.{module}`")
         where += [f"[open in Colab]({url})" for url in colab]
         out = [title, "{.lead}\n" + self.prose(summary, source, docname, module),

@@ -36,18 +36,20 @@ HIDDEN = ("description", "gaps")    # for machines; they are in the file
 def title(stem):
     if stem in TITLES: return TITLES[stem][0]
     if stem.startswith("pretrained_"): return f"Pretrained: {stem.removeprefix('pretrained_')}"
-    words = " ".join(WORDS.get(w, w) for w in stem.split("_")).replace("Fashion MNIST",
-                                                                       "FashionMNIST")
+    words = " ".join(WORDS.get(w, w) for w in stem.split("_"))
+    words = words.replace("Fashion MNIST", "FashionMNIST")
     return words[0].upper() + words[1:]
 
 
 def lead(stem): return TITLES.get(stem, ("", ""))[1]
+
+
 def escape(s):
-    return str(s).replace("\\", "\\\\").replace("|",
-                                                "\\|").replace("*",
-                                                               "\\*").replace("_",
-                                                                              "\\_").replace("$",
-                                                                                             "\\$").replace("<", "&lt;").replace("[", "\\[").replace("\n", " ")
+    text = str(s)
+    for sign in "\\|*_$[": text = text.replace(sign, "\\" + sign)
+    return text.replace("<", "&lt;").replace("\n", " ")
+
+
 def number(v): return f"{v:.3g}" if abs(v) < 1e4 else f"{v:,.0f}"
 def interval(v): return f"{number(v['value'])} [{number(v['low'])}, {number(v['high'])}]"
 def is_value(v): return isinstance(v, dict) and {"value", "low", "high"} <= set(v)
@@ -68,19 +70,25 @@ def cell(v):
     return escape(v)
 
 
+def is_number(v): return isinstance(v, (int, float))
+
+
 def joined(row):
     "A row whose `x`, `x_low`, `x_high` are one cell"
-    triples = {k for k in row if f"{k}_low" in row and f"{k}_high" in row
-               and all(isinstance(row[f"{k}{e}"], (int, float)) for e in ("", "_low", "_high"))}
-    ends = {f"{k}{e}" for k in row for e in ("_low", "_high") if f"{k}_low" in row and f"{k}_high"
-            in row}
     # an interval beside both is that of the difference
     whose = next((k for k in ("difference", "value") if k in row), None)
-    if whose and {"low", "high"} <= set(row) and isinstance(row["low"], (int, float)):
-        return joined({k: dict(value=v, low=row["low"], high=row["high"]) if k == whose else v
-                       for k, v in row.items() if k not in ("low", "high")})
-    return {k: dict(value=v, low=row[f"{k}_low"], high=row[f"{k}_high"]) if k in triples else v
-            for k, v in row.items() if k not in ends}
+    if whose and {"low", "high"} <= set(row) and is_number(row["low"]):
+        one = dict(value=row[whose], low=row["low"], high=row["high"])
+        rest = {k: v for k, v in row.items() if k not in ("low", "high")}
+        return joined(rest | {whose: one})
+
+    named = [k for k in row if f"{k}_low" in row and f"{k}_high" in row]
+    ends = {f"{k}_{end}" for k in named for end in ("low", "high")}
+    found = {k: v for k, v in row.items() if k not in ends}
+    for k in named:
+        values = row[k], row[f"{k}_low"], row[f"{k}_high"]
+        if all(map(is_number, values)): found[k] = dict(zip(("value", "low", "high"), values))
+    return found
 
 
 def grid(head, rows):
@@ -110,7 +118,8 @@ def parts(record, level=2):
     plain, blocks = {}, []
     for k, v in record.items():
         head = f"{'#'*level} {escape(str(k).replace('_', ' '))}"
-        if is_table(v): blocks += [head, table(v)]
+        if k == "claims" and v: blocks += [head, claims_table(v)]
+        elif is_table(v): blocks += [head, table(v)]
         elif isinstance(v, dict) and v and all(map(is_value, v.values())):
             blocks += [head, table([dict(what=n, **o) for n, o in v.items()])]
         elif is_value(v) or not isinstance(v, dict): plain[k] = v
@@ -148,15 +157,42 @@ def pictures(stem, images):
             for i, p in enumerate(found)]
 
 
-def claim(c):
-    """A claim for the reader: what was measured in words, or as a difference, and what it stands
-    beside"""
+def as_claims(records):
+    "The claims of a results file as objects; none where the file is older than they are"
+    from denoise_study.core import Claim
+    if not all("findings" in record for record in records): return []
+    return [Claim.from_dict(record) for record in records]
+
+
+def chip(text):
+    "A verdict in its colour; as it is where an older file uses another word"
+    from denoise_study.core import Verdict
+    known = {str(v): v for v in Verdict}
+    if text not in known: return escape(text)
+    return f'<span class="{known[text].css}" title="{known[text].meaning}">{text}</span>'
+
+
+def earlier(c):
+    """A claim of an older file for the reader: what was measured in words, or as a difference, and
+    what it stands beside"""
     if "difference" not in c:
-        return {"claim": c["claim"], "measured": c.get("ours"),
-                **({"control": c["control"]} if "control" in c else {}), "verdict": c["verdict"]}
-    return {"claim": c["claim"], "arm": c["arm"], "against": c["against"],
-            **{k: c[k] for k in ("difference", "low", "high")}, "p (Holm)": c.get("p_holm"),
-            "verdict": c["verdict"]}
+        control = {"control": c["control"]} if "control" in c else {}
+        return {"claim": c["claim"], "measured": c.get("ours"), **control, "verdict": c["verdict"]}
+    numbers = {k: c[k] for k in ("difference", "low", "high")}
+    return {"claim": c["claim"], "arm": c["arm"], "against": c["against"], **numbers,
+            "p (Holm)": c.get("p_holm"), "verdict": c["verdict"]}
+
+
+def claims_table(records):
+    "Claims, what was measured, and the verdicts in their colours"
+    claims = as_claims(records)
+    if claims:
+        from denoise_study.core import claims_markdown
+        return claims_markdown(claims)
+    rows = [joined(earlier(c)) for c in records]
+    columns = list(dict.fromkeys(k for row in rows for k in row))
+    def shown(row, k): return chip(row[k]) if k == "verdict" else cell(row.get(k))
+    return grid(columns, [[shown(row, k) for k in columns] for row in rows])
 
 
 def page(stem, record, images):
@@ -164,8 +200,7 @@ def page(stem, record, images):
     skip = ("run", "data", "seconds", "claims", "seed", "n", "n_eval", "steps", "size", "command")
     out = [f"# {title(stem)}"] + [f"{{.lead}}\n{lead(stem)}"]*bool(lead(stem))
     if "claims" in record:
-        out += ["## Claims, and what was measured", table([claim(c) for c in record["claims"]],
-                                                          fold=False)]
+        out += ["## Claims, and what was measured", claims_table(record["claims"])]
     figures = pictures(stem, images)
     if figures: out += ["## Figures", *figures]
     out += parts({k: v for k, v in record.items() if k not in skip})
@@ -174,15 +209,20 @@ def page(stem, record, images):
     return "\n\n".join(o for o in out if o) + "\n"
 
 
+def data_of(record):
+    "The name of the data that a result is about"
+    if isinstance(record.get("data"), dict) and record["data"]: return record["data"]["name"]
+    about = record.get("about")
+    return about["data"] if isinstance(about, dict) and about else ""
+
+
 def overview(records, device=False):
     "The list of results; those of benchmarks have their own, with the machine"
-    about = lambda r: next((d["name"] if k == "data" else d["data"] for k in ("data", "about")
-                            if isinstance(d := r.get(k), dict) and d), "")
+    runs = [record.get("run", {}) for record in records.values()]
     columns = {"result": [f"[{title(k)}]({k}.md)" for k in records],
-               "data": [escape(about(r)) for r in records.values()],
-               "device": [escape(r.get("run", {}).get("device", ""))*device
-                          for r in records.values()],
-               "commit": [r.get("run", {}).get("commit") or "" for r in records.values()]}
+               "data": [escape(data_of(record)) for record in records.values()],
+               "device": [escape(run.get("device", ""))*device for run in runs],
+               "commit": [run.get("commit") or "" for run in runs]}
     columns = {k: v for k, v in columns.items() if any(v)}
     return grid(list(columns), list(zip(*columns.values())))
 
