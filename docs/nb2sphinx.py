@@ -107,12 +107,14 @@ def convert(site, source, docname, module=None):
             cells.append(code_cell(cell, code, ["hide-input"], alt, code_prompt_show="Code",
                                    code_prompt_hide="Code"))
             continue
-        tags = ["remove-input"]*off("echo") + [
-            "remove-output"]*off("output") + ["hide-input"]*only_imports(code)
+        asked = {"remove-input": off("echo"), "remove-output": off("output"),
+                 "hide-input": only_imports(code)}
+        tags = [tag for tag, wanted in asked.items() if wanted]
         flags = [f for f in ("slow", "cuda") if f in opts]
-        if flags:
-            md(f"{{.flag}}\nRuns with a GPU only; outputs, where there are any, are those of its "
-               f"last run." if "cuda" in flags else "{.flag}\nTakes minutes.")
+        if "cuda" in flags:
+            md("{.flag}\nRuns with a GPU only; outputs, where there are any, are those of its last "
+               "run.")
+        elif flags: md("{.flag}\nTakes minutes.")
         if "fig-cap" in opts:
             cells.append(code_cell(cell, code, tags, alt, figure=dict(caption=opts["fig-cap"])))
         else:

@@ -43,7 +43,11 @@ ini.read(ROOT/"settings.ini", encoding="utf-8")
 def requirements(extra=""): return ini["DEFAULT"][f"{extra}requirements"].split()
 
 
-def cells(path, kind): return [c for c in nbformat.read(path, 4).cells if c.cell_type == kind]
+@cache
+def notebook(path): return nbformat.read(path, 4)
+
+
+def cells(path, kind): return [c for c in notebook(path).cells if c.cell_type == kind]
 def code_cells(path): return [(c.id, c.source) for c in cells(path, "code")]
 
 

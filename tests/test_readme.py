@@ -94,8 +94,8 @@ def test_tables_are_those_of_the_results_files(monkeypatch):
     kept = {m[1]: "".join(c["outputs"][0]["data"]["text/markdown"]) for c in cells
             if (m := re.search(r"summary\('(\w+)'\)", "".join(c["source"])))}
     assert kept.keys() == SUMMARIES.keys()
-    assert [name for name, text in kept.items()
-            if text != summary(name)] == [], "run python tools/refresh.py index and python docs/readme.py"
+    stale = [name for name, text in kept.items() if text != summary(name)]
+    assert stale == [], "run python tools/refresh.py index and python docs/readme.py"
 
 
 @pytest.mark.parametrize("row, said", [

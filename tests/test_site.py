@@ -3,6 +3,7 @@ without a network.
 
 Needs Debian's chromium and chromium-driver (or Chrome and chromedriver); skipped without them, or
 without the `docs` extra."""
+import ast
 import importlib.util
 import re
 import shutil
@@ -12,6 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import faces
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -143,8 +145,8 @@ def test_pages(browser, pages):
 def test_kinds_of_pages(site, dark):
     "A page of each kind to the last element, on a light and on a dark page"
     driver = start(1280, 900, dark=dark)
-    kinds = ["index", "choosing", "library/schedules", "results/study_digits", "papers/daed",
-             "tutorials/your_own_images"]
+    kinds = ["index", "choosing", "library/core/index", "library/diffusion/schedules",
+             "results/study_digits", "papers/daed", "further/traps", "tutorials/your_own_images"]
     wrong = {k: w for k in kinds if (w := look(driver, site / f"{k}.html", everything=True))}
     driver.quit()
     assert wrong == {}
@@ -170,8 +172,9 @@ def test_search(browser, site):
                                                                         "#search-results li a")]
         if any("merge_first" in link for link in links): break
         time.sleep(.1)
-    assert any(link.endswith("library/schedules.html#denoise_study.schedules.Schedule.merge_first")
-               for link in links), links
+    room = ".".join(faces.homes()["Schedule"][0])
+    there = f"library/{room.replace('.', '/')}.html#denoise_study.{room}.Schedule.merge_first"
+    assert any(link.endswith(there) for link in links), links
     assert complaints(browser) == []
 
 
@@ -196,27 +199,52 @@ def test_widget_moves(browser, site):
 
 def test_tutorials_open_in_colab(site):
     "Their link is there in words; the badge's picture would come from the network"
-    for notebook in sorted((ROOT / "nbs/tutorials").glob("*.ipynb")):
-        html = (site / f"tutorials/{notebook.stem}.html").read_text(encoding="utf-8")
-        assert re.search(rf'href="https://colab.research.google.com/github/[^"]+/nbs/tutorials/{notebook.name}"', html) and "colab-badge" not in html, notebook.name
+    for notebook in sorted((ROOT/"nbs/tutorials").glob("*.ipynb")):
+        html = (site/f"tutorials/{notebook.stem}.html").read_text(encoding="utf-8")
+        there = rf"https://colab\.research\.google\.com/github/[^\"]+/nbs/tutorials/{notebook.name}"
+        assert re.search(f'href="{there}"', html), notebook.name
+        assert "colab-badge" not in html, notebook.name
+
+
+def patched_methods(tree):
+    "Class.method of what a module patches into classes, fastai's events left out"
+    for f in tree.body:
+        if not isinstance(f, ast.FunctionDef): continue
+        decorated = any("patch" in ast.unparse(d) for d in f.decorator_list)
+        if decorated and not f.name.startswith(("_", "before_", "after_")):
+            yield f"{ast.unparse(f.args.args[0].annotation)}.{f.name}"
 
 
 def test_every_public_name_has_its_place(site):
-    "Each name in a module's `__all__` has an entry with a source link, patched methods too"
-    import ast
+    """Each name that a module offers has an entry with a source link, patched methods too; it is
+    found under the name of the module and under that of the wing"""
     wrong = []
-    for module in sorted((ROOT / "denoise_study").glob("[a-z]*.py")):
-        page = site / f"library/{module.stem}.html"
-        html, tree = page.read_text(encoding="utf-8"), ast.parse(module.read_text(encoding="utf-8"))
-        names = next(ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign)
-                     and n.targets[0].id == "__all__")
-        patched = [f"{ast.unparse(f.args.args[0].annotation)}.{f.name}" for f in tree.body
-                   if isinstance(f, ast.FunctionDef)
-                   and any("patch" in ast.unparse(d) for d in f.decorator_list)
-                   and not f.name.startswith("_")]
-        quiet = ("before_", "after_")
-        for name in names + [p for p in patched if not p.rpartition(".")[2].startswith(quiet)]:
-            anchor = f"denoise_study.{module.stem}.{name}"
-            if f'id="{anchor}"' not in html: wrong.append(f"{anchor} has no entry")
-            elif f"_modules/denoise_study/{module.stem}.html#{anchor}" not in html and f"{module.stem}.html#{name}" not in html: wrong.append(f"{anchor} has no source link")
+    for module in faces.modules():
+        wing, room = module.parent.name, module.stem
+        html = (site/f"library/{wing}/{room}.html").read_text(encoding="utf-8")
+        tree = ast.parse(module.read_text(encoding="utf-8"))
+        for name in [*faces.public(module), *patched_methods(tree)]:
+            full = f"denoise_study.{wing}.{room}.{name}"
+            source = f"_modules/denoise_study/{wing}/{room}.html#{full}"
+            for anchor in full, f"denoise_study.{wing}.{name}":
+                if f'id="{anchor}"' not in html: wrong.append(f"{anchor} has no entry")
+            if source not in html and f"{room}.html#{name}" not in html:
+                wrong.append(f"{full} has no source link")
     assert wrong == []
+
+
+def test_each_wing_has_its_page(site):
+    "A folder of the library: its line, and its notebooks in reading order"
+    for wing in faces.WINGS:
+        html = (site/f"library/{wing}/index.html").read_text(encoding="utf-8")
+        article = html[html.index("<article"):html.index("</article>")]
+        rooms = [f"{faces.room_of(path)}.html" for path in faces.notebooks(wing)]
+        places = [article.find(f'href="{room}"') for room in rooms]
+        assert -1 not in places and places == sorted(places), wing
+
+
+def test_verdicts_have_the_colours_of_the_reports(site):
+    from denoise_study.core import Verdict, verdict_css
+    assert verdict_css() in (site/"_static/verdicts.css").read_text(encoding="utf-8")
+    html = (site/"results/daed_fashion_mnist.html").read_text(encoding="utf-8")
+    assert f'class="{Verdict.HOLDS.css}"' in html and "_static/verdicts.css" in html

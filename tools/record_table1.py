@@ -31,10 +31,8 @@ def record(data, root, folder, trainings, n, steps, bf16, seed):
     how = dict(run=run_info(dls.device), data=dls.info.to_dict(), trainings=trainings, n=n,
                steps=steps, bf16=bf16, seconds=seconds)
     write_json(DOCS/f"results/table1_{data}.json", dict(how, quality=quality, claims=claims))
-    print(quality.groupby("model", sort=False)[["frechet", "precision", "recall",
-                                                "roughness"]].agg(["mean",
-                                                                   "std"]).to_string(
-                                                                       float_format="{:.3g}".format))
+    measures = quality.groupby("model", sort=False)[["frechet", "precision", "recall", "roughness"]]
+    print(measures.agg(["mean", "std"]).to_string(float_format="{:.3g}".format))
     print(claims.to_string())
 
 

@@ -60,9 +60,8 @@ def overhead(reps=5, epochs=8):
     for _ in range(reps):
         dls = image_dls("digits", bs=16, valid=1, device="cpu")
         pairs.append((bare(dls, epochs), learner(dls, epochs)))
-    return {"bare, ms": statistics.median(a
-                                          for a, _ in pairs), "Learner, ms": statistics.median(b
-                                                                                               for _, b in pairs),
+    return {"bare, ms": statistics.median(a for a, _ in pairs),
+            "Learner, ms": statistics.median(b for _, b in pairs),
             "overhead, ms": statistics.median(b - a for a, b in pairs)}
 
 

@@ -67,7 +67,7 @@ def main():
     p.add_argument('--size', type=int, default=32, help='side of the images')
     p.add_argument('--batch', type=int, default=32, help='images')
     p.add_argument('--steps', type=int, default=20,
-                   help='iterations in a call; its last, forward-only pass is shared out among them')
+                   help='iterations in a call, which share its last, forward-only pass')
     p.add_argument('--repeat', type=int, default=5, help='rounds; the best counts')
     p.add_argument('--device', default='cpu')
     p.add_argument('--cpu-time', action='store_true',

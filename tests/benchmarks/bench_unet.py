@@ -47,9 +47,8 @@ class PlainRes(nn.Module):
 class PlainAttn(nn.Module):
     def __init__(self, c, heads=1):
         super().__init__()
-        self.n, self.qkv, self.proj, self.heads = nn.GroupNorm(32, c), nn.Conv1d(c, 3*c,
-                                                                                 1), nn.Conv1d(c,
-                                                                                               c, 1), heads
+        self.n, self.heads = nn.GroupNorm(32, c), heads
+        self.qkv, self.proj = nn.Conv1d(c, 3*c, 1), nn.Conv1d(c, c, 1)
 
     def forward(self, x, e):
         n, c, h, w = x.shape
@@ -79,8 +78,8 @@ class PlainUNet(nn.Module):
         e, c, ds = 4*width, width, 1
         self.width, self.time = width, nn.Sequential(nn.Linear(width, e), nn.SiLU(),
                                                      nn.Linear(e, e))
-        self.first, self.down, self.up, kept = nn.Conv2d(1, c, 3,
-                                                         padding=1), nn.ModuleList(), nn.ModuleList(), [c]
+        self.first, kept = nn.Conv2d(1, c, 3, padding=1), [c]
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for i, m in enumerate(mult):
             for _ in range(blocks):
                 self.down.append(nn.ModuleList([PlainRes(c, c := m*width, e)]
@@ -148,8 +147,8 @@ class Run:
             self.net = self.net.to(memory_format=torch.channels_last)
             x = x.contiguous(memory_format=torch.channels_last)
         if compiled: self.call = torch.compile(self.call)
-        self.x, self.eps, self.t, self.bf16 = x, torch.randn_like(x), torch.randint(1000,
-                                                                                    x.shape[:1]), bf16
+        self.x, self.eps = x, torch.randn_like(x)
+        self.t, self.bf16 = torch.randint(1000, x.shape[:1]), bf16
         self.params = list(self.net.parameters())
         self.ema = [p.detach().clone() for p in self.params]
         self.opt = torch.optim.Adam(self.params, lr=1e-4, fused=bf16)
