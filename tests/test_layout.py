@@ -649,6 +649,11 @@ def test_requirements_are_bounded():
     assert [r for r in every if not re.fullmatch(r"[\w.-]+>=[\d.]+,<[\d.]+", r)] == []
 
 
+@pytest.mark.parametrize("extra", ["", "dev_", "docs_", "bench_"])
+def test_requirements_are_sorted(extra):
+    assert requirements(extra) == sorted(requirements(extra), key=str.casefold)
+
+
 def test_no_local_paths():
     "Nothing that is committed names a folder of the machine that wrote it"
     local = re.compile(r"(?<![\w.:/~-])/(?:home|root|Users|mnt|tmp|work|workspace)/\w")

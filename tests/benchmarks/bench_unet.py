@@ -75,7 +75,7 @@ class PlainUp(nn.Conv2d):
 class PlainUNet(nn.Module):
     def __init__(self, width=64, mult=(1, 2, 2), blocks=2, attn=(2,)):
         super().__init__()
-        e, c, ds = 4*width, width, 1
+        e, c = 4*width, width
         self.width, self.time = width, nn.Sequential(nn.Linear(width, e), nn.SiLU(),
                                                      nn.Linear(e, e))
         self.first, kept = nn.Conv2d(1, c, 3, padding=1), [c]
