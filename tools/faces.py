@@ -7,6 +7,7 @@ of its names is asked for."""
 import ast
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,6 +47,7 @@ def modules(wing=None):
     return [path for path in found if not path.stem.startswith("_")]
 
 
+@cache
 def public(module):
     "The names in the `__all__` of a module"
     for node in ast.parse(module.read_text(encoding="utf-8")).body:

@@ -15,7 +15,7 @@ from torch import nn
 from denoise_study.study import denoise_train, shrink
 from denoise_study.core import build, compare_sets, compute_features, describe, feature_space
 from denoise_study.core import first_images, image_dls, load_checkpoint, run_info, untrained
-from denoise_study.core import with_interval, write_json
+from denoise_study.core import Interval, write_json
 from denoise_study.denoiser import denoiser, GaussianDenoiser, psnr_curve
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,6 +47,12 @@ def blank(model):
     return fresh
 
 
+def printed(measured, n):
+    "A number with its interval over images, as an object or as it stands in a table"
+    if isinstance(measured, Interval): return str(measured)
+    return str(Interval.from_dict(measured, n=n, unit="images"))
+
+
 def quality(model, dls, n, seed=0):
     """Samples against test images, beside training images and, a hundred being enough for it, the
     untrained network"""
@@ -59,9 +65,9 @@ def quality(model, dls, n, seed=0):
     rows = [dict(name=k, **compare_sets(ref, features(x), seed=seed, progress=False))
             for k, x in sets.items()]
     me, floor = rows[0], rows[1]
-    said = (f"Fréchet distance {with_interval(me['frechet'])} ({n} samples, "
+    said = (f"Fréchet distance {printed(me['frechet'], n)} ({n} samples, "
             f"{me['feature_space'].split(' (')[0]}; training images "
-            f"{with_interval(floor['frechet'])})")
+            f"{printed(floor['frechet'], n)})")
     return dict(quality=rows), said
 
 
