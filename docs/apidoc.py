@@ -91,10 +91,9 @@ def entries(src):
             for f in filter(is_function, node.body):
                 e = function_entry(f, notes, node.name)
                 said = e["doc"] or any(r[3] for r in e["rows"])
-                if f.name != "__init__" and (public(f.name)
-                                             or f.name == "__call__") and (said
-                                                                           or not QUIET.fullmatch(
-                                                                               f.name)): yield e
+                named = public(f.name) or f.name == "__call__"
+                if named and f.name != "__init__" and (said or not QUIET.fullmatch(f.name)):
+                    yield e
         elif is_function(node) and public(node.name):
             e = function_entry(node, notes)
             if public(e["name"]) and (e["doc"] or not QUIET.fullmatch(node.name)): yield e
@@ -117,8 +116,8 @@ def spans(src):
                 found[f"{node.name}.{f.name}"] = ("def", start(f), f.end_lineno)
         elif is_function(node):
             cls = patched(node)
-            found[f"{cls}.{node.name}" if cls else node.name] = ("def", start(node),
-                                                                 node.end_lineno)
+            name = f"{cls}.{node.name}" if cls else node.name
+            found[name] = ("def", start(node), node.end_lineno)
         elif isinstance(node, ast.Assign):
             for t in node.targets:
                 if isinstance(t, ast.Name): found[t.id] = ("other", start(node), node.end_lineno)

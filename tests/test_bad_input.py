@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+from helpers import digits
 from safetensors.torch import save_file
 from torch import nn
 
@@ -32,8 +33,7 @@ CALLS = {
     "learned variance without the channels": (lambda: DDGM(net, sched, (1, 8, 8), var="learned"),
                                               "var: 'learned'"),
     "grey network for colour": (lambda: DDGM(net, sched, (3, 8, 8)), "net: made for 1 channels"),
-    "foreign network with wrong output": (lambda: DDGM(Two(), sched,
-                                                       (1, 8, 8)).sample(1, progress=False),
+    "foreign network with wrong output": (lambda: foreign().sample(1, progress=False),
                                           "net: returned 2 channels"),
     "time 0": (lambda: model(x, torch.tensor([0, 5]), eps), r"t: times run 1\.\.100"),
     "time T+1": (lambda: model(x, torch.tensor([1, 101]), eps), r"t: times run 1\.\.100"),
@@ -55,11 +55,9 @@ CALLS = {
     "sample nothing": (lambda: model.sample(0), "n, bs: at least 1"),
     "respace to more steps": (lambda: model.sample(1, steps=500),
                               r"n: a number of steps in 2\.\.100"),
-    "data of another size": (lambda: denoise_learner(image_dls("digits", size=16, bs=64,
-                                                               device="cpu"), model),
+    "data of another size": (lambda: denoise_learner(digits(size=16), model),
                              r"dls: .*\(1, 8, 8\).*\(1, 16, 16\)"),
-    "data in another range": (lambda: denoise_learner(image_dls("digits", range=(0., 1.), bs=64,
-                                                                device="cpu"), model),
+    "data in another range": (lambda: denoise_learner(digits(range=(0., 1.)), model),
                               "dls: .*range"),
     "ema of everything": (lambda: denoise_learner(dls, model, ema=1.),
                           r"decay: a number in \[0,1\)"),
@@ -74,6 +72,9 @@ CALLS = {
 
 class Two(nn.Module):
     def forward(self, x, t): return x.expand(-1, 2, -1, -1)
+
+
+def foreign(): return DDGM(Two(), sched, (1, 8, 8))
 
 
 @pytest.mark.parametrize("case", CALLS)
@@ -102,6 +103,12 @@ def retell(good, path, **change):
     write_tensors(path, tensors, json.loads(json.dumps(desc)) | change)
 
 
+def colored():
+    "The description of a network for images of three channels, under its name of earlier versions"
+    other = UNet(channels=3, width=32, mult=(1,), n_blocks=1, attn=())
+    return {"class": "denoise_study.unet.UNet", "args": dict(other.config)}
+
+
 FILES = {
     "empty": (lambda good, p: p.write_bytes(b""), "not a readable safetensors file"),
     "noise": (lambda good, p: p.write_bytes(b"\xff"*1000), "not a readable safetensors file"),
@@ -115,12 +122,7 @@ FILES = {
     "a training state": (lambda good, p: write_tensors(p, {"w": torch.ones(2)},
                                                        dict(kind="training state")),
                          "holds a training state"),
-    "weights of another network": (lambda good,
-                                   p: retell(good, p, model={"class": "denoise_study.unet.UNet",
-                                                             "args": dict(UNet(channels=3,
-                                                                               width=32, mult=(1,),
-                                                                               n_blocks=1,
-                                                                               attn=()).config)}),
+    "weights of another network": (lambda good, p: retell(good, p, model=colored()),
                                    "does not fit the model"),
 }
 

@@ -246,8 +246,8 @@ def test_draws_into_the_axes_it_is_given(call, shape):
 @each_call
 def test_makes_a_figure_of_its_own(call, shape):
     made = call()
-    assert isinstance(made, Panel if shape is None else Panels) and (shape is None
-                                                                     or made.shape == shape)
+    assert isinstance(made, Panel if shape is None else Panels)
+    assert shape is None or made.shape == shape
     fig = made.figure
     assert fig.axes == list(np.ravel(made)) and not plt.get_fignums()
     # for a phone; in the library's style
@@ -274,9 +274,9 @@ def test_wrong_axes_are_refused_by_name(call, shape):
 
 def test_single_axes_and_nested_ones_are_understood():
     left, right = Figure().subplots(1, 2)
-    assert panels(left, 1)[0] is left and panels([[left], [right]],
-                                                 2)[1] is right and panels([left, right],
-                                                                           (2, 1)).shape == (2, 1)
+    assert panels(left, 1)[0] is left
+    assert panels([[left], [right]], 2)[1] is right
+    assert panels([left, right], (2, 1)).shape == (2, 1)
     assert panels(panels([left, right], 2), 2)[0] is left
 
 
@@ -309,8 +309,8 @@ def test_names_at_the_ends_keep_apart_on_any_scale():
         FigureCanvasAgg(ax.figure).draw()
         boxes = sorted((t.get_window_extent() for t in ax.texts), key=lambda b: b.y0)
         assert all(a.y1 <= b.y0 + 2 for a, b in zip(boxes, boxes[1:]))
-        assert [t.get_text() for t in sorted(ax.texts, key=lambda t: t.xy[1])] == ["1", "1.001",
-                                                                                   "1.002", "100.0"]
+        names = [t.get_text() for t in sorted(ax.texts, key=lambda t: t.xy[1])]
+        assert names == ["1", "1.001", "1.002", "100.0"]
 
 
 def test_reports_take_axes_arrays_and_figures():

@@ -82,9 +82,8 @@ def start(width, height, phone=False, dark=False):
     for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
                  f"--window-size={width},{height}"): options.add_argument(flag)
     if phone:
-        options.add_experimental_option("mobileEmulation",
-                                        {"deviceMetrics": {"width": width, "height": height,
-                                                           "pixelRatio": 1.0}})
+        screen = {"width": width, "height": height, "pixelRatio": 1.0}
+        options.add_experimental_option("mobileEmulation", {"deviceMetrics": screen})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options,
                               service=webdriver.ChromeService(shutil.which("chromedriver")))
@@ -117,12 +116,10 @@ def look(driver, page, everything=False):
     driver.get(page.as_uri())
     driver.execute_script(AXE.read_text(encoding="utf-8"))
     driver.set_script_timeout(60)
-    seen = driver.execute_async_script(REPORT, [] if everything
-                                       else ["pre", "mjx-container", ".sidebar-drawer",
-                                             ".toc-drawer"])
-    wrong = complaints(driver) + seen.get("broken",
-                                          []) + seen.get("axe", []) + [v for k, v in seen.items()
-                                                                       if k == "error"]
+    alike = ["pre", "mjx-container", ".sidebar-drawer", ".toc-drawer"]
+    seen = driver.execute_async_script(REPORT, [] if everything else alike)
+    wrong = complaints(driver) + seen.get("broken", []) + seen.get("axe", [])
+    if "error" in seen: wrong.append(seen["error"])
     if seen.get("raw"): wrong.append("a formula is not drawn: raw $$ or \\( in the text")
     if seen.get("maths", 0) > seen.get("drawn", 0):
         wrong.append(f"{seen['maths']} formulas, {seen['drawn']} drawn")
@@ -168,8 +165,8 @@ def test_search(browser, site):
     complaints(browser)     # of the pages before
     browser.get((site / "search.html").as_uri() + "?q=merge_first")
     for _ in range(100):
-        links = [a.get_attribute("href") for a in browser.find_elements("css selector",
-                                                                        "#search-results li a")]
+        found = browser.find_elements("css selector", "#search-results li a")
+        links = [a.get_attribute("href") for a in found]
         if any("merge_first" in link for link in links): break
         time.sleep(.1)
     room = ".".join(faces.homes()["Schedule"][0])

@@ -37,10 +37,11 @@ def record(data, root, folder, checkpoint, parts, n, targets, samples, pairs, st
     study = Study(dls, Path(folder), steps=steps or None, n_eval=n, bf16=bf16, seed=seed,
                   source=source)
     if checkpoint:
-        study.models["blind"] = denoiser(load_checkpoint(checkpoint,
-                                                         device=dls.device)), blind_dls(study)
-    info, sizes = study_blind(study)[1].info, dict(representation=(n,), channels=(n,),
-                                                   selfguided=(samples, targets), distance=(pairs,))
+        trained = denoiser(load_checkpoint(checkpoint, device=dls.device))
+        study.models["blind"] = trained, blind_dls(study)
+    info = study_blind(study)[1].info
+    sizes = dict(representation=(n,), channels=(n,), selfguided=(samples, targets),
+                 distance=(pairs,))
     done = {k: made(study.folder/f"{k}.json", study, PARTS[k], sizes.get(k, ())) for k in PARTS
             if k in parts or (study.folder/f"{k}.json").exists()}
     if set(done) != set(PARTS): return print(f"done: {', '.join(done)}")

@@ -20,9 +20,9 @@ def record(data, root, folder, levels, n, n_eval, steps, bf16, seed):
                   source=source)
     with study.stage("training the feature space"): study.space = feature_space(dls, seed=seed)
     c = Chapter(f"DAED on {data}")
-    snr, (errors, switches), splits = signal_part(study,
-                                                  c), switch_part(study, c), split_part(study, c,
-                                                                                        levels)
+    snr = signal_part(study, c)
+    errors, switches = switch_part(study, c)
+    splits = split_part(study, c, levels)
     transfer = transfer_part(study, c)
     c.results["claims"] = claims_table(snr, errors[errors.how != "linear"], switches, splits,
                                        splits, transfer)

@@ -45,9 +45,9 @@ class Training:
 def training(batch, rounds):
     sched = Schedule.linear(500, start=1e-3)
     short = sched.merge_first(sched.nearest(.1))
-    runs = {"DDGM": Training(DDGM(unet(), sched, SHAPE))} | {
-        f"DAED, sampler {s}": Training(DAED(unet(), unet(), short, SHAPE, sampler=s))
-                                                             for s in ("dae", "uniform")}
+    runs = {"DDGM": Training(DDGM(unet(), sched, SHAPE))}
+    for s in ("dae", "uniform"):
+        runs[f"DAED, sampler {s}"] = Training(DAED(unet(), unet(), short, SHAPE, sampler=s))
     x0 = torch.rand(batch, *SHAPE, generator=torch.Generator().manual_seed(0))*2 - 1
     seconds = {k: [] for k in runs}
     for i in range(rounds + 2):     # two to warm up: optimiser states appear

@@ -71,9 +71,8 @@ if __name__ == '__main__':
             report(f'{dls.info.name}, {dls.info.size[0]}x{dls.info.size[1]}', dls.train)
     else:
         d,rng = load_digits(),np.random.default_rng(0)
-        fashion,cifar = rng.integers(0, 256, (60000,28,28),
-                                     dtype=np.uint8),rng.integers(0, 256, (50000,32,32,3),
-                                                                  dtype=np.uint8)
+        fashion = rng.integers(0, 256, (60000, 28, 28), dtype=np.uint8)
+        cifar = rng.integers(0, 256, (50000, 32, 32, 3), dtype=np.uint8)
         report('digits', image_dls('digits', **kw).train)
         report('60,000 x 28x28 (as FashionMNIST)', image_dls(fashion, **kw).train)
         report('60,000 x 28x28, padded to 32x32', image_dls(fashion, pad_to=8, **kw).train)

@@ -30,9 +30,8 @@ class ViT(nn.Module):
         self.patch, self.width = nn.Conv2d(3, width, 4, 4), width
         block = nn.TransformerEncoderLayer(width, heads, 4 * width, batch_first=True,
                                            norm_first=True)
-        self.blocks, self.head = nn.TransformerEncoder(block, depth,
-                                                       enable_nested_tensor=False), nn.Linear(
-                                                           width, 10)
+        self.blocks = nn.TransformerEncoder(block, depth, enable_nested_tensor=False)
+        self.head = nn.Linear(width, 10)
     def tokens(self, x): return self.blocks(self.patch(x).flatten(2).mT)
     def forward(self, x): return self.head(self.tokens(x).mean(1))
 
@@ -55,8 +54,8 @@ def networks(kind, steps, device, batch):
     torch.manual_seed(0)
     net, size = (ViT(), 32) if kind == "vit" else resnet()
     net, x = net.eval().to(device), torch.randn(batch, 3, size, size, device=device)
-    dr, fused = denoise_rep(deepcopy(net), example=x[:2]), denoise_rep(deepcopy(net),
-                                                                       example=x[:2]).fuse()
+    dr = denoise_rep(deepcopy(net), example=x[:2])
+    fused = denoise_rep(deepcopy(net), example=x[:2]).fuse()
     def unfused(x):
         with dr.two_branch(): return dr.model(x)
     nets = {"baseline": net, "baseline again": deepcopy(net), "fused": fused, "unfused": unfused}

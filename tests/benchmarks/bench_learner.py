@@ -70,9 +70,8 @@ def sampling(walk, n=16, T=100, reps=5):
     torch.manual_seed(0)
     model = DDGM(UNet(channels=1, width=64, mult=(1, 2, 2), n_blocks=2, attn=(2,)),
                  Schedule.linear(T), shape=(1, 32, 32)).eval()
-    x, label, shares, gen = torch.randn(n, 1, 32,
-                                        32), torch.zeros(n,
-                                                         dtype=torch.int64), [], torch.Generator()
+    x, label = torch.randn(n, 1, 32, 32), torch.zeros(n, dtype=torch.int64)
+    shares, gen = [], torch.Generator()
     with torch.no_grad():
         model.net(x, label)
         for _ in range(reps):

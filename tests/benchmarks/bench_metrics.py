@@ -37,9 +37,8 @@ def bench_frechet(dim, repeat):
 
     def by_scipy():
         root = sqrtm((m.cov@n.cov).numpy())
-        return (m.mean - n.mean).square().sum().item() + (m.cov
-                                                          + n.cov).trace().item() - 2*np.trace(
-                                                              root).real
+        means = (m.mean - n.mean).square().sum().item()
+        return means + (m.cov + n.cov).trace().item() - 2*np.trace(root).real
 
     secs, res = best(dict(denoise_study=lambda: frechet(m, n), scipy=by_scipy), repeat)
     yield dict(what=f'Frechet distance, {dim} dims, float64', **secs,
@@ -79,8 +78,8 @@ def main():
     for row in (*bench_ssim(args.repeat), *bench_frechet(args.dim, args.repeat)):
         rows.append(row)
         row = dict(row)
-        what, ratio, diff = row.pop('what'), row.pop('ratio', None), row.pop('relative_difference',
-                                                                             None)
+        what, ratio = row.pop('what'), row.pop('ratio', None)
+        diff = row.pop('relative_difference', None)
         times = '  '.join(f'{k} {v*1e3:,.1f} ms' for k, v in row.items())
         extra = f'  ratio {ratio:.1f}, relative difference {diff:.1e}' if ratio else ''
         print(f'{what:<58}{times}{extra}', flush=True)

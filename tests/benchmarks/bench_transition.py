@@ -23,8 +23,8 @@ def unet(): return UNet(channels=1, width=32, mult=(1, 2), n_blocks=1, attn=(2,)
 
 def best(sides, repeat, device):
     "Least seconds of each side"
-    clock, secs = time.process_time if device.type == "cpu" else time.perf_counter, {k: []
-                                                                                     for k in sides}
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    secs = {k: [] for k in sides}
     for _ in range(repeat):
         for k, f in sides.items():
             start = clock()

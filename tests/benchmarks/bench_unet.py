@@ -33,8 +33,8 @@ CLOCK = time.perf_counter
 class PlainRes(nn.Module):
     def __init__(self, i, o, emb):
         super().__init__()
-        self.n1, self.c1, self.e = nn.GroupNorm(32, i), nn.Conv2d(i, o, 3,
-                                                                  padding=1), nn.Linear(emb, o)
+        self.n1, self.c1 = nn.GroupNorm(32, i), nn.Conv2d(i, o, 3, padding=1)
+        self.e = nn.Linear(emb, o)
         self.n2, self.c2 = nn.GroupNorm(32, o), nn.Conv2d(o, o, 3, padding=1)
         self.skip = nn.Conv2d(i, o, 1) if i != o else nn.Identity()
 
@@ -53,12 +53,12 @@ class PlainAttn(nn.Module):
     def forward(self, x, e):
         n, c, h, w = x.shape
         x = x.reshape(n, c, -1)
-        q, k, v = self.qkv(self.n(x.float()).type(x.dtype)).reshape(n*self.heads, -1,
-                                                                    h*w).chunk(3, 1)
+        qkv = self.qkv(self.n(x.float()).type(x.dtype))
+        q, k, v = qkv.reshape(n*self.heads, -1, h*w).chunk(3, 1)
         scale = (c//self.heads)**-.25
         a = torch.einsum("bct,bcs->bts", q*scale, k*scale).float().softmax(-1).type(v.dtype)
-        return (x + self.proj(torch.einsum("bts,bcs->bct", a, v).reshape(n, c, -1))).reshape(n, c,
-                                                                                             h, w)
+        out = self.proj(torch.einsum("bts,bcs->bct", a, v).reshape(n, c, -1))
+        return (x + out).reshape(n, c, h, w)
 
 
 class PlainDown(nn.Conv2d):
@@ -113,9 +113,8 @@ def ours():
 def diffusers():
     from diffusers import UNet2DModel
     net = UNet2DModel(32, 1, 1, block_out_channels=(64, 128, 128), layers_per_block=2,
-                      attention_head_dim=128,
-                      norm_num_groups=32, down_block_types=("DownBlock2D", "AttnDownBlock2D",
-                                                            "DownBlock2D"),
+                      attention_head_dim=128, norm_num_groups=32,
+                      down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
                       up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"))
     return net, lambda x, t: net(x, t).sample
 
