@@ -25,8 +25,10 @@ setup(
     classifiers=["Programming Language :: Python :: 3", "Intended Audience :: Science/Research"],
     python_requires=f">={cfg['min_python']}",
     install_requires=lines("requirements"),
-    extras_require={"dev": lines("dev_requirements") + lines("docs_requirements"), **{extra: lines(f"{extra}_requirements") for extra in ("docs", "bench")}},
+    extras_require={"dev": lines("dev_requirements") + lines("docs_requirements"),
+                    **{extra: lines(f"{extra}_requirements") for extra in ("docs", "bench")}},
     packages=find_packages(include=[lib, f"{lib}.*"]),
-    package_data={lib: ["pretrained_models/*.safetensors", "data/*.npz", "*.mplstyle", "*.css", "py.typed", "**/*.pyi"]},
+    package_data={lib: ["pretrained_models/*.safetensors", "data/*.npz", "*.mplstyle", "*.css",
+                        "py.typed", "**/*.pyi"]},
     entry_points={"nbdev": [f"{lib}={lib}._modidx:d"], "console_scripts": lines("console_scripts")},
 )

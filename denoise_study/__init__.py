@@ -1,4 +1,4 @@
-"What does a denoiser know? Three papers on that question, on the same data and with the same denoisers"
+"What does a denoiser know? Three papers on that, on the same data and with the same denoisers"
 import warnings
 from importlib.metadata import version
 
@@ -6,7 +6,8 @@ import lazy_loader
 
 __version__ = version("denoise_study")
 
-# fastai still scripts two functions when it is imported; torch says so at length each time, and users can do nothing about it
+# fastai still scripts two functions when it is imported; torch says so at length each time, and
+# users can do nothing about it
 warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
 
 WINGS = "core", "diffusion", "daed", "denoiser", "representation", "denoiserep", "study"

@@ -1,6 +1,8 @@
-"""Build the site: python docs/build.py -> docs/_build/html/index.html, which needs no server and no network.
+"""Build the site: python docs/build.py -> docs/_build/html/index.html, which needs no server and
+no network.
 
-Further arguments go to Sphinx, such as -E to begin anew. Warnings are errors. What is not built here is written by hand in docs/pages."""
+Further arguments go to Sphinx, such as -E to begin anew. Warnings are errors. What is not built
+here is written by hand in docs/pages."""
 import json
 import os
 import re
@@ -12,51 +14,117 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(ROOT/"tools")]
+from faces import notebooks as rooms, room_of, WINGS  # noqa: E402
 from links import Names  # noqa: E402
 from nb2sphinx import Site, convert, exported  # noqa: E402
 from readme import code_md  # noqa: E402
 from results import result_pages  # noqa: E402
 from summaries import summary  # noqa: E402
 
-TUTORIALS = ["the_study_in_five_minutes", "your_own_images", "where_does_a_diffusion_model_stop_generating", "what_a_blind_denoiser_sees",
-             "sampling_from_a_representation", "denoise_the_features_of_a_network_you_already_have", "your_own_denoiser", "train_on_a_gpu"]
+TUTORIALS = ["the_study_in_five_minutes", "your_own_images",
+             "where_does_a_diffusion_model_stop_generating", "what_a_blind_denoiser_sees",
+             "sampling_from_a_representation",
+             "denoise_the_features_of_a_network_you_already_have", "your_own_denoiser",
+             "train_on_a_gpu"]
 COPIED = {"CONTRIBUTING.md": "further/contributing", "CHANGELOG.md": "further/changelog"}
 
 
-def title_of(notebook): return re.sub(r"^\d+[a-z]*_", "", Path(notebook).stem)
+def place(path): return path.relative_to(ROOT).as_posix()
+def library(): return {place(p): f"library/{p.parent.name}/{room_of(p)}" for p in rooms()}
+
+
+def tutorials():
+    "Path from the root -> page, in the order above, new ones after them"
+    paths = sorted((ROOT/"nbs/tutorials").glob("*.ipynb"))
+    known = [p for name in TUTORIALS for p in paths if p.stem == name]
+    others = [p for p in paths if p not in known]
+    return {place(p): f"tutorials/{p.stem}" for p in known + others}
 
 
 def notebooks():
-    "Path from the root -> page: modules by number, tutorials in the order above, new ones after them"
-    modules = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT/"nbs").glob("[0-9]*.ipynb"))
-    lessons = [p.relative_to(ROOT).as_posix() for p in (ROOT/"nbs/tutorials").glob("*.ipynb")]
-    place = lambda p: (TUTORIALS.index(Path(p).stem) if Path(p).stem in TUTORIALS else len(TUTORIALS), p)
-    return {p: f"library/{title_of(p)}" for p in modules} | {p: f"tutorials/{Path(p).stem}" for p in sorted(lessons, key=place)}
+    "Path from the root -> page: wing by wing from the ground up, then the tutorials"
+    return library() | tutorials()
+
+
+def module_of(page):
+    "`library/daed/splits` -> daed.splits; nothing for a tutorial"
+    parts = page.split("/")
+    return ".".join(parts[1:]) if parts[0] == "library" else None
+
+
+def head_of(notebook):
+    "Title and one-line summary of a notebook"
+    first = json.loads((ROOT/notebook).read_text(encoding="utf-8"))["cells"][0]
+    title, _, summary = "".join(first["source"]).removeprefix("# ").partition("\n")
+    return title, summary.strip().removeprefix("> ")
 
 
 def front(site):
-    "Named sections of nbs/index.ipynb, for the hand-written pages to include: README and site say the same, with the same pictures"
+    """Named sections of nbs/index.ipynb, for the hand-written pages to include: README and site say
+    the same, with the same pictures"""
     cells = json.loads((ROOT/"nbs/index.ipynb").read_text(encoding="utf-8"))["cells"]
     found, name = {}, ""
     for i, c in enumerate(cells):
         src = "".join(c["source"])
         name = (re.findall(r"^## (.+)$", src, re.M) or [name])[0]
         if c["cell_type"] == "markdown": src = re.sub(r"^## .+$", "", src, flags=re.M).strip()
-        else: src = "\n\n".join(code_md(c, f"index-{i}", name, {})).replace("](docs/images/", "](/images/")
+        else:
+            src = "\n\n".join(code_md(c, f"index-{i}", name, {}))
+            src = src.replace("](docs/images/", "](/images/")
         found.setdefault(name, []).append(src)
     return {k: "\n\n".join(v) for k, v in found.items()}
+
+
+def seen_from(page, doc): return os.path.relpath(page, Path(doc).parent)
 
 
 def titles(site, books, prefix, doc):
     "A table of notebooks: title, summary"
     rows = []
-    for p, there in books.items():
-        if not there.startswith(prefix): continue
-        head = "".join(json.loads((ROOT/p).read_text(encoding="utf-8"))["cells"][0]["source"])
-        title, _, summary = head.removeprefix("# ").partition("\n")
-        rows.append(f"| [{title}]({os.path.relpath(there, Path(doc).parent)}.ipynb) | {site.names.text(summary.strip().removeprefix('> '))} |")
+    for path, page in books.items():
+        if not page.startswith(prefix): continue
+        title, summary = head_of(path)
+        rows.append(f"| [{title}]({seen_from(page, doc)}.ipynb) | {site.names.text(summary)} |")
     return "\n".join(["| | |", "|---|---|", *rows])
+
+
+def wings(books, doc):
+    "A table of the folders of the library: name, what is in it, its notebooks"
+    rows = ["| wing | what is in it | notebooks |", "|---|---|---|"]
+    for wing, what in WINGS.items():
+        pages = [page for page in books.values() if page.startswith(f"library/{wing}/")]
+        links = [f"[{page.rpartition('/')[2]}]({seen_from(page, doc)}.ipynb)" for page in pages]
+        here = seen_from(f"library/{wing}/index.md", doc)
+        rows.append(f"| [{wing}]({here}) | {what} | {', '.join(links)} |")
+    return "\n".join(rows)
+
+
+def wing_page(site, books, wing):
+    "The page of a folder, under which its notebooks stand in the tree"
+    doc = f"library/{wing}/index"
+    pages = [page for page in books.values() if page.startswith(f"library/{wing}/")]
+    tree = "\n".join(["```{toctree}", ":hidden:", "", *(f"/{page}" for page in pages), "```"])
+    say = (f"Everything here is imported from the wing: `from denoise_study.{wing} import ...`. "
+           "A notebook uses those above it, and the wings before this one.")
+    table = titles(site, books, f"library/{wing}/", doc)
+    return "\n\n".join([f"# {wing}", f"{{.lead}}\n{WINGS[wing]}", say, table, tree]) + "\n"
+
+
+def listed(books, prefix):
+    "What stands under a heading of the tree: the wings of the library, or pages of a folder"
+    if prefix == "library/": return "\n".join(f"/library/{wing}/index" for wing in WINGS)
+    return "\n".join(f"/{page}" for page in books.values() if page.startswith(prefix))
+
+
+def notebooks_of(site, names, doc):
+    "Links to the notebooks in which public names are made"
+    found = {}
+    for name in re.split(r",\s*", names):
+        module = site.names.home.get(name, [None])[0]
+        if not module: raise SystemExit(f"{doc}: {{{{of: {name}}}}}, but there is no such name")
+        found[module] = seen_from(f"library/{module.replace('.', '/')}", doc)
+    return ", ".join(f"[{m.rpartition('.')[2]}]({page}.ipynb)" for m, page in found.items())
 
 
 def summed(md):
@@ -65,17 +133,26 @@ def summed(md):
 
 
 def hand_written(site, books, src):
-    "docs/pages/*.md, with {{index: Section}} of the README, {{list: folder/}} for a toctree, {{titles: folder/}} and {{summary: name}} for a table"
+    """docs/pages/*.md, with {{index: Section}} of the README, {{list: folder/}} for a toctree,
+    {{titles: folder/}}, {{wings}} and {{summary: name}} for tables, {{of: name}} for the notebook
+    that a name is made in"""
     sections = front(site)
     for f in sorted((HERE/"pages").rglob("*.md")):
         doc = f.relative_to(HERE/"pages").with_suffix("").as_posix()
         md = f.read_text(encoding="utf-8")
-        md = re.sub(r"\{\{list: ([\w/]+)\}\}", lambda m: "\n".join("/" + d for d in books.values() if d.startswith(m[1])), md)
-        md = site.prose(md, f.relative_to(ROOT).as_posix(), doc)
-        md = re.sub(r"\{\{titles: ([\w/]+)\}\}", lambda m: titles(site, books, m[1], doc), md)
-        md = re.sub(r"\{\{index: ([^}]+)\}\}", lambda m: site.prose(sections[m[1]], "nbs/index.ipynb", doc), md)
+        made = {
+            r"\{\{titles: ([\w/]+)\}\}": lambda m: titles(site, books, m[1], doc),
+            r"\{\{wings\}\}": lambda m: wings(books, doc),
+            r"\{\{of: ([\w., ]+)\}\}": lambda m: notebooks_of(site, m[1], doc),
+            r"\{\{index: ([^}]+)\}\}": lambda m: site.prose(sections[m[1]], "nbs/index.ipynb", doc),
+        }
+        md = re.sub(r"\{\{list: ([\w/]+)\}\}", lambda m: listed(books, m[1]), md)
+        md = site.prose(md, place(f), doc)
+        for pattern, make in made.items(): md = re.sub(pattern, make, md)
         write(src/f"{doc}.md", summed(md))
-    for f, doc in COPIED.items(): write(src/f"{doc}.md", site.prose((ROOT/f).read_text(encoding="utf-8"), f, doc))
+    for wing in WINGS: write(src/f"library/{wing}/index.md", wing_page(site, books, wing))
+    for f, doc in COPIED.items():
+        write(src/f"{doc}.md", site.prose((ROOT/f).read_text(encoding="utf-8"), f, doc))
 
 
 def write(path, text):
@@ -83,20 +160,37 @@ def write(path, text):
     path.write_text(text, encoding="utf-8")
 
 
+def pages_of(books, results):
+    "Path from the root of all that can be linked to -> its page"
+    pages = books | COPIED | {"nbs/index.ipynb": "index", "CITATION.cff": "further/citation",
+                              "LICENSE": "further/citation"}
+    for f in (HERE/"pages").rglob("*.md"):
+        pages[place(f)] = f.relative_to(HERE/"pages").with_suffix("").as_posix()
+    for name in results:
+        for ext in ("json", "md"): pages[f"docs/results/{name}.{ext}"] = f"results/{name}"
+    return pages
+
+
+def verdict_colors(static):
+    "The colours of verdicts are those of the reports"
+    from denoise_study.core import verdict_css
+    write(static/"verdicts.css", verdict_css() + "\n")
+
+
 def sources(src):
     "Write everything that Sphinx reads"
     books = notebooks()
-    read = lambda p: json.loads((ROOT/p).read_text(encoding="utf-8"))
-    code = {title_of(p): "\n\n".join(exported(read(p))) for p in books if not p.startswith("nbs/tutorials")}
+    code = {}
+    for path, page in library().items():
+        notebook = json.loads((ROOT/path).read_text(encoding="utf-8"))
+        code[module_of(page)] = "\n\n".join(exported(notebook))
     results = result_pages(ROOT)
-    pages = books | COPIED | {"nbs/index.ipynb": "index", "CITATION.cff": "further/citation", "LICENSE": "further/citation"}
-    pages |= {f.relative_to(ROOT).as_posix(): f.relative_to(HERE/"pages").with_suffix("").as_posix() for f in (HERE/"pages").rglob("*.md")}
-    pages |= {f"docs/results/{k}.{ext}": f"results/{k}" for k in results for ext in ("json", "md")}
-    site = Site(ROOT, Names(code), pages)
-    for p, doc in books.items():
-        write(src/f"{doc}.ipynb", json.dumps(convert(site, p, doc, title_of(p) if doc.startswith("library/") else None), indent=1))
+    site = Site(ROOT, Names(code), pages_of(books, results))
+    for path, page in books.items():
+        write(src/f"{page}.ipynb", json.dumps(convert(site, path, page, module_of(page)), indent=1))
     for k, md in results.items(): write(src/f"results/{k}.md", summed(md))
     shutil.copytree(ROOT/"docs/images", src/"images")
+    verdict_colors(src/"static")
     hand_written(site, books, src)
     return len(books)
 
@@ -106,10 +200,12 @@ def main(args):
     shutil.rmtree(src, ignore_errors=True)
     n = sources(src)
     middle = time.time()
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-j", "2", "-b", "html", "-c", HERE, src, HERE/"_build/html", *args]
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-j", "2", "-b", "html",
+               "-c", HERE, src, HERE/"_build/html", *args]
     code = subprocess.run(command).returncode
     pages = sum(1 for _ in (HERE/"_build/html").rglob("*.html"))
-    print(f"{pages} pages of {n} notebooks and more: sources {middle - start:.1f} s, Sphinx {time.time() - middle:.1f} s -> docs/_build/html/index.html")
+    print(f"{pages} pages of {n} notebooks and more: sources {middle - start:.1f} s, "
+          f"Sphinx {time.time() - middle:.1f} s -> docs/_build/html/index.html")
     return code
 
 

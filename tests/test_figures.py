@@ -1,66 +1,70 @@
-"Every figure function takes the Axes to draw into and returns them. They are found by what they return: a new one has to be added to CALLS, below"
+"""Every figure function takes the Axes to draw into and returns them. They are found by what they
+return: a new one has to be added to CALLS, below"""
 import ast
 import re
 from functools import cache
-from pathlib import Path
 from types import SimpleNamespace
 
+import faces
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import averages, blind_denoiser, constructed, HO, images, pictures, ROOT, sweep
+from helpers import trained
 from matplotlib import pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from test_layout import is_function, modules
-from test_probes import A, D, X
-from test_transition import HO, constructed, images, sweep, trained
 
+from denoise_study.core import ArraySource, Chapter, CYCLE, figure_of, ImageLoader, label_ends
+from denoise_study.core import panel, Panel, panels, Panels, show_images
+from denoise_study.daed import plot_splits, plot_transition, show_rows, show_transfer
+from denoise_study.daed import transition_point
+from denoise_study.denoiser import plot_psnr, psnr_curve
+from denoise_study.denoiserep import Budget, Outcome
+from denoise_study.diffusion import log_snr_curves, plot_log_snr, plot_sweep, show_samples
+from denoise_study.diffusion import show_ways_back
 from denoise_study.representation import CLAIMED, plot_channels, plot_clusters, plot_noise_level
 from denoise_study.representation import plot_participation, plot_ratio, plot_rows, plot_stability
 from denoise_study.representation import ratio_test, separation, show_around, stability
-from denoise_study.diffusion import log_snr_curves, plot_log_snr, plot_sweep, show_samples
-from denoise_study.diffusion import show_ways_back
-from denoise_study.core import ArraySource, Chapter, CYCLE, figure_of, ImageLoader, label_ends
-from denoise_study.core import panel, Panel, panels, Panels, show_images
-from denoise_study.denoiser import plot_psnr, psnr_curve
-from denoise_study.denoiserep import Budget, Outcome
-from denoise_study.daed import plot_splits, plot_transition, show_rows, show_transfer
-from denoise_study.daed import transition_point
 
-ROOT = Path(__file__).parents[1]
+A, D, X = averages(), blind_denoiser(), pictures()
+modules = faces.modules()
 SCORES = [f"{k}{end}" for k in ("frechet", "precision", "recall") for end in ("", "_low", "_high")]
 
 
 @cache
-def errors(): return sweep(trained(), {"a": images(6), "b": images(6, seed=1)}, [1, 3, 8], ("ancestral", "mean"))
+def errors():
+    return sweep(trained(), {"a": images(6), "b": images(6, seed=1)}, [1, 3, 8],
+                 ("ancestral", "mean"))
 
 
 @cache
-def parting(): return constructed(onset=8).assign(ms_ssim=1., win=7, scales=1)     # errors of two sets, with a switch
+def parting():
+    "Errors of two sets, with a switch"
+    return constructed(onset=8).assign(ms_ssim=1., win=7, scales=1)
 
 
-def channels(): return pd.DataFrame({k: np.linspace(.1, 1, 8)**(i + 1) for i, k in enumerate(("pr", *CLAIMED))})
+def channels():
+    return pd.DataFrame({k: np.linspace(.1, 1, 8)**(i + 1) for i, k in enumerate(("pr", *CLAIMED))})
 
 
 def splits():
     places = dict(log_snr=[5., 4, 2], tenth_log_snr=3., feature_space="pixels", n_fake=9, n_real=9)
-    return pd.DataFrame({"model": ["DDGM", "early", "late"], **places, **{k: [.2, .3, .4] for k in SCORES}})
-
-
-def ratio(**kw):
-    table = pd.DataFrame(dict(dphi2=[1e-9, 1., 2, 3, 4, 5], d2=[1., 1, 2, 3, 4, 6], se=.1, floor=.1))
-    return plot_ratio(table, ratio_test(table.d2, table.dphi2, 1e-6, n_perm=19), **kw)
+    return pd.DataFrame({"model": ["DDGM", "early", "late"], **places,
+                         **{k: [.2, .3, .4] for k in SCORES}})
 
 
 def outcome():
     out = Outcome(SimpleNamespace(metric="accuracy"), Budget())
     for arm, seed in [(a, s) for a in ("base", "placebo", "control") for s in range(3)]:
-        out.add(dict(arm=arm, seed=seed, accuracy=.5 + .01*seed*len(arm)), dict(items=torch.zeros(2)))
+        out.add(dict(arm=arm, seed=seed, accuracy=.5 + .01*seed*len(arm)),
+                dict(items=torch.zeros(2)))
     return out
 
 
-def loader(): return ImageLoader(ArraySource((X*255).round().byte()), bs=4, device=torch.device("cpu"))
+def loader():
+    return ImageLoader(ArraySource((X*255).round().byte()), bs=4, device=torch.device("cpu"))
 
 
 def steady():
@@ -70,42 +74,135 @@ def steady():
 
 LEVELS = pd.DataFrame(dict(sigma=[.1, .5], ratio=[1., .9], std=.1, n=3, N=4))
 GROUPS = torch.arange(12)%2
-CALLS = {     # module.function -> call with the Axes as keyword argument, shape of what is returned (one panel: None)
-    "channels.plot_channels": (lambda **kw: plot_channels(channels(), channels(), **kw), (len(CLAIMED),)),
-    "channels.plot_rows": (lambda **kw: plot_rows(X, {"channel 12: PR 0.23, purity 1.00": [0, 1, 2], "two": [3]}, **kw), None),
-    "chapter_ddgm.show_samples": (lambda **kw: show_samples(images(9), images(9), (-1., 1.), **kw), (2,)),
-    "chapter_ddgm.show_ways_back": (lambda **kw: show_ways_back(trained(), images(1), [1, 9], 0, **kw), None),
-    "data.show_batch": (lambda **kw: loader().show_batch(**kw), None),
-    "data.show_images": (lambda **kw: show_images(X, (0., 1.), **kw), None),
-    "denoiser.plot_psnr": (lambda **kw: plot_psnr(psnr_curve({"a": D, "b": D}, X, (.1, .5), progress=False), **kw), None),
-    "geometry.plot_clusters": (lambda **kw: plot_clusters(separation(A.phi, dict(c=GROUPS)), A.phi, GROUPS, perplexity=3, **kw), (2,)),
-    "probes.plot_participation": (lambda **kw: plot_participation(A, A, taps=("enc2", "mid", "dec2"), **kw), (3,)),
-    "probes.plot_stability": (lambda **kw: plot_stability(steady(), **kw), (2,)),
-    "protocol.plot": (lambda **kw: outcome().plot(**kw), None),
-    "selfguided.plot_noise_level": (lambda **kw: plot_noise_level(LEVELS, label="x", **kw), None),
-    "selfguided.plot_ratio": (ratio, None),
-    "selfguided.show_around": (lambda **kw: show_around(X[:2], X[:6], X[:8], **kw), (3,)),
-    "transition.plot_log_snr": (lambda **kw: plot_log_snr(log_snr_curves(HO, {"a": images(3), "b": images(3)/2}), **kw), (1, 2)),
-    "transition.plot_splits": (lambda **kw: plot_splits(splits(), **kw), (3,)),
-    "transition.plot_sweep": (lambda **kw: plot_sweep(errors(), **kw), (2,)),
-    "transition.plot_transition": (lambda **kw: plot_transition(parting(), transition_point(parting(), "a", "b", n_boot=50), **kw), (2,)),
-    "transition.show_rows": (lambda **kw: show_rows({"DDGM, ancestral": images(14), "b": images(14)}, titles=range(14), **kw), None),
-    "transition.show_transfer": (lambda **kw: show_transfer({"m": trained(T=200)}, images(3), **kw), None),
-}
+CALLS = {}     # wing.function -> call with the Axes as keyword argument, shape of what is returned
+
+
+def drawn(name, *shape):
+    "Enter a call under the name of what it draws; the shape is that of its panels, none for one"
+    def enter(call): CALLS[name] = call, shape or None
+    return enter
+
+
+@drawn("core.show_batch")
+def _(**kw): return loader().show_batch(**kw)
+
+
+@drawn("core.show_images")
+def _(**kw): return show_images(X, (0., 1.), **kw)
+
+
+@drawn("diffusion.show_samples", 2)
+def _(**kw): return show_samples(images(9), images(9), (-1., 1.), **kw)
+
+
+@drawn("diffusion.show_ways_back")
+def _(**kw): return show_ways_back(trained(), images(1), [1, 9], 0, **kw)
+
+
+@drawn("diffusion.plot_log_snr", 1, 2)
+def _(**kw):
+    curves = log_snr_curves(HO, {"a": images(3), "b": images(3)/2})
+    return plot_log_snr(curves, **kw)
+
+
+@drawn("diffusion.plot_sweep", 2)
+def _(**kw): return plot_sweep(errors(), **kw)
+
+
+@drawn("daed.plot_splits", 3)
+def _(**kw): return plot_splits(splits(), **kw)
+
+
+@drawn("daed.plot_transition", 2)
+def _(**kw):
+    point = transition_point(parting(), "a", "b", n_boot=50)
+    return plot_transition(parting(), point, **kw)
+
+
+@drawn("daed.show_rows")
+def _(**kw):
+    rows = {"DDGM, ancestral": images(14), "b": images(14)}
+    return show_rows(rows, titles=range(14), **kw)
+
+
+@drawn("daed.show_transfer")
+def _(**kw): return show_transfer({"m": trained(T=200)}, images(3), **kw)
+
+
+@drawn("denoiser.plot_psnr")
+def _(**kw):
+    curve = psnr_curve({"a": D, "b": D}, X, (.1, .5), progress=False)
+    return plot_psnr(curve, **kw)
+
+
+@drawn("representation.plot_channels", len(CLAIMED))
+def _(**kw): return plot_channels(channels(), channels(), **kw)
+
+
+@drawn("representation.plot_rows")
+def _(**kw):
+    rows = {"channel 12: PR 0.23, purity 1.00": [0, 1, 2], "two": [3]}
+    return plot_rows(X, rows, **kw)
+
+
+@drawn("representation.plot_clusters", 2)
+def _(**kw):
+    found = separation(A.phi, dict(c=GROUPS))
+    return plot_clusters(found, A.phi, GROUPS, perplexity=3, **kw)
+
+
+@drawn("representation.plot_participation", 3)
+def _(**kw): return plot_participation(A, A, taps=("enc2", "mid", "dec2"), **kw)
+
+
+@drawn("representation.plot_stability", 2)
+def _(**kw): return plot_stability(steady(), **kw)
+
+
+@drawn("representation.plot_noise_level")
+def _(**kw): return plot_noise_level(LEVELS, label="x", **kw)
+
+
+@drawn("representation.plot_ratio")
+def _(**kw):
+    table = pd.DataFrame(dict(dphi2=[1e-9, 1., 2, 3, 4, 5], d2=[1., 1, 2, 3, 4, 6], se=.1,
+                              floor=.1))
+    return plot_ratio(table, ratio_test(table.d2, table.dphi2, 1e-6, n_perm=19), **kw)
+
+
+@drawn("representation.show_around", 3)
+def _(**kw): return show_around(X[:2], X[:6], X[:8], **kw)
+
+
+@drawn("denoiserep.plot")
+def _(**kw): return outcome().plot(**kw)
+
+
 each_call = pytest.mark.parametrize("call,shape", CALLS.values(), ids=CALLS)
+
+
+def is_function(node): return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+
+
+def is_figure(node):
+    "Whether a function returns Axes or a figure, or takes them"
+    returns = ast.unparse(node.returns) if node.returns else ""
+    given = {a.arg for a in [*node.args.args, *node.args.kwonlyargs]}
+    shows = any(kind in returns for kind in ("Axes", "Panel", "Figure"))
+    return not node.name.startswith("_") and bool(shows or given & {"ax", "axs", "fig"})
 
 
 @cache
 def figure_functions():
-    "Name -> node of the functions that return Axes or a figure, and of those that take them"
+    "wing.name -> node of every figure function"
     found = {}
     for path in modules:
         if path.stem == "plots": continue     # the mechanism itself, below
-        for node in filter(is_function, ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
-            returns = ast.unparse(node.returns) if node.returns else ""
-            given = {a.arg for a in [*node.args.args, *node.args.kwonlyargs]}
-            shows = any(k in returns for k in ("Axes", "Panel", "Figure"))
-            if not node.name.startswith("_") and (shows or given & {"ax", "axs", "fig"}): found[f"{path.stem}.{node.name}"] = node
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in filter(is_figure, filter(is_function, ast.walk(tree))):
+            name = f"{path.parent.name}.{node.name}"
+            assert name not in found, f"{name} is there twice"
+            found[name] = node
     return found
 
 
@@ -117,8 +214,10 @@ def test_signatures_say_the_rule(name):
     "`ax:Axes|None=None` and Axes, or `axs=None` and Panels"
     node, several = figure_functions()[name], CALLS[name][1] is not None
     args = [*node.args.args, *node.args.kwonlyargs]
-    defaults = dict(zip([a.arg for a in node.args.args][::-1], [ast.unparse(d) for d in node.args.defaults[::-1]]))
-    taken = [(a.arg, a.annotation and ast.unparse(a.annotation), defaults[a.arg]) for a in args if a.arg in ("ax", "axs")]
+    defaults = dict(zip([a.arg for a in node.args.args][::-1],
+                        [ast.unparse(d) for d in node.args.defaults[::-1]]))
+    taken = [(a.arg, a.annotation and ast.unparse(a.annotation), defaults[a.arg]) for a in args
+             if a.arg in ("ax", "axs")]
     assert taken == [("axs", None, "None") if several else ("ax", "Axes | None", "None")]
     assert ast.unparse(node.returns) == ("Panels" if several else "Axes")
 
@@ -126,7 +225,8 @@ def test_signatures_say_the_rule(name):
 def test_figures_begin_in_one_place():
     "No module or tool makes figures on its own, and none imports pyplot"
     files = [*modules, *(ROOT/"tools").glob("*.py"), *(ROOT/"docs").glob("*.py")]
-    def having(pattern): return {p.stem for p in files if re.search(pattern, p.read_text(encoding="utf-8"), re.M)}
+    def having(pattern):
+        return {p.stem for p in files if re.search(pattern, p.read_text(encoding="utf-8"), re.M)}
     assert having(r"\bFigure\(") == {"plots"} and having(r"^\s*(import|from) .*\bpyplot\b") == set()
 
 
@@ -138,23 +238,29 @@ def test_draws_into_the_axes_it_is_given(call, shape):
     made = call(ax=mine[0]) if shape is None else call(axs=list(mine))
     if shape is None: assert made is mine[0]
     else: assert isinstance(made, Panels) and made.shape == shape and list(made.flat) == list(mine)
-    assert fig.get_children() == before and fig.get_suptitle() == ""     # no axes, title or legend beside them
+    # no axes, title or legend beside them
+    assert fig.get_children() == before and fig.get_suptitle() == ""
     assert all(ax.has_data() for ax in mine) and not other.has_data() and not plt.get_fignums()
 
 
 @each_call
 def test_makes_a_figure_of_its_own(call, shape):
     made = call()
-    assert isinstance(made, Panel if shape is None else Panels) and (shape is None or made.shape == shape)
+    assert isinstance(made, Panel if shape is None else Panels)
+    assert shape is None or made.shape == shape
     fig = made.figure
     assert fig.axes == list(np.ravel(made)) and not plt.get_fignums()
-    assert fig.get_figwidth() <= 7.2 and not fig.axes[0].spines["top"].get_visible()     # for a phone; in the library's style
+    # for a phone; in the library's style
+    assert fig.get_figwidth() <= 7.2 and not fig.axes[0].spines["top"].get_visible()
     FigureCanvasAgg(fig).draw()
-    texts = [t for ax in fig.axes for t in [*ax.texts, ax.title, ax._left_title, ax.xaxis.label, ax.yaxis.label] if t.get_text()]
+    texts = [t for ax in fig.axes for t in [*ax.texts, ax.title, ax._left_title, ax.xaxis.label,
+                                            ax.yaxis.label] if t.get_text()]
     boxes = [t.get_window_extent() for t in texts]
     assert min((t.get_fontsize() for t in texts), default=9) >= 8
     width, height = fig.bbox.size
-    assert [t.get_text() for t, b in zip(texts, boxes) if b.x0 < -1 or b.y0 < -1 or b.x1 > width + 1 or b.y1 > height + 1] == []     # clipped
+    # clipped
+    assert [t.get_text() for t, b in zip(texts, boxes) if b.x0 < -1 or b.y0 < -1 or b.x1 > width
+            + 1 or b.y1 > height + 1] == []
     assert made._repr_png_().startswith(b"\x89PNG")
 
 
@@ -162,12 +268,15 @@ def test_makes_a_figure_of_its_own(call, shape):
 def test_wrong_axes_are_refused_by_name(call, shape):
     name, n = ("ax", 1) if shape is None else ("axs", int(np.prod(shape)))
     for wrong, got in (Figure().subplots(1, n + 1), n + 1), (Figure(), "a Figure"), ([], 0):
-        with pytest.raises(ValueError, match=f"^{name}: {n} Axes are needed, one for each panel, got {got}"): call(**{name: wrong})
+        needed = f"^{name}: {n} Axes are needed, one for each panel, got {got}"
+        with pytest.raises(ValueError, match=needed): call(**{name: wrong})
 
 
 def test_single_axes_and_nested_ones_are_understood():
     left, right = Figure().subplots(1, 2)
-    assert panels(left, 1)[0] is left and panels([[left], [right]], 2)[1] is right and panels([left, right], (2, 1)).shape == (2, 1)
+    assert panels(left, 1)[0] is left
+    assert panels([[left], [right]], 2)[1] is right
+    assert panels([left, right], (2, 1)).shape == (2, 1)
     assert panels(panels([left, right], 2), 2)[0] is left
 
 
@@ -200,7 +309,8 @@ def test_names_at_the_ends_keep_apart_on_any_scale():
         FigureCanvasAgg(ax.figure).draw()
         boxes = sorted((t.get_window_extent() for t in ax.texts), key=lambda b: b.y0)
         assert all(a.y1 <= b.y0 + 2 for a, b in zip(boxes, boxes[1:]))
-        assert [t.get_text() for t in sorted(ax.texts, key=lambda t: t.xy[1])] == ["1", "1.001", "1.002", "100.0"]
+        names = [t.get_text() for t in sorted(ax.texts, key=lambda t: t.xy[1])]
+        assert names == ["1", "1.001", "1.002", "100.0"]
 
 
 def test_reports_take_axes_arrays_and_figures():

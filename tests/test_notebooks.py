@@ -10,7 +10,11 @@ cfg = get_config(Path(__file__).parent)
 notebooks = sorted(nbglob(cfg.nbs_path, as_path=True))
 
 
-@pytest.mark.parametrize("path", notebooks, ids=lambda p: p.stem)
+def name(path): return path.relative_to(cfg.nbs_path).with_suffix("").as_posix()
+
+
+@pytest.mark.parametrize("path", notebooks, ids=name)
 def test_notebook(path, forced_flags, capfd):
-    passed, _ = run_notebook(path.absolute(), skip_flags=cfg.tst_flags.split(), force_flags=forced_flags, basepath=cfg.config_path)
+    passed, _ = run_notebook(path.absolute(), skip_flags=cfg.tst_flags.split(),
+                             force_flags=forced_flags, basepath=cfg.config_path)
     assert passed, capfd.readouterr().err

@@ -1,4 +1,5 @@
-"docs/readme.py turns a notebook into a README: what is kept, what is dropped, and when it calls the result stale"
+"""docs/readme.py turns a notebook into a README: what is kept, what is dropped, and when it calls
+the result stale"""
 import base64
 import importlib.util
 import json
@@ -7,15 +8,18 @@ from pathlib import Path
 
 import pytest
 
-spec = importlib.util.spec_from_file_location("readme", Path(__file__).parents[1] / "docs/readme.py")
+spec = importlib.util.spec_from_file_location("readme",
+                                              Path(__file__).parents[1] / "docs/readme.py")
 readme = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(readme)
 
 PNG = b"\x89PNG not really"
 STDOUT = dict(output_type="stream", name="stdout", text=["one\n", "two\n"])
 STDERR = dict(output_type="stream", name="stderr", text=["a warning\n"])
-PLOT = dict(output_type="display_data", metadata={}, data={"image/png": base64.b64encode(PNG).decode(), "text/plain": ["<Figure>"]})
-TABLE = dict(output_type="execute_result", metadata={}, data={"text/html": ["<table></table>"], "text/plain": ["a table"]})
+PLOT = dict(output_type="display_data", metadata={},
+            data={"image/png": base64.b64encode(PNG).decode(), "text/plain": ["<Figure>"]})
+TABLE = dict(output_type="execute_result", metadata={},
+             data={"text/html": ["<table></table>"], "text/plain": ["a table"]})
 VALUE = dict(output_type="execute_result", metadata={}, data={"text/plain": ["42"]})
 
 
@@ -42,7 +46,8 @@ def code(text, *outputs): return dict(cell_type="code", source=[text], outputs=l
     ("#| echo: false\nsecret()", VALUE, ["42"], ["secret", "#|"]),
     ("#| eval: false\ndanger()", VALUE, ["danger()"], ["42", "#|"]),
     ("#| output: false\nf()", VALUE, ["f()"], ["42", "#|"]),
-    ('#| fig-alt: "A digit"\nplot()', PLOT, ["![A digit](docs/images/index-0-0.png)"], ["<Figure>", "#|"]),
+    ('#| fig-alt: "A digit"\nplot()', PLOT, ["![A digit](docs/images/index-0-0.png)"],
+     ["<Figure>", "#|"]),
     ("#| slow\nf()", VALUE, ["f()", "42"], ["#|"]),
 ])
 def test_code_cell(build, source, output, kept, dropped):
@@ -53,7 +58,8 @@ def test_code_cell(build, source, output, kept, dropped):
 @pytest.mark.parametrize("source, expected", [
     ("[a](00_a.ipynb#x)", "[a](nbs/00_a.ipynb#x)"),
     ("[c](../CONTRIBUTING.md)", "[c](CONTRIBUTING.md)"),
-    ("[w](https://example.org/a) [h](#use) [m](mailto:a@b.c)", "[w](https://example.org/a) [h](#use) [m](mailto:a@b.c)"),
+    ("[w](https://example.org/a) [h](#use) [m](mailto:a@b.c)",
+     "[w](https://example.org/a) [h](#use) [m](mailto:a@b.c)"),
     ("```\nf[i](x)\n``` and `g[i](x)`", "```\nf[i](x)\n``` and `g[i](x)`"),
 ])
 def test_links_are_seen_from_the_root(source, expected): assert readme.relink(source) == expected
@@ -83,10 +89,13 @@ def test_tables_are_those_of_the_results_files(monkeypatch):
     root = Path(__file__).parents[1]
     monkeypatch.syspath_prepend(root / "docs")
     from summaries import SUMMARIES, summary
-    cells = [c for c in json.loads((root / "nbs/index.ipynb").read_text())["cells"] if c["cell_type"] == "code"]
-    kept = {m[1]: "".join(c["outputs"][0]["data"]["text/markdown"]) for c in cells if (m := re.search(r"summary\('(\w+)'\)", "".join(c["source"])))}
+    cells = [c for c in json.loads((root / "nbs/index.ipynb").read_text())["cells"]
+             if c["cell_type"] == "code"]
+    kept = {m[1]: "".join(c["outputs"][0]["data"]["text/markdown"]) for c in cells
+            if (m := re.search(r"summary\('(\w+)'\)", "".join(c["source"])))}
     assert kept.keys() == SUMMARIES.keys()
-    assert [name for name, text in kept.items() if text != summary(name)] == [], "run python tools/refresh.py index and python docs/readme.py"
+    stale = [name for name, text in kept.items() if text != summary(name)]
+    assert stale == [], "run python tools/refresh.py index and python docs/readme.py"
 
 
 @pytest.mark.parametrize("row, said", [

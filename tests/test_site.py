@@ -1,6 +1,9 @@
-"""The documentation site: built as CONTRIBUTING.md says, then read in a real browser, from files, without a network.
+"""The documentation site: built as CONTRIBUTING.md says, then read in a real browser, from files,
+without a network.
 
-Needs Debian's chromium and chromium-driver (or Chrome and chromedriver); skipped without them, or without the `docs` extra."""
+Needs Debian's chromium and chromium-driver (or Chrome and chromedriver); skipped without them, or
+without the `docs` extra."""
+import ast
 import importlib.util
 import re
 import shutil
@@ -10,31 +13,45 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import faces
 import pytest
 
 ROOT = Path(__file__).parents[1]
 HTML = ROOT / "docs/_build/html"
 AXE = ROOT / "tests/vendor/axe.min.js"
-RULES = ["color-contrast", "image-alt", "link-name", "button-name", "label", "document-title", "html-has-lang", "heading-order", "list", "duplicate-id-aria",
-         "aria-allowed-attr", "aria-required-attr", "aria-valid-attr-value", "scrollable-region-focusable"]
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-MISSING = [name for name in ("sphinx", "myst_nb", "furo", "selenium") if not importlib.util.find_spec(name)]
-pytestmark = [pytest.mark.skipif(not (BROWSER and shutil.which("chromedriver")), reason="no chromium and chromium-driver here"),
-              pytest.mark.skipif(bool(MISSING), reason=f"pip install -e '.[docs]' is needed: {', '.join(MISSING)} missing")]
+RULES = ["color-contrast", "image-alt", "link-name", "button-name", "label", "document-title",
+         "html-has-lang", "heading-order", "list", "duplicate-id-aria",
+         "aria-allowed-attr", "aria-required-attr", "aria-valid-attr-value",
+         "scrollable-region-focusable"]
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
+               None)
+MISSING = [name for name in ("sphinx", "myst_nb", "furo", "selenium")
+           if not importlib.util.find_spec(name)]
+pytestmark = [pytest.mark.skipif(not (BROWSER and shutil.which("chromedriver")),
+                                 reason="no chromium and chromium-driver here"),
+              pytest.mark.skipif(bool(MISSING),
+                                 reason=f"pip install -e '.[docs]' is needed: "
+                                        f"{', '.join(MISSING)} missing")]
 
 REPORT = """const done = arguments[1];
 Promise.resolve(window.MathJax?.startup?.promise).then(() => {
   const article = document.querySelector("article").cloneNode(true);
   article.querySelectorAll("pre, code, mjx-container, script").forEach(e => e.remove());
-  const broken = [...document.images].filter(i => i.complete && i.naturalWidth === 0 && i.currentSrc).map(i => i.src);
-  axe.run({exclude: arguments[0]}, {runOnly: {type: "rule", values: %s}, elementRef: false}).then(found => done({
+  const broken = [...document.images].filter(i => i.complete && i.naturalWidth === 0 &&
+  i.currentSrc).map(i => i.src);
+  axe.run({exclude: arguments[0]}, {runOnly: {type: "rule", values: %s}, elementRef:
+  false}).then(found => done({
     raw: /\\$\\$|\\\\\\(|\\\\\\[/.test(article.textContent), broken,
-    maths: document.querySelectorAll(".math").length, drawn: document.querySelectorAll("mjx-container svg").length,
-    axe: found.violations.map(v => v.id + ": " + v.nodes.slice(0, 2).map(n => n.html.slice(0, 120)).join(" | ")),
+    maths: document.querySelectorAll(".math").length, drawn:
+    document.querySelectorAll("mjx-container svg").length,
+    axe: found.violations.map(v => v.id + ": " + v.nodes.slice(0, 2).map(n => n.html.slice(0,
+    120)).join(" | ")),
   }));
 }, e => done({error: String(e)}));""" % RULES
 
-WIDE = """return [...document.querySelectorAll("article *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest("pre, .table-wrapper, .output, .math, mjx-container, details"))
+WIDE = """return [...document.querySelectorAll("article *")].filter(e =>
+e.getBoundingClientRect().right > innerWidth + 1 && !e.closest("pre, .table-wrapper, .output,
+.math, mjx-container, details"))
   .slice(0, 3).map(e => e.outerHTML.slice(0, 120))"""
 
 
@@ -42,7 +59,8 @@ WIDE = """return [...document.querySelectorAll("article *")].filter(e => e.getBo
 def site():
     "The built site; its time is that of a fresh build"
     shutil.rmtree(HTML, ignore_errors=True)
-    done = subprocess.run([sys.executable, "docs/build.py", "-E"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "docs/build.py", "-E"], cwd=ROOT, capture_output=True,
+                          text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     print(done.stdout)
     return HTML
@@ -51,7 +69,8 @@ def site():
 @pytest.fixture(scope="session")
 def pages(site):
     "All pages but those that only list source code"
-    found = sorted(p for p in site.rglob("*.html") if "_modules" not in p.parts and "_static" not in p.parts)
+    found = sorted(p for p in site.rglob("*.html") if "_modules" not in p.parts and "_static" not
+                   in p.parts)
     assert len(found) > 40
     return found
 
@@ -60,13 +79,20 @@ def start(width, height, phone=False, dark=False):
     from selenium import webdriver
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--window-size={width},{height}"): options.add_argument(flag)
-    if phone: options.add_experimental_option("mobileEmulation", {"deviceMetrics": {"width": width, "height": height, "pixelRatio": 1.0}})
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                 f"--window-size={width},{height}"): options.add_argument(flag)
+    if phone:
+        screen = {"width": width, "height": height, "pixelRatio": 1.0}
+        options.add_experimental_option("mobileEmulation", {"deviceMetrics": screen})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    driver = webdriver.Chrome(options=options,
+                              service=webdriver.ChromeService(shutil.which("chromedriver")))
     driver.execute_cdp_cmd("Network.enable", {})
-    driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["http://*", "https://*"]})     # as in a train
-    if dark: driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]})
+    # as in a train
+    driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["http://*", "https://*"]})
+    if dark:
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia",
+                               {"features": [{"name": "prefers-color-scheme", "value": "dark"}]})
     return driver
 
 
@@ -77,28 +103,36 @@ def browser():
     driver.quit()
 
 
-def complaints(driver): return [e["message"][:200] for e in driver.get_log("browser") if e["level"] == "SEVERE"]
+def complaints(driver):
+    return [e["message"][:200] for e in driver.get_log("browser") if e["level"] == "SEVERE"]
 
 
 def look(driver, page, everything=False):
-    """What is wrong with a page: errors, missing files, raw or undrawn formulas, and what axe-core finds
+    """What is wrong with a page: errors, missing files, raw or undrawn formulas, and what axe-core
+    finds
 
-    Coloured code, drawn formulas and the sidebar are the same everywhere and are thousands of elements: axe-core reads them on request."""
+    Coloured code, drawn formulas and the sidebar are the same everywhere and are thousands of
+    elements: axe-core reads them on request."""
     driver.get(page.as_uri())
     driver.execute_script(AXE.read_text(encoding="utf-8"))
     driver.set_script_timeout(60)
-    seen = driver.execute_async_script(REPORT, [] if everything else ["pre", "mjx-container", ".sidebar-drawer", ".toc-drawer"])
-    wrong = complaints(driver) + seen.get("broken", []) + seen.get("axe", []) + [v for k, v in seen.items() if k == "error"]
+    alike = ["pre", "mjx-container", ".sidebar-drawer", ".toc-drawer"]
+    seen = driver.execute_async_script(REPORT, [] if everything else alike)
+    wrong = complaints(driver) + seen.get("broken", []) + seen.get("axe", [])
+    if "error" in seen: wrong.append(seen["error"])
     if seen.get("raw"): wrong.append("a formula is not drawn: raw $$ or \\( in the text")
-    if seen.get("maths", 0) > seen.get("drawn", 0): wrong.append(f"{seen['maths']} formulas, {seen['drawn']} drawn")
+    if seen.get("maths", 0) > seen.get("drawn", 0):
+        wrong.append(f"{seen['maths']} formulas, {seen['drawn']} drawn")
     return wrong
 
 
 def test_pages(browser, pages):
     "Every page: no console errors, no missing files, formulas drawn, contrast and names"
     second = start(1280, 900)
-    def half(driver, some): return {str(p.relative_to(HTML)): w for p in some if (w := look(driver, p))}
-    with ThreadPoolExecutor(2) as pool: found = list(pool.map(half, (browser, second), (pages[::2], pages[1::2])))
+    def half(driver, some):
+        return {str(p.relative_to(HTML)): w for p in some if (w := look(driver, p))}
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(half, (browser, second), (pages[::2], pages[1::2])))
     second.quit()
     print(f"{len(pages)} pages, {len(RULES)} rules of axe-core each")
     assert found == [{}, {}]
@@ -108,7 +142,8 @@ def test_pages(browser, pages):
 def test_kinds_of_pages(site, dark):
     "A page of each kind to the last element, on a light and on a dark page"
     driver = start(1280, 900, dark=dark)
-    kinds = ["index", "choosing", "library/schedules", "results/study_digits", "papers/daed", "tutorials/your_own_images"]
+    kinds = ["index", "choosing", "library/core/index", "library/diffusion/schedules",
+             "results/study_digits", "papers/daed", "further/traps", "tutorials/your_own_images"]
     wrong = {k: w for k in kinds if (w := look(driver, site / f"{k}.html", everything=True))}
     driver.quit()
     assert wrong == {}
@@ -130,10 +165,13 @@ def test_search(browser, site):
     complaints(browser)     # of the pages before
     browser.get((site / "search.html").as_uri() + "?q=merge_first")
     for _ in range(100):
-        links = [a.get_attribute("href") for a in browser.find_elements("css selector", "#search-results li a")]
+        found = browser.find_elements("css selector", "#search-results li a")
+        links = [a.get_attribute("href") for a in found]
         if any("merge_first" in link for link in links): break
         time.sleep(.1)
-    assert any(link.endswith("library/schedules.html#denoise_study.schedules.Schedule.merge_first") for link in links), links
+    room = ".".join(faces.homes()["Schedule"][0])
+    there = f"library/{room.replace('.', '/')}.html#denoise_study.{room}.Schedule.merge_first"
+    assert any(link.endswith(there) for link in links), links
     assert complaints(browser) == []
 
 
@@ -158,24 +196,52 @@ def test_widget_moves(browser, site):
 
 def test_tutorials_open_in_colab(site):
     "Their link is there in words; the badge's picture would come from the network"
-    for notebook in sorted((ROOT / "nbs/tutorials").glob("*.ipynb")):
-        html = (site / f"tutorials/{notebook.stem}.html").read_text(encoding="utf-8")
-        assert re.search(rf'href="https://colab.research.google.com/github/[^"]+/nbs/tutorials/{notebook.name}"', html) and "colab-badge" not in html, notebook.name
+    for notebook in sorted((ROOT/"nbs/tutorials").glob("*.ipynb")):
+        html = (site/f"tutorials/{notebook.stem}.html").read_text(encoding="utf-8")
+        there = rf"https://colab\.research\.google\.com/github/[^\"]+/nbs/tutorials/{notebook.name}"
+        assert re.search(f'href="{there}"', html), notebook.name
+        assert "colab-badge" not in html, notebook.name
+
+
+def patched_methods(tree):
+    "Class.method of what a module patches into classes, fastai's events left out"
+    for f in tree.body:
+        if not isinstance(f, ast.FunctionDef): continue
+        decorated = any("patch" in ast.unparse(d) for d in f.decorator_list)
+        if decorated and not f.name.startswith(("_", "before_", "after_")):
+            yield f"{ast.unparse(f.args.args[0].annotation)}.{f.name}"
 
 
 def test_every_public_name_has_its_place(site):
-    "Each name in a module's `__all__` has an entry with a source link, patched methods too"
-    import ast
+    """Each name that a module offers has an entry with a source link, patched methods too; it is
+    found under the name of the module and under that of the wing"""
     wrong = []
-    for module in sorted((ROOT / "denoise_study").glob("[a-z]*.py")):
-        page = site / f"library/{module.stem}.html"
-        html, tree = page.read_text(encoding="utf-8"), ast.parse(module.read_text(encoding="utf-8"))
-        names = next(ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == "__all__")
-        patched = [f"{ast.unparse(f.args.args[0].annotation)}.{f.name}" for f in tree.body if isinstance(f, ast.FunctionDef)
-                   and any("patch" in ast.unparse(d) for d in f.decorator_list) and not f.name.startswith("_")]
-        quiet = ("before_", "after_")
-        for name in names + [p for p in patched if not p.rpartition(".")[2].startswith(quiet)]:
-            anchor = f"denoise_study.{module.stem}.{name}"
-            if f'id="{anchor}"' not in html: wrong.append(f"{anchor} has no entry")
-            elif f"_modules/denoise_study/{module.stem}.html#{anchor}" not in html and f"{module.stem}.html#{name}" not in html: wrong.append(f"{anchor} has no source link")
+    for module in faces.modules():
+        wing, room = module.parent.name, module.stem
+        html = (site/f"library/{wing}/{room}.html").read_text(encoding="utf-8")
+        tree = ast.parse(module.read_text(encoding="utf-8"))
+        for name in [*faces.public(module), *patched_methods(tree)]:
+            full = f"denoise_study.{wing}.{room}.{name}"
+            source = f"_modules/denoise_study/{wing}/{room}.html#{full}"
+            for anchor in full, f"denoise_study.{wing}.{name}":
+                if f'id="{anchor}"' not in html: wrong.append(f"{anchor} has no entry")
+            if source not in html and f"{room}.html#{name}" not in html:
+                wrong.append(f"{full} has no source link")
     assert wrong == []
+
+
+def test_each_wing_has_its_page(site):
+    "A folder of the library: its line, and its notebooks in reading order"
+    for wing in faces.WINGS:
+        html = (site/f"library/{wing}/index.html").read_text(encoding="utf-8")
+        article = html[html.index("<article"):html.index("</article>")]
+        rooms = [f"{faces.room_of(path)}.html" for path in faces.notebooks(wing)]
+        places = [article.find(f'href="{room}"') for room in rooms]
+        assert -1 not in places and places == sorted(places), wing
+
+
+def test_verdicts_have_the_colours_of_the_reports(site):
+    from denoise_study.core import Verdict, verdict_css
+    assert verdict_css() in (site/"_static/verdicts.css").read_text(encoding="utf-8")
+    html = (site/"results/daed_fashion_mnist.html").read_text(encoding="utf-8")
+    assert f'class="{Verdict.HOLDS.css}"' in html and "_static/verdicts.css" in html

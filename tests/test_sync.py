@@ -8,15 +8,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("nbs", "denoise_study", "pyproject.toml", "settings.ini")
+SOURCES = "nbs", "denoise_study", "tools", "pyproject.toml", "settings.ini"
+BY_HAND = {"__init__.py", "all.py"}     # of the package itself; its folders' are tools/faces.py's
+JUNK = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
 
 
 def run(command, cwd, *args):
     "A console script of this environment, found also where the environment isn't activated"
-    subprocess.run([Path(sysconfig.get_path("scripts")) / command, *args], cwd=cwd, check=True, capture_output=True)
+    subprocess.run([Path(sysconfig.get_path("scripts"))/command, *args], cwd=cwd, check=True,
+                   capture_output=True)
 
 
-def committed(root): return {f.relative_to(root): f.read_bytes() for d, ext in (("denoise_study", "py"), ("nbs", "ipynb")) for f in sorted((root / d).rglob(f"*.{ext}"))}
+def committed(root):
+    "Path -> content of modules, stubs and notebooks"
+    kinds = ("denoise_study", "py"), ("denoise_study", "pyi"), ("nbs", "ipynb")
+    files = [f for folder, ext in kinds for f in sorted((root/folder).rglob(f"*.{ext}"))]
+    return {f.relative_to(root): f.read_bytes() for f in files}
 
 
 @pytest.fixture(scope="module")
@@ -24,21 +31,26 @@ def exported(tmp_path_factory):
     "A copy of the sources, exported and cleaned once more from nothing"
     copy = tmp_path_factory.mktemp("copy")
     for name in SOURCES:
-        if (ROOT / name).is_dir(): shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
-        else: shutil.copy(ROOT / name, copy)
-    for module in (copy / "denoise_study").glob("*.py"):
-        if module.name != "__init__.py": module.unlink()
+        if (ROOT/name).is_dir(): shutil.copytree(ROOT/name, copy/name, ignore=JUNK)
+        else: shutil.copy(ROOT/name, copy)
+    package = copy/"denoise_study"
+    for module in package.rglob("*.py*"):
+        if module.parent != package or module.name not in {*BY_HAND, "py.typed"}: module.unlink()
     run("nbdev-export", copy)
     run("nbdev-clean", copy)
+    subprocess.run([sys.executable, "tools/faces.py"], cwd=copy, capture_output=True)
     return copy
 
 
 def test_modules_and_notebooks(exported):
     here, there = committed(ROOT), committed(exported)
-    changed = sorted(str(name) for name in here.keys() | there.keys() if here.get(name) != there.get(name))
-    assert not changed, f"{changed} out of date: run nbdev-export and nbdev-clean"
+    every = here.keys() | there.keys()
+    changed = sorted(str(name) for name in every if here.get(name) != there.get(name))
+    wanted = "run nbdev-export, nbdev-clean and python tools/faces.py"
+    assert not changed, f"{changed} out of date: {wanted}"
 
 
 def test_readme():
-    check = subprocess.run([sys.executable, "docs/readme.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    check = subprocess.run([sys.executable, "docs/readme.py", "--check"], cwd=ROOT,
+                           capture_output=True, text=True)
     assert check.returncode == 0, check.stderr

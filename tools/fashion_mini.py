@@ -1,7 +1,10 @@
-"""Draw the small FashionMNIST that ships with the package: python tools/fashion_mini.py --root DATA [--seed 0]
+"""Draw the small FashionMNIST that ships with the package: python tools/fashion_mini.py --root
+DATA [--seed 0]
 
-DATA/FashionMNIST/raw holds the four original files (Xiao et al. 2017, Zalando SE, MIT licence). Training and validation images come from their training
-set, test images from their test set, as many of every class; which ones is drawn by the seed. Writes denoise_study/data/fashion_mini.npz."""
+DATA/FashionMNIST/raw holds the four original files (Xiao et al. 2017, Zalando SE, MIT licence).
+Training and validation images come from their training
+set, test images from their test set, as many of every class; which ones is drawn by the seed.
+Writes denoise_study/data/fashion_mini.npz."""
 import argparse
 from pathlib import Path
 
@@ -40,7 +43,8 @@ def main(root, seed):
 
 
 if __name__ == "__main__":
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(description=__doc__,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--root", required=True, help="folder that holds FashionMNIST/raw")
     p.add_argument("--seed", type=int, default=0)
     main(**vars(p.parse_args()))

@@ -1,7 +1,10 @@
-"""Record the DAED chapter for one data set: python tools/record_daed.py --data fashion_mnist --root DATA --folder runs/fmnist
+"""Record the DAED chapter for one data set: python tools/record_daed.py --data fashion_mnist
+--root DATA --folder runs/fmnist
 
-Trains what is missing in the folder, writes docs/results/daed_NAME.json and the figures docs/images/daed_NAME-*.png. `denoise-study --chapters daed`
-does the same with more splits and a report; this takes fewer of both, for machines without a GPU."""
+Trains what is missing in the folder, writes docs/results/daed_NAME.json and the figures
+docs/images/daed_NAME-*.png. `denoise-study --chapters daed`
+does the same with more splits and a report; this takes fewer of both, for machines without a
+GPU."""
 from pathlib import Path
 
 from recording import arguments, keep
@@ -13,13 +16,18 @@ from denoise_study.core import Chapter, feature_space, run_info, Study
 
 def record(data, root, folder, levels, n, n_eval, steps, bf16, seed):
     dls, source = open_data(data, root, 0, "small", "auto")
-    study = Study(dls, Path(folder), steps=steps or None, n=n, n_eval=n_eval, bf16=bf16, seed=seed, source=source)
+    study = Study(dls, Path(folder), steps=steps or None, n=n, n_eval=n_eval, bf16=bf16, seed=seed,
+                  source=source)
     with study.stage("training the feature space"): study.space = feature_space(dls, seed=seed)
     c = Chapter(f"DAED on {data}")
-    snr, (errors, switches), splits = signal_part(study, c), switch_part(study, c), split_part(study, c, levels)
+    snr = signal_part(study, c)
+    errors, switches = switch_part(study, c)
+    splits = split_part(study, c, levels)
     transfer = transfer_part(study, c)
-    c.results["claims"] = claims_table(snr, errors[errors.how != "linear"], switches, splits, splits, transfer)
-    how = dict(run=run_info(dls.device), data=dls.info.to_dict(), seed=seed, n=n, n_eval=n_eval, seconds=study.seconds)
+    c.results["claims"] = claims_table(snr, errors[errors.how != "linear"], switches, splits,
+                                       splits, transfer)
+    how = dict(run=run_info(dls.device), data=dls.info.to_dict(), seed=seed, n=n, n_eval=n_eval,
+               seconds=study.seconds)
     keep(f"daed_{data}", c, how)
 
 
@@ -27,5 +35,6 @@ if __name__ == "__main__":
     p = arguments(__doc__, "fashion_mnist", "runs/daed")
     p.add_argument("--levels", type=lambda s: tuple(map(float, s.split(","))), default=(.1,))
     p.add_argument("--n", type=int, default=300, help="samples of each model")
-    p.add_argument("--n-eval", type=int, default=128, help="half of these test images are used for the switch, a quarter for transfer")
+    p.add_argument("--n-eval", type=int, default=128,
+                   help="half of these test images are used for the switch, a quarter for transfer")
     record(**vars(p.parse_args()))

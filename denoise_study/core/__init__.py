@@ -1,4 +1,4 @@
-"What knows no paper: small tools, plots, intervals, claims, images, training, files, metrics, the page of a report"
+"What knows no paper: plots, intervals, claims, images, training, files, metrics"
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"One contract for every denoiser: blind networks, oracles, adapters, and samplers that need nothing else"
+"One contract for every denoiser: blind networks, oracles, adapters, samplers"
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"What a blind denoiser knows (Kadkhodaie et al. 2025): channel averages, their geometry, images sampled from them"
+"What a blind denoiser knows, and images from it (Kadkhodaie et al. 2025)"
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,8 +1,12 @@
-"""What the second network of a DAED costs: python tests/benchmarks/bench_daed.py [--batch N] [--rounds N] [--json FILE]
+"""What the second network of a DAED costs: python tests/benchmarks/bench_daed.py [--batch N]
+[--rounds N] [--json FILE]
 
-Training: one step of a DAED (two U-Nets, each image passes one of them) against one step of a DDGM of one of the U-Nets, on the same batch:
-draw, loss, gradients, fused AdamW, moving average. The two take turns, so that a busy machine slows both; the result is the median over the
-rounds of the ratio of neighbours. Sampling: the loop around T'-1 calls of the generator and one of the DAE, against these calls alone, in
+Training: one step of a DAED (two U-Nets, each image passes one of them) against one step of a DDGM
+of one of the U-Nets, on the same batch:
+draw, loss, gradients, fused AdamW, moving average. The two take turns, so that a busy machine
+slows both; the result is the median over the
+rounds of the ratio of neighbours. Sampling: the loop around T'-1 calls of the generator and one of
+the DAE, against these calls alone, in
 alternating pieces of one run. Seconds are CPU seconds of one thread."""
 import argparse
 import statistics
@@ -41,7 +45,9 @@ class Training:
 def training(batch, rounds):
     sched = Schedule.linear(500, start=1e-3)
     short = sched.merge_first(sched.nearest(.1))
-    runs = {"DDGM": Training(DDGM(unet(), sched, SHAPE))} | {f"DAED, sampler {s}": Training(DAED(unet(), unet(), short, SHAPE, sampler=s)) for s in ("dae", "uniform")}
+    runs = {"DDGM": Training(DDGM(unet(), sched, SHAPE))}
+    for s in ("dae", "uniform"):
+        runs[f"DAED, sampler {s}"] = Training(DAED(unet(), unet(), short, SHAPE, sampler=s))
     x0 = torch.rand(batch, *SHAPE, generator=torch.Generator().manual_seed(0))*2 - 1
     seconds = {k: [] for k in runs}
     for i in range(rounds + 2):     # two to warm up: optimiser states appear
@@ -49,13 +55,16 @@ def training(batch, rounds):
             s = run.step(x0)
             if i > 1: seconds[k].append(s)
     base = seconds.pop("DDGM")
-    return dict(ddgm_seconds=statistics.median(base), ratio={k: statistics.median(a/b for a, b in zip(v, base)) for k, v in seconds.items()})
+    return dict(ddgm_seconds=statistics.median(base),
+                ratio={k: statistics.median(a/b for a, b in zip(v, base))
+                       for k, v in seconds.items()})
 
 
 def sampling(rounds, n=16, T=20):
     "Share of the loop beyond T'-1 calls of the generator and one of the DAE"
     torch.manual_seed(0)
-    model = DAED(unet(), unet(), Schedule.linear(500, start=1e-3).merge_first(33).respace(T), SHAPE).eval()
+    model = DAED(unet(), unet(), Schedule.linear(500, start=1e-3).merge_first(33).respace(T),
+                 SHAPE).eval()
     gen, shares = torch.Generator().manual_seed(0), []
     x, label = torch.randn(n, *SHAPE, generator=gen), torch.zeros(n)
     with torch.no_grad():
@@ -80,10 +89,15 @@ if __name__ == "__main__":
     p.add_argument("--json")
     args = p.parse_args()
     torch.set_num_threads(1)
-    result = dict(batch=args.batch, rounds=args.rounds, parameters_of_a_network=sum(q.numel() for q in unet().parameters()), image=list(SHAPE),
-                  training=training(args.batch, args.rounds), sampling_beyond_its_calls=sampling(args.rounds))
+    result = dict(batch=args.batch, rounds=args.rounds,
+                  parameters_of_a_network=sum(q.numel() for q in unet().parameters()),
+                  image=list(SHAPE),
+                  training=training(args.batch, args.rounds),
+                  sampling_beyond_its_calls=sampling(args.rounds))
     print(f"DDGM step: {result['training']['ddgm_seconds']:.2f} CPU s at batch {args.batch}")
-    for k, v in result["training"]["ratio"].items(): print(f"{k:22} {v:.3f} of a DDGM step (target 1.05)")
-    print(f"sampling loop beyond its calls {100*result['sampling_beyond_its_calls']:+.2f}% (target 3%)")
+    for k, v in result["training"]["ratio"].items():
+        print(f"{k:22} {v:.3f} of a DDGM step (target 1.05)")
+    print(f"sampling loop beyond its calls {100*result['sampling_beyond_its_calls']:+.2f}% "
+          f"(target 3%)")
     if args.json:
         write_json(args.json, dict(run=run_info(), **result))

@@ -1,7 +1,10 @@
-"""What the Learner and the sampling loop cost beside the arithmetic: python tests/benchmarks/bench_learner.py [--json FILE]
+"""What the Learner and the sampling loop cost beside the arithmetic: python
+tests/benchmarks/bench_learner.py [--json FILE]
 
-Steps: a model of 64 weights, so that nothing but overhead is left; milliseconds of CPU time per step, Learner against a bare loop that draws the
-same noise, uses the same optimiser and keeps the same average. Sampling: the loop around T forward passes against the T forward passes alone,
+Steps: a model of 64 weights, so that nothing but overhead is left; milliseconds of CPU time per
+step, Learner against a bare loop that draws the
+same noise, uses the same optimiser and keeps the same average. Sampling: the loop around T forward
+passes against the T forward passes alone,
 in alternating pieces of one run."""
 import argparse
 import statistics
@@ -21,7 +24,8 @@ class Scale(nn.Module):
     def __init__(self):
         super().__init__()
         self.w = nn.Parameter(torch.ones(1, 8, 8))
-    def draw(self, shape, generator): return torch.ones(shape[0]), torch.randn(shape, generator=generator)
+    def draw(self, shape, generator):
+        return torch.ones(shape[0]), torch.randn(shape, generator=generator)
     def forward(self, x0, z): return (self.w*(x0 + .5*z) - x0).pow(2).mean((1, 2, 3))
 
 
@@ -36,7 +40,8 @@ def bare(dls, epochs):
             weighted_mean(model(x0, z), w).backward()
             opt.step()
             opt.zero_grad()
-            torch._foreach_lerp_(list(avg.parameters()), [p.detach() for p in model.parameters()], .001)
+            torch._foreach_lerp_(list(avg.parameters()), [p.detach() for p in model.parameters()],
+                                 .001)
             step += 1
     return 1e3*(time.process_time() - start)/step
 
@@ -55,15 +60,18 @@ def overhead(reps=5, epochs=8):
     for _ in range(reps):
         dls = image_dls("digits", bs=16, valid=1, device="cpu")
         pairs.append((bare(dls, epochs), learner(dls, epochs)))
-    return {"bare, ms": statistics.median(a for a, _ in pairs), "Learner, ms": statistics.median(b for _, b in pairs),
+    return {"bare, ms": statistics.median(a for a, _ in pairs),
+            "Learner, ms": statistics.median(b for _, b in pairs),
             "overhead, ms": statistics.median(b - a for a, b in pairs)}
 
 
 def sampling(walk, n=16, T=100, reps=5):
     "Share of the loop beyond T forward passes, in alternating pieces"
     torch.manual_seed(0)
-    model = DDGM(UNet(channels=1, width=64, mult=(1, 2, 2), n_blocks=2, attn=(2,)), Schedule.linear(T), shape=(1, 32, 32)).eval()
-    x, label, shares, gen = torch.randn(n, 1, 32, 32), torch.zeros(n, dtype=torch.int64), [], torch.Generator()
+    model = DDGM(UNet(channels=1, width=64, mult=(1, 2, 2), n_blocks=2, attn=(2,)),
+                 Schedule.linear(T), shape=(1, 32, 32)).eval()
+    x, label = torch.randn(n, 1, 32, 32), torch.zeros(n, dtype=torch.int64)
+    shares, gen = [], torch.Generator()
     with torch.no_grad():
         model.net(x, label)
         for _ in range(reps):
@@ -83,7 +91,8 @@ if __name__ == "__main__":
     p.add_argument("--json")
     args = p.parse_args()
     torch.set_num_threads(1)
-    result = overhead() | {f"{w.__name__} loop over its forward passes": sampling(w) for w in (ancestral, ddim)}
+    result = overhead() | {f"{w.__name__} loop over its forward passes": sampling(w)
+                           for w in (ancestral, ddim)}
     for k, v in result.items(): print(f"{k:45} {v:.3f}" if "ms" in k else f"{k:45} {100*v:+.2f}%")
     if args.json:
         write_json(args.json, dict(run=run_info(), **result))

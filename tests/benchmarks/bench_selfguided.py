@@ -1,7 +1,10 @@
-"""Cost of guidance: python bench_selfguided.py [--widths 16 32 64 128] [--size 32] [--batch 32] [--repeat 5] [--device cpu] [--json FILE]
+"""Cost of guidance: python bench_selfguided.py [--widths 16 32 64 128] [--size 32] [--batch 32]
+[--repeat 5] [--device cpu] [--json FILE]
 
-An iteration of `match` beside a bare forward and backward pass through the encoder and the middle block of the same frozen
-network, and beside the same through the whole network. Times are the best of `--repeat` runs, interleaved, so that other
+An iteration of `match` beside a bare forward and backward pass through the encoder and the middle
+block of the same frozen
+network, and beside the same through the whole network. Times are the best of `--repeat` runs,
+interleaved, so that other
 processes disturb all sides alike."""
 import argparse, time
 
@@ -47,23 +50,29 @@ def bench(args):
 
     secs = best({'adam': lambda: match(D, x, goal, .5, steps=steps, tol=0.),
                  'gd': lambda: match(D, x, goal, .5, method='gd', steps=steps, tol=0.),
-                 'bare encoder': lambda: bare(lambda y: (D.averages(y)['mid'] - goal).square().sum()),
+                 'bare encoder': lambda: bare(
+                     lambda y: (D.averages(y)['mid'] - goal).square().sum()),
                  'whole network': lambda: bare(lambda y: D(y).square().sum())}, args.repeat, device)
     secs = {k: v/steps for k, v in secs.items()}
-    return dict(what=f'guidance iteration, widths {args.widths}, {args.batch}x1x{args.size}x{args.size}, {steps} in a call', **secs,
+    return dict(what=f'guidance iteration, widths {args.widths}, '
+                     f'{args.batch}x1x{args.size}x{args.size}, {steps} in a call', **secs,
                 ratio={k: secs[k]/secs['bare encoder'] for k in ('adam', 'gd', 'whole network')})
 
 
 def main():
     global CLOCK
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument('--widths', type=int, nargs='+', default=[16, 32, 64, 128], help='channels of the blind U-Net')
+    p.add_argument('--widths', type=int, nargs='+', default=[16, 32, 64, 128],
+                   help='channels of the blind U-Net')
     p.add_argument('--size', type=int, default=32, help='side of the images')
     p.add_argument('--batch', type=int, default=32, help='images')
-    p.add_argument('--steps', type=int, default=20, help='iterations in a call; its last, forward-only pass is shared out among them')
+    p.add_argument('--steps', type=int, default=20,
+                   help='iterations in a call, which share its last, forward-only pass')
     p.add_argument('--repeat', type=int, default=5, help='rounds; the best counts')
     p.add_argument('--device', default='cpu')
-    p.add_argument('--cpu-time', action='store_true', help='one thread, and count its processor seconds: for a machine that others use too')
+    p.add_argument('--cpu-time', action='store_true',
+                   help='one thread, and count its processor seconds: for a machine that others '
+                        'use too')
     p.add_argument('--json', help='write the results to this file')
     args = p.parse_args()
     if args.cpu_time:
@@ -72,9 +81,11 @@ def main():
     row = bench(args)
     print(row['what'])
     for k in ('adam', 'gd', 'bare encoder', 'whole network'):
-        print(f'  {k:<14}{row[k]*1e3:9.2f} ms' + (f"   ratio {row['ratio'][k]:.2f}" if k in row['ratio'] else ''), flush=True)
+        print(f'  {k:<14}{row[k]*1e3:9.2f} ms' + (f"   ratio {row['ratio'][k]:.2f}"
+                                                  if k in row['ratio'] else ''), flush=True)
     if args.json:
-        res = dict(run=run_info(args.device), threads=torch.get_num_threads(), clock=CLOCK.__name__, repeat=args.repeat, rows=[row])
+        res = dict(run=run_info(args.device), threads=torch.get_num_threads(),
+                   clock=CLOCK.__name__, repeat=args.repeat, rows=[row])
         write_json(args.json, res)
 
 
