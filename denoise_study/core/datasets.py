@@ -123,7 +123,7 @@ def _celeba(root):
         channels = sources['train'].channels
     return sources, []
 
-# %% ../../nbs/core/13_datasets.ipynb #138bada8
+# %% ../../nbs/core/13_datasets.ipynb #05813d37
 def _lmdb_source(folder, channels=None):
     "Pictures of an LMDB data base"
     try:
@@ -150,7 +150,7 @@ def _lsun(root):
     test = _lmdb_source(root/'lsun'/'bedroom_val_lmdb', train.channels)
     return dict(train=train, test=test), []
 
-# %% ../../nbs/core/13_datasets.ipynb #133f2925
+# %% ../../nbs/core/13_datasets.ipynb #d55b05b2
 def _imagenet(root):
     "ImageNet as folders: `imagenet/train/<class>/` and `imagenet/val/<class>/`"
     for part in ('train', 'val'):
@@ -161,7 +161,7 @@ def _imagenet(root):
                 'Put the pictures there, one subfolder per class, or give another `root`')
     return folder_sources(root/'imagenet')
 
-# %% ../../nbs/core/13_datasets.ipynb #7aae6086
+# %% ../../nbs/core/13_datasets.ipynb #ccd2196a
 def _array(images, labels=None, name='data', label_name='data, labels'):
     "Sources from uint8 images (N,H,W[,C]) in memory"
     if not isinstance(images, (np.ndarray, Tensor)):
@@ -170,7 +170,7 @@ def _array(images, labels=None, name='data', label_name='data, labels'):
     classes = [] if labels is None else [str(k) for k in range(int(source.labels.max()) + 1)]
     return dict(train=source), classes
 
-# %% ../../nbs/core/13_datasets.ipynb #949356e9
+# %% ../../nbs/core/13_datasets.ipynb #72976bf1
 def _images_key(names):
     "Under which of these names the images are; None: can't tell"
     names = [name for name in names if name != 'labels']
@@ -201,7 +201,7 @@ def _npz(path):
         raise ValueError(f'{path}: holds {others or "no images"}; {accepted}')
     return _array(images, labels, f'{path}, key `{key}`', f'{path}, key `labels`')
 
-# %% ../../nbs/core/13_datasets.ipynb #53cf1d06
+# %% ../../nbs/core/13_datasets.ipynb #60a4c867
 _OPENERS = dict(
     digits=_digits,
     fashion_mini=_fashion_mini,

@@ -102,7 +102,7 @@ def _check_form(x, name):
             f'{name}: floats are needed (`from_uint8` turns bytes into floats in a range), '
             f'got {x.dtype}')
 
-# %% ../../nbs/core/10_images.ipynb #68f988da
+# %% ../../nbs/core/10_images.ipynb #f970aa12
 def _check_values(x, name, range):
     "Refuse NaN, infinity, and values outside of `range`"
     low, high = (end.item() for end in x.aminmax())
@@ -115,7 +115,7 @@ def _check_values(x, name, range):
         raise ValueError(
             f'{name}: values from {low:.4g} to {high:.4g}; they must lie in [{lo:g}, {hi:g}]')
 
-# %% ../../nbs/core/10_images.ipynb #7b298d4d
+# %% ../../nbs/core/10_images.ipynb #2c261015
 def check_images(
     x:Tensor, # the images to check: (N,C,H,W), float
     name:str='x', # what the caller calls them, for the message
@@ -134,7 +134,7 @@ def check_images(
     _check_values(x, name, range)
     return x
 
-# %% ../../nbs/core/10_images.ipynb #9bf2f9f7
+# %% ../../nbs/core/10_images.ipynb #3b947251
 def _tiled(u, ncols, gap, top):
     "(N,C,H,W) bytes as one picture (y,x,C), white between (`gap`) and above (`top`) the images"
     tiles = pad_edges(u, (0, gap, top, gap), value=255)
@@ -145,7 +145,7 @@ def _tiled(u, ncols, gap, top):
     grid = grid.permute(0, 3, 1, 4, 2).reshape(nrows*h, ncols*w, c)
     return grid[:-gap, :-gap]
 
-# %% ../../nbs/core/10_images.ipynb #05df33bf
+# %% ../../nbs/core/10_images.ipynb #185e2dfc
 def show_images(
     x:Tensor, # (N,C,H,W) float images, one or three channels
     range:tuple, # the range they are in; values outside are clamped
@@ -176,14 +176,14 @@ def show_images(
         ax.text(middle, bottom, title, ha='center', va='bottom', fontsize=9)
     return ax
 
-# %% ../../nbs/core/10_images.ipynb #7ea38fa6
+# %% ../../nbs/core/10_images.ipynb #350d44da
 PICTURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.ppm', '.pgm', '.tif', '.tiff')
 
 def open_picture(
     item, # what is opened: a path, or the key of a data base
     read:Callable, # item -> path or open file
     use:Callable, # what is wanted of the PIL picture while it is open
-): # what `use` returned
+) -> object: # what `use` returned
     "`use(PIL picture)`; any failure names the file"
     try:
         with Image.open(read(item)) as im:
@@ -198,7 +198,7 @@ def open_picture(
         raise ValueError(f'{item}: mode {mode} has more than 8 bits per pixel; convert it')
     return res
 
-# %% ../../nbs/core/10_images.ipynb #f3ff442a
+# %% ../../nbs/core/10_images.ipynb #9fc910d0
 def picture_to_tensor(
     im:Image.Image, # PIL picture of mode L or RGB
 ) -> Tensor: # (C,H,W) bytes
@@ -207,7 +207,7 @@ def picture_to_tensor(
     if pixels.ndim == 2: return pixels[None]
     return pixels.permute(2, 0, 1)
 
-# %% ../../nbs/core/10_images.ipynb #988c3472
+# %% ../../nbs/core/10_images.ipynb #9e59180a
 def fit_picture(
     im:Image.Image, # PIL picture
     hw:tuple, # (height, width) that it should have
@@ -219,7 +219,7 @@ def fit_picture(
     if crop == 'squash': return im.resize(wh, Image.Resampling.BICUBIC)
     return ImageOps.fit(im, wh, Image.Resampling.BICUBIC)
 
-# %% ../../nbs/core/10_images.ipynb #18a435db
+# %% ../../nbs/core/10_images.ipynb #41711946
 def pad_widths(
     hw:tuple, # (height, width)
     pad_to:int|None, # what both must be multiples of afterwards; None: no padding

@@ -57,7 +57,7 @@ def place(self:ImageLoader):
         raise ValueError(f'bs: got {self.bs} for {world} processes; give a multiple of {world}')
     return rank, world
 
-# %% ../../nbs/core/15_loaders.ipynb #0b2398aa
+# %% ../../nbs/core/15_loaders.ipynb #fe909861
 @patch(as_prop=True)
 def used(self:ImageLoader):
     "Number of images that an epoch visits, over all processes"
@@ -72,7 +72,7 @@ def used(self:ImageLoader):
 @patch
 def __len__(self:ImageLoader): return -(-self.used//self.bs)
 
-# %% ../../nbs/core/15_loaders.ipynb #ec6485e5
+# %% ../../nbs/core/15_loaders.ipynb #b83c84a7
 @patch
 def get_idxs(self:ImageLoader) -> Tensor: # (`used`,) which images
     "The epoch's images in order, for all processes"
@@ -88,7 +88,7 @@ def plan(self:ImageLoader) -> list: # an index tensor for each batch
     if len(idx) == 0: return []
     return [batch.view(world, -1)[rank] for batch in idx.split(self.bs)]
 
-# %% ../../nbs/core/15_loaders.ipynb #19c29a7a
+# %% ../../nbs/core/15_loaders.ipynb #58ca6688
 @patch
 def _fetch(self:ImageLoader, idx):
     "Bytes and labels of the images `idx`, on the CPU"
@@ -113,7 +113,7 @@ def __iter__(self:ImageLoader):
     self.epoch += 1
     self.start = 0
 
-# %% ../../nbs/core/15_loaders.ipynb #b391ba21
+# %% ../../nbs/core/15_loaders.ipynb #8596db33
 @patch
 def one_batch(self:ImageLoader) -> tuple: # (x, y)
     "The batch that the next pass begins with"
@@ -122,7 +122,7 @@ def one_batch(self:ImageLoader) -> tuple: # (x, y)
     idx = plan[self.start % len(plan)]
     return self._deliver(self._fetch(idx))
 
-# %% ../../nbs/core/15_loaders.ipynb #53957bd6
+# %% ../../nbs/core/15_loaders.ipynb #a7ab1fb2
 _ARGUMENTS = 'bs range shuffle drop_last seed epoch start device classes shard batches'.split()
 
 @patch
@@ -139,7 +139,7 @@ def new(self:ImageLoader,
     if get_idxs is not None: res.get_idxs = get_idxs
     return res
 
-# %% ../../nbs/core/15_loaders.ipynb #ea9c2c10
+# %% ../../nbs/core/15_loaders.ipynb #c7eac12b
 @patch
 def show_batch(self:ImageLoader,
     b:tuple|None=None, # the batch (x, y); None: `one_batch`
@@ -154,7 +154,7 @@ def show_batch(self:ImageLoader,
         titles = [self.classes[k] if k >= 0 else '' for k in y[:max_n].tolist()]
     return show_images(x[:max_n], self.range, titles, ncols, ax)
 
-# %% ../../nbs/core/15_loaders.ipynb #400004a0
+# %% ../../nbs/core/15_loaders.ipynb #a767449c
 class ImageLoaders(DataLoaders):
     "fastai's `DataLoaders` with a third split and a description"
     def __init__(self,
@@ -171,7 +171,7 @@ class ImageLoaders(DataLoaders):
         "The test loader, as `train` and `valid` are the others"
         return self.loaders[2]
 
-# %% ../../nbs/core/15_loaders.ipynb #aeb6be3b
+# %% ../../nbs/core/15_loaders.ipynb #f9dc02a6
 def image_dls(
     data='digits', # 'digits', 'fashion_mini', ..., a path, an array; see `open_dataset`
     root:str|Path|None=None, # folder that holds the named data sets; see `data_root`
@@ -197,7 +197,7 @@ def image_dls(
             seed=splits.seed, device=device, classes=splits.classes))
     return ImageLoaders(*loaders, info=splits.info(range), device=device)
 
-# %% ../../nbs/core/15_loaders.ipynb #c6f9d661
+# %% ../../nbs/core/15_loaders.ipynb #8cc3353c
 def _all_bytes(source):
     "All bytes of a source, and its labels"
     plan = ImageLoader(source, bs=256, device='cpu', shard=(0, 1)).plan()
@@ -215,7 +215,7 @@ def load_arrays(
     splits = open_splits(data, root, **kwargs)
     return {split: _all_bytes(source) for split, source in splits.sources.items()}
 
-# %% ../../nbs/core/15_loaders.ipynb #ae224d80
+# %% ../../nbs/core/15_loaders.ipynb #20cb57dd
 def first_images(
     dls:ImageLoaders, # images, from `image_dls`
     split:str, # 'train', 'valid' or 'test'

@@ -101,7 +101,7 @@ class Splits:
             self.name, train.channels, train.hw, range_ends(range), self.classes, *counts,
             pad=self.pad, seed=self.seed)
 
-# %% ../../nbs/core/14_splits.ipynb #ec51533e
+# %% ../../nbs/core/14_splits.ipynb #bbfe0b60
 def _check_sizes(name, sources):
     "Refuse pictures that differ in size"
     sizes = {source.hw for source in sources.values()}
