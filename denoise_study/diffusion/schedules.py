@@ -5,22 +5,28 @@
 # %% auto #0
 __all__ = ['PREDICTIONS', 'gather', 'Schedule']
 
-# %% ../../nbs/diffusion/00_schedules.ipynb #3d76533a
+# %% ../../nbs/diffusion/00_schedules.ipynb #b7e82418
 import math, torch
 from fastcore.basics import patch
 from torch import Tensor
-from ..core import register_part
+from ..core import one_of, register_part
 
-# %% ../../nbs/diffusion/00_schedules.ipynb #8867869b
+# %% ../../nbs/diffusion/00_schedules.ipynb #7acab77b
 def gather(
     values:Tensor, # (T+1,) table indexed by time, float64
     t:Tensor, # (N,) integer times
     x:Tensor, # tensor that the result will multiply, (N,...)
-)->Tensor: # (N,1,...,1) float32 entries of the table, shaped to broadcast over `x`
+) -> Tensor: # (N,1,...,1) float32 entries of the table, shaped to broadcast over `x`
     "Entries of a schedule's table at times `t`, in float32 from here on"
-    return values[t].float().view(-1, *[1]*(x.ndim - 1))
+    ones = [1]*(x.ndim - 1)
+    return values[t].float().view(-1, *ones)
 
-# %% ../../nbs/diffusion/00_schedules.ipynb #250add96
+# %% ../../nbs/diffusion/00_schedules.ipynb #f174e268
+def _table(first, rest):
+    "The float64 table of `first` at t = 0 and `rest` at t = 1..T"
+    first = torch.tensor([first], dtype=torch.float64)
+    return torch.cat([first, rest])
+
 class Schedule:
     "The forward process as float64 tables over t = 0..T (DAED eqs. 2-3); made by `linear`, `cosine` or `from_betas`"
     def __init__(self,
@@ -30,254 +36,291 @@ class Schedule:
         spec:list|None=None, # the calls that made it, for `from_spec`; None: it can't be written down
     ):
         ab = alpha_bar.double().cpu()
-        self.T,self.alpha_bar,self.spec = len(ab) - 1,ab,spec
-        self.beta = _first(0., 1 - ab[1:]/ab[:-1]) if beta is None else beta
-        self.steps = torch.arange(self.T + 1) if steps is None else steps
+        self.alpha_bar, self.T, self.spec = ab, len(ab) - 1, spec
+        self.beta = _table(0., 1 - ab[1:]/ab[:-1]) if beta is None else beta
         self.alpha = 1 - self.beta
+        self.signal, self.noise = ab.sqrt(), (1 - ab).sqrt()
+        self.steps = torch.arange(self.T + 1) if steps is None else steps
+        self._on = {} # copies of the tables on other devices
         self._add_posterior()
-        self._on = {}
 
-    def __repr__(self):
-        first,last = (1 - self.alpha_bar[[1, -1]]).tolist()
-        return f'Schedule({_spell(self.spec)}: T={self.T}, 1-alpha_bar {first:.3g} -> {last:.6g})'
-    def __eq__(self, other):
-        if not isinstance(other, Schedule): return False
-        return torch.equal(self.alpha_bar, other.alpha_bar) and torch.equal(self.steps, other.steps)
-    __hash__ = object.__hash__
+# %% ../../nbs/diffusion/00_schedules.ipynb #efd04143
+@patch
+def _add_posterior(self:Schedule):
+    "Tables of q(x_{t-1} | x_t, x0) (DAED eq. 3, with the roots where they belong) and the logarithms of variances"
+    nan = float('nan')
+    ab, prev = self.alpha_bar[1:], self.alpha_bar[:-1]
+    beta, alpha = self.beta[1:], self.alpha[1:]
+    self.coef_x0 = _table(nan, prev.sqrt()*beta/(1 - ab))
+    self.coef_xt = _table(nan, alpha.sqrt()*(1 - prev)/(1 - ab))
+    self.post_var = _table(nan, beta*(1 - prev)/(1 - ab))
 
-# %% ../../nbs/diffusion/00_schedules.ipynb #dd535fc1
-def _first(v, rest): return torch.cat([torch.tensor([v], dtype=torch.float64), rest])
+    # t=1 has variance 0, so its logarithm is that of t=2; a chain of a single step has only its beta
+    floor = self.post_var[2] if self.T > 1 else self.beta[1]
+    self.post_log_var = _table(nan, torch.cat([floor[None], self.post_var[2:]]).log())
+    self.beta_log_var = _table(nan, torch.cat([floor[None], self.beta[2:]]).log())
+    self.log_beta = _table(nan, beta.log())
 
-def _spell(spec):
+# %% ../../nbs/diffusion/00_schedules.ipynb #4e82d67c
+def _spelled(spec):
     "A spec as the reader would write it: linear(T=1000).merge_first(98)"
-    if not spec: return 'custom'
-    short = lambda v: '...' if isinstance(v, list) and len(v) > 4 else v
-    call = lambda name,**kw: f"{name}({', '.join(f'{k}={short(v)}' for k,v in kw.items())})"
-    return '.'.join(call(**r) for r in spec)
+    calls = []
+    for call in spec or []:
+        given = {k: '...' if isinstance(v, list) and len(v) > 4 else v for k, v in call.items() if k != 'name'}
+        arguments = ', '.join(f'{k}={v}' for k, v in given.items())
+        calls.append(f'{call["name"]}({arguments})')
+    return '.'.join(calls) or 'custom'
 
-# %% ../../nbs/diffusion/00_schedules.ipynb #bf423b1b
+@patch
+def __repr__(self:Schedule):
+    first, last = (1 - self.alpha_bar[[1, -1]]).tolist()
+    return f'Schedule({_spelled(self.spec)}: T={self.T}, 1-alpha_bar {first:.3g} -> {last:.6g})'
+
+@patch
+def __eq__(self:Schedule, other):
+    if not isinstance(other, Schedule):
+        return False
+    return torch.equal(self.alpha_bar, other.alpha_bar) and torch.equal(self.steps, other.steps)
+
+# %% ../../nbs/diffusion/00_schedules.ipynb #2b316984
 @patch(cls_method=True)
 def from_betas(cls:Schedule,
     betas, # (T,) variances of steps 1..T, each in (0,1): list, array or tensor
-)->Schedule: # schedule with exactly these steps
+) -> Schedule: # schedule with exactly these steps
     "Schedule from given betas (DAED section 2.1)"
     b = torch.as_tensor(betas, dtype=torch.float64).cpu()
     if b.ndim != 1 or len(b) < 1:
         raise ValueError(f'betas: a list of T >= 1 numbers is needed, got shape {tuple(b.shape)}')
     inside = (b > 0) & (b < 1)
     if not inside.all():
-        bad = int((~inside).nonzero()[0]) + 1
-        raise ValueError(f'betas: every beta must lie in (0,1), but beta_{bad} = {b[bad-1]:.6g}')
-    return cls(_first(1., (1 - b).cumprod(0)), _first(0., b), spec=[dict(name='from_betas', betas=b.tolist())])
+        bad = int((~inside).nonzero()[0])
+        raise ValueError(f'betas: every beta must lie in (0,1), but beta_{bad + 1} = {b[bad]:.6g}')
+    alpha_bar = _table(1., (1 - b).cumprod(0))
+    spec = dict(name='from_betas', betas=b.tolist())
+    return cls(alpha_bar, _table(0., b), spec=[spec])
 
-# %% ../../nbs/diffusion/00_schedules.ipynb #56fcd1f9
+# %% ../../nbs/diffusion/00_schedules.ipynb #8f8b9533
 @patch(cls_method=True)
 def linear(cls:Schedule,
     T:int=1000, # number of steps
     start:float=1e-4, # beta_1 of a chain of 1000 steps; scaled by 1000/T
     end:float=.02, # beta_T of a chain of 1000 steps; scaled by 1000/T
-)->Schedule: # schedule of T steps
+) -> Schedule: # schedule of T steps
     "Betas rise evenly from `start` to `end` (Ho et al. 2020, section 4), scaled by 1000/T (Nichol and Dhariwal 2021)"
     if T < 1 or not 0 < start <= end:
         raise ValueError(f'linear: needs T >= 1 and 0 < start <= end, got T={T}, start={start}, end={end}')
     scale = 1000/T
-    if end*scale >= 1:
+    last = end*scale
+    if last >= 1:
         raise ValueError(f'T: {T} steps are too few for linear(start={start}, end={end}): scaled by 1000/T '
-                         f'the last beta would be {end*scale:.3g}, and a step with beta >= 1 keeps nothing '
+                         f'the last beta would be {last:.3g}, and a step with beta >= 1 keeps nothing '
                          f'of the image. Use T > {int(1000*end)}, a smaller end, or cosine({T}).')
-    sched = cls.from_betas(torch.linspace(start*scale, end*scale, T, dtype=torch.float64))
+    betas = torch.linspace(start*scale, last, T, dtype=torch.float64)
+    sched = cls.from_betas(betas)
     sched.spec = [dict(name='linear', T=T, start=start, end=end)]
     return sched
 
-# %% ../../nbs/diffusion/00_schedules.ipynb #6294ee0f
+# %% ../../nbs/diffusion/00_schedules.ipynb #df01a60e
 @patch(cls_method=True)
 def cosine(cls:Schedule,
     T:int=1000, # number of steps
     s:float=.008, # offset that keeps the first steps from vanishing
     max_beta:float=.999, # cap on each beta
-)->Schedule: # schedule of T steps
+) -> Schedule: # schedule of T steps
     "Cosine schedule (Nichol and Dhariwal 2021 eq. 17; DAED section 2.1)"
     if T < 1 or s <= 0 or not 0 < max_beta < 1:
         raise ValueError(f'cosine: needs T >= 1, s > 0 and 0 < max_beta < 1, got T={T}, s={s}, max_beta={max_beta}')
     u = torch.arange(T + 1, dtype=torch.float64)/T
     f = torch.cos((u + s)/(1 + s)*math.pi/2)**2
-    sched = cls.from_betas((1 - f[1:]/f[:-1]).clamp(max=max_beta))
+    betas = 1 - f[1:]/f[:-1]
+    sched = cls.from_betas(betas.clamp(max=max_beta))
     sched.spec = [dict(name='cosine', T=T, s=s, max_beta=max_beta)]
     return sched
 
-# %% ../../nbs/diffusion/00_schedules.ipynb #37e7e829
-@patch
-def _add_posterior(self:Schedule):
-    "Tables of q(x_{t-1} | x_t, x0) (DAED eq. 3, with the roots where they belong), and roots of alpha_bar"
-    ab,prev,nan = self.alpha_bar[1:],self.alpha_bar[:-1],float('nan')
-    self.coef_x0 = _first(nan, prev.sqrt()*self.beta[1:]/(1 - ab))
-    self.coef_xt = _first(nan, self.alpha[1:].sqrt()*(1 - prev)/(1 - ab))
-    self.post_var = _first(nan, self.beta[1:]*(1 - prev)/(1 - ab))
-    # t=1 has variance 0, so its logarithm is that of t=2; a chain of a single step has only its beta
-    floor = self.post_var[2] if self.T > 1 else self.beta[1]
-    self.post_log_var = _first(nan, torch.cat([floor[None], self.post_var[2:]]).log())
-    self.beta_log_var = _first(nan, torch.cat([floor[None], self.beta[2:]]).log())
-    self.log_beta = _first(nan, self.beta[1:].log())
-    self.signal,self.noise = self.alpha_bar.sqrt(),(1 - self.alpha_bar).sqrt()
-
-# %% ../../nbs/diffusion/00_schedules.ipynb #e3eb0af9
+# %% ../../nbs/diffusion/00_schedules.ipynb #ed213193
 @patch
 def times(self:Schedule,
     t:int|Tensor, # one time for all images, or (N,) integer times
     x:Tensor, # (N,...) images that they belong to
     low:int=1, # smallest time allowed: 1, or 0 where the clean image makes sense
-)->int|Tensor: # the number, or (N,) int64 times on the device of `x`
+) -> int|Tensor: # the number, or (N,) int64 times on the device of `x`
     "Times for a batch, checked against `low`..T; a ValueError says what was wrong"
     if isinstance(t, int):
-        if not low <= t <= self.T: raise ValueError(f't: times run {low}..{self.T} in this schedule, got {t}')
+        if not low <= t <= self.T:
+            raise ValueError(f't: times run {low}..{self.T} in this schedule, got {t}')
         return t
     if not isinstance(t, Tensor) or t.dtype not in (torch.int64, torch.int32) or t.shape != (len(x),):
+        got = f'{t.dtype} of shape {tuple(t.shape)}' if isinstance(t, Tensor) else repr(t)
         raise ValueError(f't: an integer or an integer tensor of shape ({len(x)},) is needed, one time per image; '
-                         f'got {f"{t.dtype} of shape {tuple(t.shape)}" if isinstance(t, Tensor) else repr(t)}')
-    if t.device.type == 'cpu' and len(t) and not low <= int(t.min()) <= int(t.max()) <= self.T:
-        raise ValueError(f't: times run {low}..{self.T} in this schedule, got {int(t.min())}..{int(t.max())}')
+                         f'got {got}')
+    if t.device.type == 'cpu' and len(t):
+        first, last = int(t.min()), int(t.max())
+        if first < low or last > self.T:
+            raise ValueError(f't: times run {low}..{self.T} in this schedule, got {first}..{last}')
     return t.long().to(x.device)
 
-# %% ../../nbs/diffusion/00_schedules.ipynb #556cae71
+# %% ../../nbs/diffusion/00_schedules.ipynb #862050a1
 @patch
 def at(self:Schedule,
     name:str, # which table: 'alpha_bar', 'beta', 'signal', 'noise', 'coef_x0', 'steps', ...
     t:int|Tensor, # one time for all images, or (N,) times
     x:Tensor, # (N,...) images that the entries will multiply
-)->float|Tensor: # a number for one time; else (N,1,...,1) float32
+) -> float|Tensor: # a number for one time; else (N,1,...,1) float32
     "Entries of the table `name`, ready to multiply `x`; the tables are copied to each device once"
-    if isinstance(t, int): return float(getattr(self, name)[t])
-    key = name,t.device
-    if key not in self._on: self._on[key] = getattr(self, name).to(t.device)
+    if isinstance(t, int):
+        return float(getattr(self, name)[t])
+    key = name, t.device
+    if key not in self._on:
+        self._on[key] = getattr(self, name).to(t.device)
     return gather(self._on[key], t, x)
 
-# %% ../../nbs/diffusion/00_schedules.ipynb #30e0703c
+# %% ../../nbs/diffusion/00_schedules.ipynb #9078e95c
 @patch
 def q_sample(self:Schedule,
     x0:Tensor, # (N,C,H,W) clean images, float
     t:int|Tensor, # time(s) in 0..T
     eps:Tensor, # (N,C,H,W) standard normal noise
-)->Tensor: # (N,C,H,W) noisy images x_t
+) -> Tensor: # (N,C,H,W) noisy images x_t
     "Noise images to time `t` in one jump (DAED eq. 2)"
     if eps.shape != x0.shape:
         raise ValueError(f'eps: must have the shape of x0, {tuple(x0.shape)}, got {tuple(eps.shape)}')
     t = self.times(t, x0, low=0)
     return self.at('signal', t, x0)*x0 + self.at('noise', t, x0)*eps
 
-# %% ../../nbs/diffusion/00_schedules.ipynb #d520eea5
+# %% ../../nbs/diffusion/00_schedules.ipynb #38437683
 @patch
 def snr(self:Schedule,
     power:float|Tensor=1., # mean square of the clean image, a number or one per image (N,); 1 gives Kingma et al.'s SNR
-)->Tensor: # (T+1,) or (N,T+1), float64; infinite at t=0
+) -> Tensor: # (T+1,) or (N,T+1), float64; infinite at t=0
     "Signal-to-noise ratio at t = 0..T (DAED eq. 10)"
     power = torch.as_tensor(power, dtype=torch.float64).cpu()
-    return power[...,None]*self.alpha_bar/(1 - self.alpha_bar)
+    return power[..., None]*self.alpha_bar/(1 - self.alpha_bar)
 
 @patch
 def log_snr(self:Schedule,
     power:float|Tensor=1., # mean square of the clean image, a number or one per image (N,)
-)->Tensor: # (T+1,) or (N,T+1), float64, in nats
+) -> Tensor: # (T+1,) or (N,T+1), float64, in nats
     "Natural logarithm of `snr`"
     return self.snr(power).log()
 
-# %% ../../nbs/diffusion/00_schedules.ipynb #43882af0
+# %% ../../nbs/diffusion/00_schedules.ipynb #21b531a9
 @patch
 def nearest(self:Schedule,
     level:float, # noise variance 1-alpha_bar to look for, in (0,1)
-)->int: # time n in 1..T, which is also the number of steps up to it
+) -> int: # time n in 1..T, which is also the number of steps up to it
     "Step whose noise variance is nearest to `level`: how DAED places its split (section 4)"
-    if not 0 < level < 1: raise ValueError(f'level: a noise variance 1-alpha_bar in (0,1) is needed, got {level}')
-    return int((1 - self.alpha_bar[1:] - level).abs().argmin()) + 1
+    if not 0 < level < 1:
+        raise ValueError(f'level: a noise variance 1-alpha_bar in (0,1) is needed, got {level}')
+    distance = (1 - self.alpha_bar[1:] - level).abs()
+    return int(distance.argmin()) + 1
 
-# %% ../../nbs/diffusion/00_schedules.ipynb #38b6e513
-PREDICTIONS = 'eps','x0','v','score'
-
-def _check_kind(kind):
-    if kind not in PREDICTIONS: raise ValueError(f'kind: one of {PREDICTIONS} is accepted, got {kind!r}')
+# %% ../../nbs/diffusion/00_schedules.ipynb #37e7cb90
+PREDICTIONS = 'eps', 'x0', 'v', 'score'
 
 @patch
 def to_x0(self:Schedule,
-    pred:Tensor, # (N,...) what a network said about `xt`
+    pred:Tensor, # (N,...) what a network predicted from `xt`
     xt:Tensor, # (N,...) noisy images
     t:int|Tensor, # time(s) in 1..T
     kind:str='eps', # what `pred` is: one of `PREDICTIONS`
-)->Tensor: # (N,...) the clean images it implies
+) -> Tensor: # (N,...) the clean images it implies
     "Clean image implied by a prediction (Ho et al. 2020 eq. 15; Salimans and Ho 2022 appendix D)"
-    _check_kind(kind)
+    one_of('kind', kind, PREDICTIONS)
     t = self.times(t, xt)
-    a,s = self.at('signal', t, xt),self.at('noise', t, xt)
-    if kind == 'x0': return pred
-    if kind == 'v':  return a*xt - s*pred
-    return (xt - (s if kind == 'eps' else -s**2)*pred)/a
+    signal, noise = self.at('signal', t, xt), self.at('noise', t, xt)
+    if kind == 'x0':
+        return pred
+    if kind == 'v':
+        return signal*xt - noise*pred
+    if kind == 'score':
+        return (xt + noise**2*pred)/signal
+    return (xt - noise*pred)/signal
 
-# %% ../../nbs/diffusion/00_schedules.ipynb #0bf09b7a
+# %% ../../nbs/diffusion/00_schedules.ipynb #87cb9e8f
 @patch
 def from_x0(self:Schedule,
     x0:Tensor, # (N,...) clean images
     xt:Tensor, # (N,...) noisy images
     t:int|Tensor, # time(s) in 1..T
     kind:str='eps', # what to return: one of `PREDICTIONS`
-)->Tensor: # (N,...) what a perfect network of that kind would say
+) -> Tensor: # (N,...) what a perfect network of that kind would predict
     "Inverse of `to_x0`"
-    _check_kind(kind)
+    one_of('kind', kind, PREDICTIONS)
     t = self.times(t, xt)
-    a,s = self.at('signal', t, xt),self.at('noise', t, xt)
-    if kind == 'x0': return x0
-    eps = (xt - a*x0)/s
-    return {'eps': lambda: eps, 'score': lambda: -eps/s, 'v': lambda: a*eps - s*x0}[kind]()
+    signal, noise = self.at('signal', t, xt), self.at('noise', t, xt)
+    if kind == 'x0':
+        return x0
+    eps = (xt - signal*x0)/noise
+    if kind == 'v':
+        return signal*eps - noise*x0
+    if kind == 'score':
+        return -eps/noise
+    return eps
 
-# %% ../../nbs/diffusion/00_schedules.ipynb #69fd9daf
+# %% ../../nbs/diffusion/00_schedules.ipynb #c1af02e1
+@patch
+def _then(self:Schedule, name, **arguments):
+    "This schedule's spec with one more call, or None if it has no spec"
+    return self.spec and self.spec + [dict(name=name, **arguments)]
+
 @patch
 def subset(self:Schedule,
     keep:list, # times to keep, rising, within 1..T
-)->Schedule: # schedule of len(keep) steps; alpha_bar at those times is copied, not recomputed
+) -> Schedule: # schedule of len(keep) steps; alpha_bar at those times is copied, not recomputed
     "Chain over some of the steps; `steps` remembers the original times (Nichol and Dhariwal 2021 section 4)"
     k = torch.as_tensor(keep, dtype=torch.int64)
-    if not len(k) or k[0] < 1 or k[-1] > self.T or not bool((k[1:] > k[:-1]).all()):
+    rising = bool((k[1:] > k[:-1]).all())
+    if not len(k) or k[0] < 1 or k[-1] > self.T or not rising:
         raise ValueError(f'keep: rising times within 1..{self.T} are needed, got {keep}')
     k0 = torch.cat([torch.zeros(1, dtype=torch.int64), k])
-    spec = self.spec and self.spec + [dict(name='subset', keep=k.tolist())]
-    return Schedule(self.alpha_bar[k0], steps=self.steps[k0], spec=spec)
+    return Schedule(self.alpha_bar[k0], steps=self.steps[k0], spec=self._then('subset', keep=k.tolist()))
 
-# %% ../../nbs/diffusion/00_schedules.ipynb #21b5b9c0
+# %% ../../nbs/diffusion/00_schedules.ipynb #e83159a9
+def _strided(T, k):
+    "k of the times 1..T at an integer stride, from 1"
+    for stride in range(1, T + 1):
+        keep = range(1, T + 1, stride)
+        if len(keep) == k:
+            return list(keep)
+    raise ValueError(f'n: no integer stride picks {k} of {T} steps; try a divisor of {T}')
+
 @patch
 def respace(self:Schedule,
     n:int|str, # number of steps to keep, spread evenly; or 'ddimN': N steps at an integer stride
-)->Schedule: # schedule of n steps
+) -> Schedule: # schedule of n steps
     "Keep `n` steps, evenly (Nichol and Dhariwal 2021) or at DDIM's integer stride (Song et al. 2021)"
     ddim = isinstance(n, str) and n.startswith('ddim') and n[4:].isdigit()
     k = int(n[4:]) if ddim else n
     if not isinstance(k, int) or not 2 <= k <= self.T:
         raise ValueError(f"n: a number of steps in 2..{self.T}, or 'ddimN', is needed; got {n!r}")
-    if not ddim: keep = [round(i*(self.T - 1)/(k - 1)) + 1 for i in range(k)]
+    if ddim:
+        keep = _strided(self.T, k)
     else:
-        strides = [s for s in range(1, self.T + 1) if len(range(0, self.T, s)) == k]
-        if not strides: raise ValueError(f'n: no integer stride picks {k} of {self.T} steps; try a divisor of {self.T}')
-        keep = list(range(1, self.T + 1, strides[0]))
+        keep = [round(i*(self.T - 1)/(k - 1)) + 1 for i in range(k)]
     sched = self.subset(keep)
-    sched.spec = self.spec and self.spec + [dict(name='respace', n=n)]
+    sched.spec = self._then('respace', n=n)
     return sched
 
-# %% ../../nbs/diffusion/00_schedules.ipynb #0d5d94c9
+# %% ../../nbs/diffusion/00_schedules.ipynb #c44e296b
 @patch
 def merge_first(self:Schedule,
     n:int, # number of steps to merge, 1..T
-)->Schedule: # schedule of T-n+1 steps; alpha_bar of the tail is unchanged
+) -> Schedule: # schedule of T-n+1 steps; alpha_bar of the tail is unchanged
     "The first `n` steps become one (DAED section 4), the kept tail exactly"
     if not isinstance(n, int) or not 1 <= n <= self.T:
         raise ValueError(f'n: a number of steps in 1..{self.T} is needed, got {n!r}')
     sched = self.subset(list(range(n, self.T + 1)))
-    sched.spec = self.spec and self.spec + [dict(name='merge_first', n=n)]
+    sched.spec = self._then('merge_first', n=n)
     return sched
 
-# %% ../../nbs/diffusion/00_schedules.ipynb #397d5f02
+# %% ../../nbs/diffusion/00_schedules.ipynb #00ccec8e
 @patch(cls_method=True)
 def linear_combine(cls:Schedule,
     T:int, # number of steps, the first one included: 468 and 900 in the paper
     beta_1:float, # noise variance of the first step, in (0,1): .1 or .001 in the paper
     start:float=1e-3, # first beta of the linear schedule before it is overwritten; scaled by 1000/T
     end:float=.02, # beta_T of a chain of 1000 steps; scaled by 1000/T
-)->Schedule: # schedule of T steps; no step of it has the noise level that it has in a longer chain
+) -> Schedule: # schedule of T steps; no step of it has the noise level that it has in a longer chain
     "A linear schedule of T steps with its first beta overwritten: the one that the models of DAED's tables have"
     betas = cls.linear(T, start, end).beta[1:].clone()
     betas[0] = beta_1
@@ -285,22 +328,26 @@ def linear_combine(cls:Schedule,
     sched.spec = [dict(name='linear_combine', T=T, beta_1=beta_1, start=start, end=end)]
     return sched
 
-# %% ../../nbs/diffusion/00_schedules.ipynb #00cfd85b
+# %% ../../nbs/diffusion/00_schedules.ipynb #51cff1d7
+_STARTS = 'linear', 'cosine', 'from_betas', 'linear_combine'
+_CHANGES = 'respace', 'subset', 'merge_first'
+
 @patch(cls_method=True)
 def from_spec(cls:Schedule,
     spec:list, # what `Schedule.spec` holds: calls with their arguments
-)->Schedule: # the same schedule, bit for bit
+) -> Schedule: # the same schedule, bit for bit
     "Rebuild a schedule from its spec; unknown calls are refused"
-    starts = dict(linear=cls.linear, cosine=cls.cosine, from_betas=cls.from_betas, linear_combine=cls.linear_combine)
-    known = starts,('respace', 'subset', 'merge_first')
     try:
-        if not all(isinstance(r, dict) for r in spec): raise TypeError('not a list of calls')
-        first,*rest = [dict(r) for r in spec]
-        sched = known[0][first.pop('name')](**first)
-        for r in rest:
-            name = r.pop('name')
-            if name not in known[1]: raise KeyError(name)
-            sched = getattr(sched, name)(**r)
+        if not spec or not all(isinstance(call, dict) for call in spec):
+            raise TypeError('not a list of calls')
+        sched, known = cls, _STARTS
+        for call in spec:
+            arguments = dict(call)
+            name = arguments.pop('name')
+            if name not in known:
+                raise KeyError(name)
+            sched = getattr(sched, name)(**arguments)
+            known = _CHANGES
     except (KeyError, TypeError) as e:
         raise ValueError(f'spec: not one that a Schedule wrote: {spec!r:.200} ({e!r})') from None
     return sched
