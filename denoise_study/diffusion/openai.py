@@ -23,9 +23,9 @@ def _places(net):
         for j, m in enumerate(stage):
             yield f'{name}.{j}', m
 
-# %% ../../nbs/diffusion/05_openai.ipynb #d2171d39
-_LAYERS = {ResBlock: dict(norm1='in_layers.0', conv1='in_layers.2', norm2='out_layers.0', conv2='out_layers.3',
-                          skip='skip_connection'),
+# %% ../../nbs/diffusion/05_openai.ipynb #2fd09867
+_LAYERS = {ResBlock: dict(norm1='in_layers.0', conv1='in_layers.2',
+                          norm2='out_layers.0', conv2='out_layers.3', skip='skip_connection'),
            Attention: dict(norm='norm', qkv='qkv', proj='proj_out')}
 
 def _layers(place, m):
@@ -39,7 +39,7 @@ def _layers(place, m):
         if layer is not None:
             yield f'{place}.{theirs}', layer
 
-# %% ../../nbs/diffusion/05_openai.ipynb #e3ecdfcd
+# %% ../../nbs/diffusion/05_openai.ipynb #2a5b0458
 def _named(name, layer):
     "Weight and bias of a layer, under a name"
     return {f'{name}.{k}': p.detach() for k, p in layer.named_parameters(recurse=False)}
@@ -56,7 +56,7 @@ def _views_of(place, m):
 def openai_views(
     net:UNet, # any network of this class
 ) -> dict: # name -> view of a parameter, or of a piece of it
-    "Every parameter of `net` under OpenAI's name and in OpenAI's shape; writing into a view changes `net`"
+    "Every parameter of `net` under OpenAI's name and in OpenAI's shape, as a view"
     views = _named('time_embed.0', net.time[0]) | _named('time_embed.2', net.time[2])
     if net.n_classes is not None:
         views |= _named('label_emb', net.classes)
@@ -91,10 +91,10 @@ def _changes(state):
     holes = max(down) + 1 - len(down)
     return by_conv, in_block, holes
 
-# %% ../../nbs/diffusion/05_openai.ipynb #81123ff9
+# %% ../../nbs/diffusion/05_openai.ipynb #1eb5a841
 def openai_config(
     state:dict, # OpenAI state dict
-) -> dict: # arguments of `UNet`; those that leave no trace are missing: heads, head_channels, new_order, dropout
+) -> dict: # arguments of `UNet`, but for heads, head_channels, new_order and dropout
     "Arguments of `UNet` that names and shapes of an OpenAI state dict reveal"
     shape = {k: v.shape for k, v in state.items()}
     width = shape['time_embed.0.weight'][1]
@@ -116,7 +116,7 @@ def openai_config(
         scale_shift=shape['input_blocks.1.0.emb_layers.1.weight'][0] == 2*widths[0],
         n_classes=n_classes)
 
-# %% ../../nbs/diffusion/05_openai.ipynb #1d4d758d
+# %% ../../nbs/diffusion/05_openai.ipynb #29ec133f
 def _read_state(path):
     "The state dict in a .pt or .safetensors file, nothing executed"
     path = Path(path)
@@ -128,10 +128,11 @@ def _read_state(path):
             return load_file(path)
         return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e: # the reader's own errors name bytes and pickle opcodes, not the file
-        raise ValueError(f'{path}: not a readable checkpoint ({type(e).__name__}): empty, truncated, or holding more '
-                         'than tensors, which is not loaded. Accepted: a state dict in .pt or .safetensors') from e
+        raise ValueError(f'{path}: not a readable checkpoint ({type(e).__name__}): empty, truncated, '
+                         'or holding more than tensors, which is not loaded. '
+                         'Accepted: a state dict in .pt or .safetensors') from e
 
-# %% ../../nbs/diffusion/05_openai.ipynb #ce0ebd9d
+# %% ../../nbs/diffusion/05_openai.ipynb #ccc74369
 def _fill(net, state, where):
     "Copy an OpenAI state dict into `net`, all of it or nothing"
     views = openai_views(net)
@@ -139,31 +140,36 @@ def _fill(net, state, where):
     wrong = {'missing': views.keys() - state.keys(),
              'not of this network': state.keys() - views.keys(),
              'of another shape': {k for k in both if views[k].shape != state[k].shape}}
-    faults = [f'{len(names)} tensors {kind}, e.g. {min(names)}' for kind, names in wrong.items() if names]
+    faults = [f'{len(names)} tensors {kind}, e.g. {min(names)}'
+              for kind, names in wrong.items() if names]
     if faults:
-        raise ValueError(f'{where}: {"; ".join(faults)}. The names and shapes looked like UNet(**{net.config})')
+        raise ValueError(f'{where}: {"; ".join(faults)}. '
+                         f'The names and shapes looked like UNet(**{net.config})')
     with torch.no_grad():
         for name, view in views.items():
             view.copy_(state[name])
 
-# %% ../../nbs/diffusion/05_openai.ipynb #d88fe884
+# %% ../../nbs/diffusion/05_openai.ipynb #3f858577
 def from_openai(
     source:str|Path|dict, # path of a .pt or .safetensors file, or a state dict
     heads:int=4, # attention heads (improved-diffusion: 4)
-    head_channels:int|None=None, # channels per head, overrides `heads` (guided-diffusion: 64 in most models)
+    head_channels:int|None=None, # channels per head, overrides `heads` (guided-diffusion: often 64)
     new_order:bool=False, # use_new_attention_order (guided-diffusion's 64x64 model: True)
     dropout:float=0., # dropout for further training
 ) -> UNet: # with the checkpoint's weights
-    "Load a network of improved-diffusion or guided-diffusion; its structure is read off the names and shapes"
+    "Load a network of improved-diffusion or guided-diffusion, as its names and shapes tell"
     where = 'source' if isinstance(source, dict) else str(source)
     state = source if isinstance(source, dict) else _read_state(source)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f'{where}: a {type(state).__name__} of more than tensors; give the state dict, name -> tensor')
+        raise ValueError(f'{where}: a {type(state).__name__} of more than tensors; '
+                         'give the state dict, name -> tensor')
     try:
         found = openai_config(state)
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as e:
-        raise ValueError(f'{where}: not the layout of an OpenAI U-Net (looked for {e}); it has {sorted(state)[:3]}... '
+        raise ValueError(f'{where}: not the layout of an OpenAI U-Net (looked for {e}); '
+                         f'it has {sorted(state)[:3]}... '
                          'Accepted: state dicts of improved-diffusion and guided-diffusion') from e
-    net = UNet(**found, heads=heads, head_channels=head_channels, new_order=new_order, dropout=dropout)
+    net = UNet(**found, heads=heads, head_channels=head_channels, new_order=new_order,
+               dropout=dropout)
     _fill(net, state, where)
     return net

@@ -13,17 +13,17 @@ from .blocks import Attention, ResBlock, timestep_embedding, zeroed
 from .norms import NormAct, to_float
 from .updown import Resample
 
-# %% ../../nbs/diffusion/04_unet.ipynb #de08af2f
+# %% ../../nbs/diffusion/04_unet.ipynb #dc2bc92f
 def attn_factors(
     size:int, # side of the image in pixels
     resolutions:tuple=(16, 8), # sides at which attention is wanted
 ) -> tuple: # downsampling factors, by the integer division of the published code
-    "Attention resolutions to downsampling factors, as improved-diffusion computes them, rounding included"
+    "Attention resolutions to downsampling factors, as improved-diffusion rounds them"
     return tuple(size//r for r in resolutions)
 
-# %% ../../nbs/diffusion/04_unet.ipynb #84eb7dc6
+# %% ../../nbs/diffusion/04_unet.ipynb #b731d1eb
 class Stage(nn.ModuleList):
-    "One place of the U: residual block, attention, change of resolution, those that it has, in this order"
+    "One place of the U: residual block, attention, change of resolution, as far as it has them"
     def forward(self,
         *xs:Tensor, # one or two images (N,C_i,H,W)
         film, # iterator over the residual blocks' parts of the time embedding
@@ -36,40 +36,65 @@ class Stage(nn.ModuleList):
             xs = (h,)
         return h
 
-# %% ../../nbs/diffusion/04_unet.ipynb #83c62951
-class UNet(nn.Module):
-    "Time-conditioned U-Net (Nichol and Dhariwal 2021), which also reads the layouts of Dhariwal and Nichol 2021"
-    def __init__(self,
-        channels:int=3, # image channels
-        width:int=128, # channels of the first level
-        mult:tuple=(1, 2, 2, 2), # width multiplier of each level: the image side must be divisible by 2**(levels-1)
-        n_blocks:int=3, # residual blocks per level
-        attn:tuple=(2, 4), # downsampling factors with attention (the middle always has it)
-        heads:int=4, # attention heads
-        dropout:float=0., # dropout in the residual blocks
-        learn_sigma:bool=False, # predict 2x channels: noise, then the variance's interpolation weight
-        n_classes:int|None=None, # class-conditional: number of classes
-        head_channels:int|None=None, # channels per head, overrides `heads`
-        scale_shift:bool=True, # time as scale and shift, or else added
-        updown:bool=False, # change the resolution inside residual blocks (guided-diffusion's resblock_updown)
-        conv_resample:bool=True, # or else without weights
-        new_order:bool=False, # guided-diffusion's new order of the attention rows
-    ):
-        super().__init__()
-        given = {k: v for k, v in locals().items() if k not in ('self', '__class__')}
-        self._config = {k: list(v) if isinstance(v, (tuple, list)) else v for k, v in given.items()}
-        _check_config(**self._config)
-        self.channels, self.n_classes = channels, n_classes
-        self.factor = 2**(len(mult) - 1)
+# %% ../../nbs/diffusion/04_unet.ipynb #c58799e5
+def _block(c, n_in, n_out, sample=None):
+    "A residual block as the arguments `c` ask for it"
+    return ResBlock(n_in, n_out, c['dropout'], c['scale_shift'], sample)
 
-        self.time = nn.Sequential(nn.Linear(width, 4*width), nn.SiLU(), nn.Linear(4*width, 4*width))
-        if n_classes is not None:
-            self.classes = nn.Embedding(n_classes, 4*width)
-        self._build()
-        self.film_sizes = [m.n_film for m in self.modules() if isinstance(m, ResBlock)]
-        self.film = nn.Linear(4*width, sum(self.film_sizes))
+def _resample(c, channels, up):
+    "A change of resolution, inside a residual block or on its own"
+    if c['updown']:
+        return _block(c, channels, channels, 'up' if up else 'down')
+    return Resample(channels, up, c['conv_resample'])
 
-# %% ../../nbs/diffusion/04_unet.ipynb #11e757b7
+# %% ../../nbs/diffusion/04_unet.ipynb #b92811d0
+def _attention(c, channels):
+    "Attention as the arguments ask for it"
+    heads = c['heads']
+    if c['head_channels']:
+        heads = channels//c['head_channels']
+    return Attention(channels, heads, c['new_order'])
+
+def _parts(c, n_in, n_out, factor):
+    "A residual block, and attention where `factor` asks for it"
+    block = _block(c, n_in, n_out)
+    attention = _attention(c, n_out)
+    if factor in c['attn']:
+        return [block, attention]
+    return [block]
+
+# %% ../../nbs/diffusion/04_unet.ipynb #9695933d
+def _way_down(c, widths):
+    "The stages on the way down, and the channels of each image that is kept"
+    channels = widths[0]
+    stages = nn.ModuleList([Stage([nn.Conv2d(c['channels'], channels, 3, padding=1)])])
+    kept = [channels]
+    for i, width in enumerate(widths):
+        for _ in range(c['n_blocks']):
+            stages.append(Stage(_parts(c, channels, width, 2**i)))
+            channels = width
+            kept.append(channels)
+        if i < len(widths) - 1:
+            stages.append(Stage([_resample(c, channels, up=False)]))
+            kept.append(channels)
+    return stages, kept
+
+# %% ../../nbs/diffusion/04_unet.ipynb #61d98e8b
+def _way_up(c, widths, kept):
+    "The stages on the way up, each of which takes one of the kept images with it"
+    channels = widths[-1]
+    stages = nn.ModuleList()
+    for i, width in reversed(list(enumerate(widths))):
+        for j in range(c['n_blocks'] + 1):
+            parts = _parts(c, channels + kept.pop(), width, 2**i)
+            double = _resample(c, width, up=True)
+            if i > 0 and j == c['n_blocks']:
+                parts.append(double)
+            stages.append(Stage(parts))
+            channels = width
+    return stages
+
+# %% ../../nbs/diffusion/04_unet.ipynb #10c9966b
 def _check_heads(width, mult, attn, heads, head_channels):
     "Refuse heads that do not divide the channels, wherever attention sits"
     name, per = ('head_channels', head_channels) if head_channels else ('heads', heads)
@@ -77,14 +102,15 @@ def _check_heads(width, mult, attn, heads, head_channels):
     for m in [*places, mult[-1]]: # the middle always attends
         channels = int(width*m)
         if channels % per:
-            raise ValueError(f'{name}={per}: must divide the {channels} channels (width={width} times {m}) '
-                             'at which attention sits')
+            raise ValueError(f'{name}={per}: must divide the {channels} channels '
+                             f'(width={width} times {m}) at which attention sits')
 
-# %% ../../nbs/diffusion/04_unet.ipynb #617a21a1
-def _check_config(channels, width, mult, n_blocks, attn, heads, head_channels, dropout, n_classes, **rest):
+# %% ../../nbs/diffusion/04_unet.ipynb #e3116304
+def _check_config(channels, width, mult, n_blocks, attn, heads, head_channels, dropout, n_classes,
+                  **rest):
     "Refuse arguments that give no network, or not the one that was meant"
-    whole = dict(channels=channels, width=width, n_blocks=n_blocks, heads=heads, head_channels=head_channels,
-                 n_classes=n_classes)
+    whole = dict(channels=channels, width=width, n_blocks=n_blocks, heads=heads,
+                 head_channels=head_channels, n_classes=n_classes)
     for name, n in whole.items():
         if n is not None and not (isinstance(n, int) and n > 0):
             raise ValueError(f'{name}={n!r}: give a whole number above 0')
@@ -95,88 +121,55 @@ def _check_config(channels, width, mult, n_blocks, attn, heads, head_channels, d
 
     factors = [2**i for i in range(len(mult))]
     if not set(attn) <= set(factors):
-        raise ValueError(f'attn={attn!r}: with {len(mult)} levels the downsampling factors are {factors}; '
-                         'these are factors, not resolutions (see attn_factors)')
+        raise ValueError(f'attn={attn!r}: with {len(mult)} levels the downsampling factors are '
+                         f'{factors}; these are factors, not resolutions (see attn_factors)')
     _check_heads(width, mult, attn, heads, head_channels)
 
-# %% ../../nbs/diffusion/04_unet.ipynb #746973b3
-@patch
-def _block(self:UNet, n_in, n_out, sample=None):
-    "A residual block of this network"
-    c = self._config
-    return ResBlock(n_in, n_out, c['dropout'], c['scale_shift'], sample)
+# %% ../../nbs/diffusion/04_unet.ipynb #fa6923da
+class UNet(nn.Module):
+    "U-Net with time (Nichol and Dhariwal 2021); reads the layouts of Dhariwal and Nichol 2021, too"
+    def __init__(self,
+        channels:int=3, # image channels
+        width:int=128, # channels of the first level
+        mult:tuple=(1, 2, 2, 2), # width multiplier of each level; sides divide by 2**(levels-1)
+        n_blocks:int=3, # residual blocks per level
+        attn:tuple=(2, 4), # downsampling factors with attention (the middle always has it)
+        heads:int=4, # attention heads
+        dropout:float=0., # dropout in the residual blocks
+        learn_sigma:bool=False, # predict 2x channels: noise, then the variance's weight
+        n_classes:int|None=None, # class-conditional: number of classes
+        head_channels:int|None=None, # channels per head, overrides `heads`
+        scale_shift:bool=True, # time as scale and shift, or else added
+        updown:bool=False, # change the resolution in residual blocks (resblock_updown)
+        conv_resample:bool=True, # or else without weights
+        new_order:bool=False, # guided-diffusion's new order of the attention rows
+    ):
+        super().__init__()
+        given = {k: v for k, v in locals().items() if k not in ('self', '__class__')}
+        c = {k: list(v) if isinstance(v, (tuple, list)) else v for k, v in given.items()}
+        _check_config(**c)
+        self._config = c
+        self.channels, self.n_classes = channels, n_classes
+        self.factor = 2**(len(mult) - 1)
 
-@patch
-def _attention(self:UNet, channels):
-    "Attention of this network"
-    c = self._config
-    heads = c['heads']
-    if c['head_channels']:
-        heads = channels//c['head_channels']
-    return Attention(channels, heads, c['new_order'])
+        n_emb = 4*width
+        self.time = nn.Sequential(nn.Linear(width, n_emb), nn.SiLU(), nn.Linear(n_emb, n_emb))
+        if n_classes is not None:
+            self.classes = nn.Embedding(n_classes, n_emb)
 
-@patch
-def _resample(self:UNet, channels, up):
-    "A change of resolution, inside a residual block or on its own"
-    c = self._config
-    if c['updown']:
-        return self._block(channels, channels, 'up' if up else 'down')
-    return Resample(channels, up, c['conv_resample'])
+        widths = [int(width*m) for m in mult]
+        self.down, kept = _way_down(c, widths)
+        n = widths[-1]
+        self.mid = Stage([_block(c, n, n), _attention(c, n), _block(c, n, n)])
+        self.up = _way_up(c, widths, kept)
+        self.norm_out = NormAct(widths[0])
+        n_out = 2*channels if learn_sigma else channels
+        self.conv_out = zeroed(nn.Conv2d(widths[0], n_out, 3, padding=1))
 
-# %% ../../nbs/diffusion/04_unet.ipynb #02ca9082
-@patch
-def _parts(self:UNet, n_in, n_out, factor):
-    "Residual block, and attention where `factor` asks for it"
-    block, attention = self._block(n_in, n_out), self._attention(n_out)
-    return [block, attention] if factor in self._config['attn'] else [block]
+        self.film_sizes = [m.n_film for m in self.modules() if isinstance(m, ResBlock)]
+        self.film = nn.Linear(n_emb, sum(self.film_sizes))
 
-@patch
-def _build_down(self:UNet, widths):
-    "The way down; returns the channels of each image that is kept"
-    c = self._config
-    channels = widths[0]
-    self.down = nn.ModuleList([Stage([nn.Conv2d(c['channels'], channels, 3, padding=1)])])
-    kept = [channels]
-    for i, width in enumerate(widths):
-        for _ in range(c['n_blocks']):
-            self.down.append(Stage(self._parts(channels, width, 2**i)))
-            channels = width
-            kept.append(channels)
-        if i < len(widths) - 1:
-            self.down.append(Stage([self._resample(channels, up=False)]))
-            kept.append(channels)
-    return kept
-
-# %% ../../nbs/diffusion/04_unet.ipynb #7f64ba1d
-@patch
-def _build_up(self:UNet, widths, kept):
-    "The way up, which takes the kept images with it, the last one first"
-    n_blocks = self._config['n_blocks']
-    channels = widths[-1]
-    self.up = nn.ModuleList()
-    for i, width in reversed(list(enumerate(widths))):
-        for j in range(n_blocks + 1):
-            parts = self._parts(channels + kept.pop(), width, 2**i)
-            double = self._resample(width, up=True)
-            if i > 0 and j == n_blocks:
-                parts.append(double)
-            self.up.append(Stage(parts))
-            channels = width
-
-@patch
-def _build(self:UNet):
-    "Create the stages of the U and the output layers"
-    c = self._config
-    widths = [int(c['width']*m) for m in c['mult']]
-    kept = self._build_down(widths)
-    n = widths[-1]
-    self.mid = Stage([self._block(n, n), self._attention(n), self._block(n, n)])
-    self._build_up(widths, kept)
-    self.norm_out = NormAct(widths[0])
-    n_out = c['channels']*(2 if c['learn_sigma'] else 1)
-    self.conv_out = zeroed(nn.Conv2d(widths[0], n_out, 3, padding=1))
-
-# %% ../../nbs/diffusion/04_unet.ipynb #8faa50c2
+# %% ../../nbs/diffusion/04_unet.ipynb #53b843c6
 @patch
 def _time_parts(self:UNet, t, y):
     "Each residual block's projection of the embedded time (and class), in the order of the blocks"
@@ -186,11 +179,11 @@ def _time_parts(self:UNet, t, y):
         emb = emb + self.classes(y)
     return self.film(F.silu(emb)).split(self.film_sizes, dim=1)
 
-# %% ../../nbs/diffusion/04_unet.ipynb #d3e6d796
+# %% ../../nbs/diffusion/04_unet.ipynb #d4e9c5e1
 @patch
 def forward(self:UNet,
     x:Tensor, # (N,C,H,W) images at the noise levels `t`; H and W divisible by `factor`
-    t:Tensor, # (N,) time labels, integer or float: the original step - 1, perhaps scaled
+    t:Tensor, # (N,) time labels, integer or float: the step - 1, perhaps scaled
     y:Tensor|None=None, # (N,) int64 classes; only for a class-conditional network
 ) -> Tensor: # (N,C,H,W), or (N,2C,H,W) with `learn_sigma`: float32
     self._check(x, t, y)
@@ -206,7 +199,7 @@ def forward(self:UNet,
         h = stage(h, kept.pop(), film=film)
     return to_float(self.conv_out(self.norm_out(h)))
 
-# %% ../../nbs/diffusion/04_unet.ipynb #927fa946
+# %% ../../nbs/diffusion/04_unet.ipynb #6d682d60
 def check_unet_images(
     x:Tensor, # what was given as images
     channels:int, # channels that the network takes
@@ -219,12 +212,12 @@ def check_unet_images(
     dh, dw = -h % factor, -w % factor
     if dh or dw:
         pad = dw//2, dw - dw//2, dh//2, dh - dh//2
-        raise ValueError(f'x: {h}x{w} pixels; both sides must be multiples of {factor}: pad to {h+dh}x{w+dw}, '
-                         f'with image_dls(pad_to={factor}) or F.pad(x, {pad})')
+        raise ValueError(f'x: {h}x{w} pixels; both sides must be multiples of {factor}: pad to '
+                         f'{h+dh}x{w+dw}, with image_dls(pad_to={factor}) or F.pad(x, {pad})')
     if not x.is_floating_point():
         raise TypeError(f'x: {x.dtype}; give floating-point images')
 
-# %% ../../nbs/diffusion/04_unet.ipynb #545b40d2
+# %% ../../nbs/diffusion/04_unet.ipynb #95edb8cb
 def _check_label(name, v, x, fits, want):
     "Refuse labels that are not one per image, of the wrong type or on another device"
     if v.shape != x.shape[:1]:
@@ -248,13 +241,13 @@ def _check(self:UNet, x, t, y):
         is_class = y.dtype in (torch.int32, torch.int64)
         _check_label('y', y, x, is_class, f'integer classes below {self.n_classes}')
 
-# %% ../../nbs/diffusion/04_unet.ipynb #c459a01e
+# %% ../../nbs/diffusion/04_unet.ipynb #092bf3fc
 @patch(as_prop=True)
 def config(self:UNet) -> dict: # the arguments of `UNet`, JSON-able
     "Arguments that rebuild this network: `UNet(**net.config)`"
     return {k: list(v) if isinstance(v, list) else v for k, v in self._config.items()}
 
-# %% ../../nbs/diffusion/04_unet.ipynb #b5286089
+# %% ../../nbs/diffusion/04_unet.ipynb #8004a163
 _PAPER = dict(fashion_mnist=dict(channels=1, width=64, mult=(1, 2, 2), attn=(1,)),
               cifar10=dict(channels=3, width=128, mult=(1, 2, 2, 2), attn=(2, 4)),
               celeba=dict(channels=3, width=128, mult=(1, 2, 3, 4), attn=(4, 8)))
