@@ -116,7 +116,7 @@ def openai_config(
         scale_shift=shape['input_blocks.1.0.emb_layers.1.weight'][0] == 2*widths[0],
         n_classes=n_classes)
 
-# %% ../../nbs/diffusion/05_openai.ipynb #29ec133f
+# %% ../../nbs/diffusion/05_openai.ipynb #73918ba9
 def _read_state(path):
     "The state dict in a .pt or .safetensors file, nothing executed"
     path = Path(path)
@@ -128,8 +128,8 @@ def _read_state(path):
             return load_file(path)
         return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e: # the reader's own errors name bytes and pickle opcodes, not the file
-        raise ValueError(f'{path}: not a readable checkpoint ({type(e).__name__}): empty, truncated, '
-                         'or holding more than tensors, which is not loaded. '
+        raise ValueError(f'{path}: not a readable checkpoint ({type(e).__name__}): empty, '
+                         'truncated, or holding more than tensors, which is not loaded. '
                          'Accepted: a state dict in .pt or .safetensors') from e
 
 # %% ../../nbs/diffusion/05_openai.ipynb #ccc74369

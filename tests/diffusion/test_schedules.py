@@ -8,7 +8,8 @@ from diffusers import DDIMScheduler, DDPMScheduler
 
 from denoise_study.diffusion import PREDICTIONS, Schedule
 
-NAMED = {"linear": (lambda T: Schedule.linear(T), dict(beta_schedule="linear", beta_start=1e-4, beta_end=.02)),
+NAMED = {"linear": (lambda T: Schedule.linear(T),
+                    dict(beta_schedule="linear", beta_start=1e-4, beta_end=.02)),
          "cosine": (lambda T: Schedule.cosine(T), dict(beta_schedule="squaredcos_cap_v2"))}
 
 
@@ -24,10 +25,11 @@ def test_tables_equal_diffusers(name):
     close(s.beta[1:], d.betas.double(), rtol=2e-6)                    # diffusers keeps float32
     close(s.alpha_bar[1:].log(), d.alphas_cumprod.double().log(), rtol=1e-4, atol=1e-6)
     var = torch.stack([d._get_variance(i) for i in range(1, 1000)])   # diffusers counts from 0
-    close(s.post_var[2:], var.double(), rtol=5e-3)                    # 1 - alpha_bar loses digits in float32
+    close(s.post_var[2:], var.double(), rtol=5e-3) # 1 - alpha_bar loses digits in float32
 
 
-@pytest.mark.parametrize("kind,theirs", [("eps", "epsilon"), ("x0", "sample"), ("v", "v_prediction")])
+@pytest.mark.parametrize("kind,theirs",
+                         [("eps", "epsilon"), ("x0", "sample"), ("v", "v_prediction")])
 @pytest.mark.parametrize("name", NAMED)
 def test_step_equals_diffusers(name, kind, theirs):
     "The posterior mean from any prediction is diffusers' ancestral step without its noise"
@@ -56,7 +58,8 @@ def test_q_sample_equals_diffusers():
 def test_ddim_stride_equals_diffusers():
     d = DDIMScheduler(num_train_timesteps=1000)
     d.set_timesteps(50)
-    assert (Schedule.linear(1000).respace("ddim50").steps[1:].flip(0) - 1).tolist() == d.timesteps.tolist()
+    ours = Schedule.linear(1000).respace("ddim50").steps[1:].flip(0) - 1
+    assert ours.tolist() == d.timesteps.tolist()
 
 
 FINGERPRINTS = [(Schedule.linear(1000), 4.035830e-5, 275.5132334),
@@ -102,7 +105,8 @@ def test_split_at_one_tenth(sched, n, tail):
 
 def test_linear_combine_is_not_the_tail():
     "DAED's own schedule: a linear one of the shortened T with its first beta overwritten"
-    paper, exact = Schedule.linear_combine(468, .1), Schedule.linear(500, start=1e-3).merge_first(33)
+    paper = Schedule.linear_combine(468, .1)
+    exact = Schedule.linear(500, start=1e-3).merge_first(33)
     close(paper.beta[1:4], [.1, .002224, .002311], atol=5e-7)
     close(exact.beta[1:4], [.10092, .004513, .004589], atol=5e-6)
     close(paper.beta[2:], Schedule.linear(468, start=1e-3).beta[2:], rtol=1e-15)
@@ -126,7 +130,8 @@ def test_log_snr_does_not_depend_on_the_data_but_for_a_constant():
 
 def test_specs_survive_json():
     betas = np.linspace(.01, .3, 7)
-    for s in (Schedule.from_betas(betas), Schedule.linear(1000).respace("ddim50").subset([1, 5, 50]),
+    for s in (Schedule.from_betas(betas),
+              Schedule.linear(1000).respace("ddim50").subset([1, 5, 50]),
               Schedule.cosine(100).merge_first(9).respace(10)):
         again = Schedule.from_spec(json.loads(json.dumps(s.spec)))
         assert again == s and torch.equal(again.post_var[1:], s.post_var[1:])
