@@ -8,11 +8,14 @@ from diffusers import DDIMScheduler, DDPMScheduler
 
 from denoise_study.diffusion import PREDICTIONS, Schedule
 
-NAMED = {"linear": (lambda T: Schedule.linear(T), dict(beta_schedule="linear", beta_start=1e-4, beta_end=.02)),
+NAMED = {"linear": (lambda T: Schedule.linear(T),
+                    dict(beta_schedule="linear", beta_start=1e-4, beta_end=.02)),
          "cosine": (lambda T: Schedule.cosine(T), dict(beta_schedule="squaredcos_cap_v2"))}
 
 
-def close(a, b, rtol=0., atol=0.): torch.testing.assert_close(torch.as_tensor(a, dtype=torch.float64), torch.as_tensor(b, dtype=torch.float64), rtol=rtol, atol=atol)
+def close(a, b, rtol=0., atol=0.):
+    a, b = (torch.as_tensor(o, dtype=torch.float64) for o in (a, b))
+    torch.testing.assert_close(a, b, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -22,10 +25,11 @@ def test_tables_equal_diffusers(name):
     close(s.beta[1:], d.betas.double(), rtol=2e-6)                    # diffusers keeps float32
     close(s.alpha_bar[1:].log(), d.alphas_cumprod.double().log(), rtol=1e-4, atol=1e-6)
     var = torch.stack([d._get_variance(i) for i in range(1, 1000)])   # diffusers counts from 0
-    close(s.post_var[2:], var.double(), rtol=5e-3)                    # 1 - alpha_bar loses digits in float32
+    close(s.post_var[2:], var.double(), rtol=5e-3) # 1 - alpha_bar loses digits in float32
 
 
-@pytest.mark.parametrize("kind,theirs", [("eps", "epsilon"), ("x0", "sample"), ("v", "v_prediction")])
+@pytest.mark.parametrize("kind,theirs",
+                         [("eps", "epsilon"), ("x0", "sample"), ("v", "v_prediction")])
 @pytest.mark.parametrize("name", NAMED)
 def test_step_equals_diffusers(name, kind, theirs):
     "The posterior mean from any prediction is diffusers' ancestral step without its noise"
@@ -54,12 +58,16 @@ def test_q_sample_equals_diffusers():
 def test_ddim_stride_equals_diffusers():
     d = DDIMScheduler(num_train_timesteps=1000)
     d.set_timesteps(50)
-    assert (Schedule.linear(1000).respace("ddim50").steps[1:].flip(0) - 1).tolist() == d.timesteps.tolist()
+    ours = Schedule.linear(1000).respace("ddim50").steps[1:].flip(0) - 1
+    assert ours.tolist() == d.timesteps.tolist()
 
 
-FINGERPRINTS = [(Schedule.linear(1000), 4.035830e-5, 275.5132334), (Schedule.linear(500), 3.766093e-5, 137.5159686),
-                (Schedule.linear(1000, start=1e-3), 2.565152e-5, 241.0698620), (Schedule.linear(500, start=1e-3), 2.385933e-5, 120.2548423),
-                (Schedule.cosine(1000), 2.428767e-9, 495.5775125), (Schedule.cosine(4000), 1.517980e-10, 1983.8100382)]
+FINGERPRINTS = [(Schedule.linear(1000), 4.035830e-5, 275.5132334),
+                (Schedule.linear(500), 3.766093e-5, 137.5159686),
+                (Schedule.linear(1000, start=1e-3), 2.565152e-5, 241.0698620),
+                (Schedule.linear(500, start=1e-3), 2.385933e-5, 120.2548423),
+                (Schedule.cosine(1000), 2.428767e-9, 495.5775125),
+                (Schedule.cosine(4000), 1.517980e-10, 1983.8100382)]
 
 
 @pytest.mark.parametrize("s,last,total", FINGERPRINTS, ids=lambda v: str(v)[:40])
@@ -79,11 +87,13 @@ def test_float32_tables_would_be_wrong():
     for s, least in ((Schedule.linear(1000), 1e-4), (Schedule.cosine(4000), 1e-3)):
         right, naive = 1 - s.alpha_bar[1], 1 - (1 - s.beta[1].float())
         assert abs(naive.double()/right - 1) > least
-        assert abs(s.at("noise", torch.tensor([1]), torch.zeros(1))[0].double()/right.sqrt() - 1) < 1e-7
+        noise = s.at("noise", torch.tensor([1]), torch.zeros(1))[0].double()
+        assert abs(noise/right.sqrt() - 1) < 1e-7
 
 
-@pytest.mark.parametrize("sched,n,tail", [(Schedule.linear(500, start=1e-3), 33, 468), (Schedule.linear(500), 49, 452),
-                                          (Schedule.linear(1000), 98, 903), (Schedule.cosine(4000), 794, 3207)])
+@pytest.mark.parametrize("sched,n,tail", [
+    (Schedule.linear(500, start=1e-3), 33, 468), (Schedule.linear(500), 49, 452),
+    (Schedule.linear(1000), 98, 903), (Schedule.cosine(4000), 794, 3207)])
 def test_split_at_one_tenth(sched, n, tail):
     assert sched.nearest(.1) == n
     merged = sched.merge_first(n)
@@ -94,8 +104,9 @@ def test_split_at_one_tenth(sched, n, tail):
 
 
 def test_linear_combine_is_not_the_tail():
-    "DAED's own schedule: repo-linear for the shortened T with its first beta overwritten; section 3 of our notes, trap 8"
-    paper, exact = Schedule.linear_combine(468, .1), Schedule.linear(500, start=1e-3).merge_first(33)
+    "DAED's own schedule: a linear one of the shortened T with its first beta overwritten"
+    paper = Schedule.linear_combine(468, .1)
+    exact = Schedule.linear(500, start=1e-3).merge_first(33)
     close(paper.beta[1:4], [.1, .002224, .002311], atol=5e-7)
     close(exact.beta[1:4], [.10092, .004513, .004589], atol=5e-6)
     close(paper.beta[2:], Schedule.linear(468, start=1e-3).beta[2:], rtol=1e-15)
@@ -113,13 +124,15 @@ def test_log_snr_does_not_depend_on_the_data_but_for_a_constant():
     drop = s.log_snr(power)[:, 1:].diff(dim=-1)
     close(drop, s.log_snr()[1:].diff().expand(4, -1), atol=1e-12)
     assert s.snr()[0] == float("inf") and s.snr(power).shape == (4, 501)
-    ends = s.log_snr()[[1, 50, 500]]                   # DAED: "the biggest changes ... within the first 10% of steps"
+    ends = s.log_snr()[[1, 50, 500]] # DAED: "the biggest changes ... within the first 10% of steps"
     assert .335 < (ends[0] - ends[1])/(ends[0] - ends[2]) < .37
 
 
-def test_recipes_survive_json():
+def test_specs_survive_json():
     betas = np.linspace(.01, .3, 7)
-    for s in (Schedule.from_betas(betas), Schedule.linear(1000).respace("ddim50").subset([1, 5, 50]), Schedule.cosine(100).merge_first(9).respace(10)):
+    for s in (Schedule.from_betas(betas),
+              Schedule.linear(1000).respace("ddim50").subset([1, 5, 50]),
+              Schedule.cosine(100).merge_first(9).respace(10)):
         again = Schedule.from_spec(json.loads(json.dumps(s.spec)))
         assert again == s and torch.equal(again.post_var[1:], s.post_var[1:])
     assert Schedule.linear(100) != Schedule.linear(101)
@@ -132,17 +145,38 @@ def test_one_step_chain():
 
 
 x = torch.zeros(2, 1, 4, 4)
-BAD = [(lambda: Schedule.linear(20), "T: 20 steps are too few"), (lambda: Schedule.linear(10, start=.1, end=.01), "start"), (lambda: Schedule.linear(0), "T >= 1"),
-       (lambda: Schedule.cosine(0), "T >= 1"), (lambda: Schedule.cosine(10, s=-1), "s > 0"), (lambda: Schedule.from_betas([.1, 1.]), "beta_2 = 1"),
-       (lambda: Schedule.from_betas([]), "betas"), (lambda: Schedule.from_betas([.1, float("nan")]), "beta_2"), (lambda: Schedule.from_betas([[.1]]), "betas"),
-       (lambda: Schedule.linear_combine(468, 1.), "beta_1 = 1"), (lambda: Schedule.linear_combine(468, 0.), "beta_1 = 0"), (lambda: Schedule.linear_combine(20, .1), "T: 20 steps are too few"),
-       (lambda: Schedule.linear(100).nearest(1.), "level"), (lambda: Schedule.linear(100).nearest(float("nan")), "level"),
-       (lambda: Schedule.linear(100).respace(1), "2..100"), (lambda: Schedule.linear(100).respace("ddim37"), "stride"), (lambda: Schedule.linear(100).respace(5.), "n:"),
-       (lambda: Schedule.linear(100).merge_first(101), "1..100"), (lambda: Schedule.linear(100).subset([5, 3]), "keep"), (lambda: Schedule.linear(100).subset([]), "keep"),
-       (lambda: Schedule.linear(100).q_sample(x, 101, x), "0..100"), (lambda: Schedule.linear(100).q_sample(x, torch.tensor([1]), x), r"\(2,\)"),
-       (lambda: Schedule.linear(100).q_sample(x, torch.tensor([1., 2.]), x), "integer"), (lambda: Schedule.linear(100).q_sample(x, 1, x[:1]), "eps"),
-       (lambda: Schedule.linear(100).to_x0(x, x, 0), "1..100"), (lambda: Schedule.linear(100).to_x0(x, x, 1, "noise"), "kind"),
-       (lambda: Schedule.from_spec([dict(name="__init__")]), "spec"), (lambda: Schedule.from_spec([dict(name="linear", T=50), dict(name="__class__")]), "spec"),
+short = Schedule.linear(100)
+BAD = [(lambda: Schedule.linear(20), "T: 20 steps are too few"),
+       (lambda: Schedule.linear(10, start=.1, end=.01), "start"),
+       (lambda: Schedule.linear(0), "T >= 1"),
+       (lambda: Schedule.cosine(0), "T >= 1"),
+       (lambda: Schedule.cosine(10, s=-1), "s > 0"),
+       (lambda: Schedule.from_betas([.1, 1.]), "beta_2 = 1"),
+       (lambda: Schedule.from_betas([]), "betas"),
+       (lambda: Schedule.from_betas([.1, float("nan")]), "beta_2"),
+       (lambda: Schedule.from_betas([[.1]]), "betas"),
+       (lambda: Schedule.linear_combine(468, 1.), "beta_1 = 1"),
+       (lambda: Schedule.linear_combine(468, 0.), "beta_1 = 0"),
+       (lambda: Schedule.linear_combine(20, .1), "T: 20 steps are too few"),
+       (lambda: short.nearest(1.), "level"),
+       (lambda: short.nearest(float("nan")), "level"),
+       (lambda: short.respace(1), "2..100"),
+       (lambda: short.respace("ddim37"), "stride"),
+       (lambda: short.respace(5.), "n:"),
+       (lambda: short.merge_first(101), "1..100"),
+       (lambda: short.subset([5, 3]), "keep"),
+       (lambda: short.subset([0, 3]), "keep"),
+       (lambda: short.subset([]), "keep"),
+       (lambda: short.q_sample(x, 101, x), "0..100"),
+       (lambda: short.q_sample(x, torch.tensor([1]), x), r"\(2,\)"),
+       (lambda: short.q_sample(x, torch.tensor([1., 2.]), x), "integer"),
+       (lambda: short.q_sample(x, 1, x[:1]), "eps"),
+       (lambda: short.to_x0(x, x, 0), "1..100"),
+       (lambda: short.to_x0(x, x, 1, "noise"), "kind"),
+       (lambda: Schedule.from_spec([dict(name="__init__")]), "spec"),
+       (lambda: Schedule.from_spec([dict(name="linear", T=50), dict(name="__class__")]), "spec"),
+       (lambda: Schedule.from_spec([dict(name="merge_first", n=5)]), "spec"),
+       (lambda: Schedule.from_spec([]), "spec"),
        (lambda: Schedule.from_spec("linear"), "spec")]
 
 
