@@ -1,0 +1,100 @@
+"One door for every model, and what it refuses"
+
+import pytest
+import torch
+
+from denoise_study.core import denoise_learner, image_dls
+from denoise_study.daed import DAED
+from denoise_study.denoiser import ascend, Blind, denoiser, descend
+from denoise_study.denoiser import GaussianDenoiser, MixtureDenoiser
+from denoise_study.denoiser import noise_levels, psnr_curve, sample
+from denoise_study.diffusion import DDGM, Schedule
+from helpers_denoiser import gen, gens, rand, blind, unet, Tiny
+
+
+D, told, x = blind(), GaussianDenoiser(torch.zeros(1, 8, 8), torch.ones(1, 8, 8)), rand(2, 1, 8, 8)
+ddgm = denoiser(DDGM(unet(), Schedule.linear(50), (1, 8, 8)))
+BAD = {
+    "sigma in 0..255 units": (lambda: D(x, 25.0), "sigma: 25 .*divided by 255"),
+    "negative sigma": (lambda: D(x, -0.1), "sigma: -0.1"),
+    "sigma nan": (lambda: told(x, float("nan")), "sigma: nan"),
+    "sigma beyond the chain": (lambda: ddgm(x, 1e4), "sigma: 1e.04 .*made for"),
+    "one sigma for two images": (lambda: told(x, torch.ones(1)), "sigma: shape"),
+    "not blind, without sigma": (lambda: told(x), "sigma: .*not blind"),
+    "not blind, reading without sigma": (lambda: ddgm.phi(x), "sigma: .*not blind"),
+    "unknown place": (lambda: D.averages(x, taps=("middle",)), "taps: .*middle.*'mid'"),
+    "a string for places": (lambda: D.averages(x, taps="mid"), "taps: .*tuple"),
+    "no places": (lambda: ddgm.maps(x, 0.1, ()), "taps"),
+    "phi of an oracle": (lambda: told.phi(x, 0.1), "taps: .*mid"),
+    "odd sides": (lambda: D(torch.zeros(1, 1, 28, 28)), "multiples of 8"),
+    "no model": (lambda: denoiser("net"), "model: a str"),
+    "foreign network without its kind": (lambda: denoiser(Tiny()), "predicts: None"),
+    "foreign place that is not there": (
+        lambda: denoiser(Tiny(), predicts="clean", taps=dict(mid="c")),
+        r"taps: Tiny has no modules \['c'\]",
+    ),
+    "scheduler of another kind": (
+        lambda: denoiser(Tiny(), scheduler=object()),
+        "scheduler: .*alphas_cumprod",
+    ),
+    "covariance of another size": (
+        lambda: GaussianDenoiser(torch.zeros(1, 2, 2), torch.eye(3)),
+        "var: shape",
+    ),
+    "negative variance": (
+        lambda: GaussianDenoiser(torch.zeros(1, 2, 2), -torch.ones(1, 2, 2)),
+        "var: -1",
+    ),
+    "blind without empty directions": (
+        lambda: GaussianDenoiser(torch.zeros(1, 2, 2), torch.ones(1, 2, 2), blind=True),
+        "blind",
+    ),
+    "weights that do not sum to one": (
+        lambda: MixtureDenoiser(x, 0.0, torch.tensor([0.5, 0.6])),
+        "weights",
+    ),
+    "linear denoiser of images in [-1,1]": (
+        lambda: GaussianDenoiser.fit(2 * x - 1),
+        r"images: values from -.*\[0, 1\]",
+    ),
+    "psnr of images in [-1,1]": (
+        lambda: psnr_curve(D, 2 * x - 1),
+        r"images: values from -.*\[0, 1\]",
+    ),
+    "psnr of nan": (lambda: psnr_curve(D, x * float("nan")), "images: holds NaN"),
+    "unknown law": (lambda: Blind(D.net, (1, 8, 8), law="cosine"), "law: one of"),
+    "log law from 0": (lambda: Blind(D.net, (1, 8, 8), law="log"), "sigmas: .*lo > 0"),
+    "training noise in 0..255 units": (
+        lambda: Blind(D.net, (1, 8, 8), (0.0, 255.0)),
+        "sigmas: .*data units",
+    ),
+    "training on odd sides": (lambda: Blind(D.net, (1, 28, 28)), "shape: .*pad_to=8"),
+    "training on colour": (lambda: Blind(D.net, (3, 8, 8)), "net: made for 1 channels"),
+    "training on [-1,1]": (
+        lambda: denoise_learner(image_dls("digits", device="cpu"), Blind(D.net, (1, 8, 8))),
+        r"\(0.0, 1.0\).*\(-1.0, 1.0\)",
+    ),
+    "step of 0": (lambda: next(ascend(D, x, gen(), h0=0)), "h0: a number above 0"),
+    "beta above 1": (lambda: next(ascend(D, x, gen(), beta=1.5)), "beta: a number above 0"),
+    "start of nan": (lambda: next(ascend(D, x * float("nan"), gen())), "x: holds NaN"),
+    "too few generators": (lambda: next(ascend(D, x, gens([0]))), "generator: 1 for 2 images"),
+    "rising levels": (lambda: next(descend(D, x, gen(), [0.1, 0.5])), "sigmas: falling"),
+    "a level of 0": (lambda: next(descend(D, x, gen(), [1.0, 0.0])), "sigmas: falling"),
+    "unknown rule": (lambda: next(descend(D, x, gen(), [1.0], "exact")), "rule: one of"),
+    "unknown sampler": (lambda: sample(D, 1, "langevin"), "method: one of"),
+    "no images": (lambda: sample(D, 0), "n, bs: at least 1"),
+    "sample of unknown size": (lambda: sample(denoiser(D.net), 1), "shape: .*give"),
+    "levels upside down": (lambda: noise_levels(0.1, 1.0), "hi, lo, n"),
+    "unknown part": (
+        lambda: denoiser(
+            DAED(unet(), unet(), Schedule.linear(50).merge_first(5), (1, 8, 8)), part="all"
+        ),
+        "part: one of",
+    ),
+}
+
+
+@pytest.mark.parametrize("call, message", BAD.values(), ids=BAD)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
