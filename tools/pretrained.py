@@ -14,8 +14,8 @@ from torch import nn
 
 from denoise_study.study import denoise_train, shrink
 from denoise_study.core import build, compare_sets, compute_features, describe, feature_space
-from denoise_study.core import first_images, image_dls, load_checkpoint, run_info, untrained
-from denoise_study.core import Interval, write_json
+from denoise_study.core import first_images, image_dls, Interval, load_checkpoint, run_info
+from denoise_study.core import untrained, write_json
 from denoise_study.denoiser import denoiser, GaussianDenoiser, psnr_curve
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,7 +10,7 @@ import torch
 from dataclasses import dataclass
 from torch import Tensor, nn
 from .basics import device_of, with_bar
-from .data import check_images
+from .images import check_images
 from .metrics import to_unit
 
 # %% ../../nbs/core/31_features.ipynb #2d0fa040

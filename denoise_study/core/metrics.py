@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from fastcore.basics import AttrDict
 from pytorch_msssim.ssim import _fspecial_gauss_1d, _ssim # noqa: the sums, without their size check
 from torch import Tensor
-from .data import check_images
+from .images import check_images
 from .resampling import mean_interval
 
 # %% ../../nbs/core/30_metrics.ipynb #9252f4e4

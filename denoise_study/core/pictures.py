@@ -15,7 +15,8 @@ from fastcore.basics import num_cpus, patch
 from pathlib import Path
 from torch import Tensor
 from torch.nn.functional import pad as pad_edges
-from .images import PICTURE_SUFFIXES, fit_picture, open_picture, picture_to_tensor
+from .images import fit_picture, open_picture, PICTURE_SUFFIXES
+from .images import picture_to_tensor
 from .sources import label_tensor, take_rows
 
 # %% ../../nbs/core/12_pictures.ipynb #5c4dc718

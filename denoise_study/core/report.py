@@ -13,7 +13,8 @@ from fastcore.basics import patch
 from importlib.resources import files
 from pathlib import Path
 from torch import Tensor, nn
-from .data import first_images, image_dls, to_uint8
+from .images import to_uint8
+from .loaders import first_images, image_dls
 from .plots import figure_of
 from .training import replacing
 from .claims import claims_html

@@ -28,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from .basics import step_generator, unwrap
-from .data import show_images
+from .images import show_images
 from .plots import panel
 import fastai.callback.progress, fastai.callback.schedule # noqa: they add progress bar, fit_one_cycle and lr_find
 import fastai.distributed # noqa: adds `distrib_ctx` to Learner

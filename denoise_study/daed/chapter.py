@@ -8,10 +8,10 @@ __all__ = ['LEVELS', 'two_sets', 'study_daeds', 'study_joint', 'signal_part', 's
 
 # %% ../../nbs/daed/06_chapter.ipynb #95675adc
 import pandas as pd
-from ..core import Chapter, first_images, load_checkpoint, with_interval, Study
-from ..diffusion import snr_crossing, HOWS, log_snr_curves, plot_log_snr, preset
-from ..diffusion import reconstruction_sweep, Schedule, study_ddgm, summarise
-from ..diffusion import train_ddgm
+from ..core import Chapter, first_images, load_checkpoint, Study, with_interval
+from ..diffusion import HOWS, log_snr_curves, plot_log_snr, preset
+from ..diffusion import reconstruction_sweep, Schedule, snr_crossing, study_ddgm
+from ..diffusion import summarise, train_ddgm
 from .claims import claims_table
 from .daed import split, widened_net
 from .recipes import train_dae, train_daed

@@ -8,8 +8,7 @@ __all__ = ['train_daed', 'train_dae']
 # %% ../../nbs/daed/05_recipes.ipynb #a4aca979
 import torch
 from pathlib import Path
-from ..diffusion import DDGM, fit, preset, Schedule, UNet
-from ..diffusion.recipes import preview
+from ..diffusion import DDGM, fit, preset, preview, Schedule, UNet
 from .daed import DAED, Split
 
 # %% ../../nbs/daed/05_recipes.ipynb #1fc30d95

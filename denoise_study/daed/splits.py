@@ -13,8 +13,7 @@ from torch import Tensor
 from ..core import check_images, compare_sets, compute_features, CYCLE, device_of
 from ..core import evaluating, label_grid, mean_record, names_width, panel, panels
 from ..core import Panels, show_images
-from ..diffusion import ancestral, DDGM
-from ..diffusion.reconstruction import kind_of, log_power
+from ..diffusion import ancestral, DDGM, kind_of, log_power
 from .daed import DAED, split
 
 # %% ../../nbs/daed/02_splits.ipynb #94d56d22

@@ -9,9 +9,8 @@ __all__ = ['transfer_table', 'show_transfer']
 import numpy as np, pandas as pd
 from matplotlib.axes import Axes
 from torch import Tensor
-from ..diffusion import image_noise, METHODS, summarise
-from ..diffusion.reconstruction import BLOCK, check_model_fits, as_named, reconstructions
-from ..diffusion.reconstruction import times_or_level
+from ..diffusion import as_named, BLOCK, check_model_fits, image_noise, METHODS
+from ..diffusion import reconstructions, summarise, times_or_level
 from .splits import show_rows
 
 # %% ../../nbs/daed/03_transfer.ipynb #2214bc25

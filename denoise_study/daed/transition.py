@@ -10,8 +10,7 @@ import numpy as np, pandas as pd
 from fastcore.basics import AttrDict
 from torch import Tensor
 from ..core import check_images, curve, CYCLE, panels, Panels
-from ..diffusion import summarise
-from ..diffusion.reconstruction import sweep_axes, sweep_curves
+from ..diffusion import summarise, sweep_axes, sweep_curves
 
 # %% ../../nbs/daed/01_transition.ipynb #d0d5b158
 def rotated(

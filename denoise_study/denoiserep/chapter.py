@@ -10,7 +10,7 @@ import time, torch, numpy as np
 from copy import deepcopy
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from ..core import Chapter, with_interval, Study
+from ..core import Chapter, Study, with_interval
 from .classification import classification_task
 from .denoiserep import denoise_rep
 from .protocol import baseline, Budget, run_protocol, Task

@@ -10,9 +10,9 @@ __all__ = ['nearest_images', 'show_samples', 'sample_quality', 'copies_part', 's
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
-from ..core import Chapter, compare_sets, compute_features, describe
-from ..core import load_checkpoint, mean_record, panels, Panels, save_images, with_interval
-from ..core import show_images, Study, to_uint8, untrained
+from ..core import Chapter, compare_sets, compute_features, describe, load_checkpoint
+from ..core import mean_record, panels, Panels, save_images, show_images, Study
+from ..core import to_uint8, untrained, with_interval
 from .ddgm import DDGM
 from .recipes import train_ddgm
 from .reconstruction import COLORS, image_noise, plot_sweep

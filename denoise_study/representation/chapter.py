@@ -9,21 +9,21 @@ __all__ = ['blind_dls', 'study_blind', 'denoising_part', 'representation_part', 
 # %% ../../nbs/representation/05_chapter.ipynb #de58b8e0
 import torch, numpy as np, pandas as pd
 from torch import Tensor
-from ..core import Chapter, feature_space, first_images, load_checkpoint
-from ..core import mean_record, panels, with_interval, Study, untrained
+from ..core import Chapter, feature_space, first_images, load_checkpoint, mean_record
+from ..core import panels, Study, untrained, with_interval
 from ..denoiser import blind_preset, denoiser, GaussianDenoiser, noise_levels
 from ..denoiser import plot_psnr, psnr_curve, sample, train_blind
 from .channels import channel_statistics, plot_channels, plot_rows
 from .channels import selectivity_predicts
 from .claims import blind_claims, BLOCKS
-from .geometry import clusters, compare_representations, comparison_rows, neighbours
-from .geometry import plot_clusters, separation
-from .probes import channel_averages, participation
-from .probes import plot_participation, plot_stability, stability
-from .selfguided import samples_around, conditional_distance
-from .selfguided import noise_level_check, plot_noise_level
-from .selfguided import plot_ratio, ratio_test, self_guided
-from .selfguided import show_around
+from .geometry import clusters, compare_representations
+from .geometry import comparison_rows, neighbours, plot_clusters
+from .geometry import separation
+from .probes import channel_averages, participation, plot_participation
+from .probes import plot_stability, stability
+from .selfguided import conditional_distance, noise_level_check
+from .selfguided import plot_noise_level, plot_ratio, ratio_test
+from .selfguided import samples_around, self_guided, show_around
 
 # %% ../../nbs/representation/05_chapter.ipynb #c3c47289
 def blind_dls(

@@ -17,9 +17,9 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 from ..core import as_features, check_images, curve, CYCLE, device_of, evaluating
-from ..core import Features, ImageLoader, text_color, label_ends, panels, Panels, range_of
-from ..core import read_tensors, run_info, short_digest, step_generator, to_unit
-from ..core import with_bar, write_tensors
+from ..core import Features, ImageLoader, label_ends, panels, Panels, range_of
+from ..core import read_tensors, run_info, short_digest, step_generator, text_color
+from ..core import to_unit, with_bar, write_tensors
 
 # %% ../../nbs/representation/00_probes.ipynb #af6cc073
 @dataclass(frozen=True, eq=False)

@@ -19,8 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 from scipy.stats import rankdata
 from torch import Tensor
-from ..core import check_images, curve, CYCLE, evaluating, text_color, mean_record
-from ..core import noise_like, panel, panels, Panels, show_images, step_generator
+from ..core import check_images, curve, CYCLE, evaluating, mean_record, noise_like
+from ..core import panel, panels, Panels, show_images, step_generator, text_color
 from ..denoiser import Denoiser, residual_sigma, sample
 
 # %% ../../nbs/representation/03_selfguided.ipynb #64c8ab1c

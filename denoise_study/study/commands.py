@@ -15,14 +15,14 @@ from fastcore.script import CliError, bool_arg, call_parse, is_cli, store_true
 from functools import wraps
 from pathlib import Path
 from ..core import Chapter, feature_space, first_images, image_dls, load_checkpoint
-from ..core import panel, run_info, save_images, with_interval, show_images, Study, write_json
-from ..core import write_report
+from ..core import panel, run_info, save_images, show_images, Study, with_interval
+from ..core import write_json, write_report
 from ..diffusion import bits_part, DDGM, preset, samples_part, Schedule, sweep_part
 from ..diffusion import train_ddgm
 from ..daed import LEVELS, split_part, train_daed, transfer_part
 from ..denoiser import denoiser, noise_levels, sample, train_blind
-from ..representation import samples_around, channel_averages, compare_representations, comparison_rows, self_guided
-from ..representation import show_around
+from ..representation import channel_averages, compare_representations, comparison_rows
+from ..representation import samples_around, self_guided, show_around
 from ..denoiserep import ARMS, Budget, classification_task, detection_task
 from ..denoiserep import retrieval_task, run_protocol, segmentation_task
 from .pretrained import load_pretrained, pretrained_models

@@ -9,8 +9,8 @@ __all__ = ['CHAPTERS', 'short_chapter', 'made_chapter', 'run_study', 'denoise_st
 import pandas as pd
 from fastcore.script import store_true
 from pathlib import Path
-from ..core import Chapter, feature_space, run_info, with_interval, Study, use_style, write_json
-from ..core import write_report
+from ..core import Chapter, feature_space, run_info, Study, use_style, with_interval
+from ..core import write_json, write_report
 from ..diffusion import ddgm_chapter
 from ..daed import daed_chapter
 from ..representation import blind_chapter

@@ -19,10 +19,9 @@ from pathlib import Path
 
 import torch
 
-from denoise_study.denoiser import blind
+from denoise_study.denoiser import blind, BlindUNet
 from denoise_study.diffusion import norms
 from denoise_study.core import run_info, write_json
-from denoise_study.denoiser import BlindUNet
 
 CLOCK = time.perf_counter
 FULL, QUICK = dict(), dict(widths=(16, 32, 64, 128), depths=(2, 3, 2))

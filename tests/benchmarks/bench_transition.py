@@ -12,7 +12,7 @@ import time
 import torch
 
 from denoise_study.daed import DAED, same_noise
-from denoise_study.diffusion import image_noise, DDGM, reconstruction_sweep, Schedule, UNet
+from denoise_study.diffusion import DDGM, image_noise, reconstruction_sweep, Schedule, UNet
 from denoise_study.core import compare_images, run_info, write_json
 
 HOWS = "ancestral", "ddim", "mean"

@@ -4,10 +4,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from denoise_study.core.claims import (
-    COLUMNS, Claim, Finding, by_verdict, claims_html, claims_markdown, claims_table)
-from denoise_study.core.intervals import Interval
-from denoise_study.core.verdicts import Learned, Verdict
+from denoise_study.core import by_verdict, Claim, claims_html, claims_markdown, claims_table
+from denoise_study.core import COLUMNS, Finding, Interval, Learned, Verdict
 
 V = Verdict
 

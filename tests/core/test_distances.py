@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from denoise_study.core import Features, frechet, frechet_interval
-from denoise_study.core import mean_and_factor, Moments
+from denoise_study.core import Features, frechet, frechet_interval, mean_and_factor, Moments
 
 
 def gen(seed=0):

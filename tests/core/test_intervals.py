@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from denoise_study.core.intervals import Interval
+from denoise_study.core import Interval
 
 
 def some(value=.5, low=.4, high=.6, n=200, unit="images", level=.95):

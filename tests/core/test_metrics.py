@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from denoise_study.core import compare_images
-from denoise_study.core import mae, ms_ssim, ms_ssim_setting
+from denoise_study.core import compare_images, mae, ms_ssim, ms_ssim_setting
 
 
 def gen(seed=0):

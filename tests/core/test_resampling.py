@@ -3,9 +3,8 @@ import pytest
 import torch
 from scipy import stats
 
-from denoise_study.core.resampling import (
-    bootstrap_interval, mean_interval, paired_interval, resamples, t_interval, two_level_bootstrap,
-    two_level_interval)
+from denoise_study.core import bootstrap_interval, mean_interval, paired_interval, resamples
+from denoise_study.core import t_interval, two_level_bootstrap, two_level_interval
 
 
 def normal(seed, *shape):

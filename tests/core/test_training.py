@@ -12,9 +12,8 @@ import torch
 from fastai.callback.core import Callback
 from torch import nn
 
-from denoise_study.core import averaged, denoise_learner, describe, EMA, image_dls
-from denoise_study.core import load_checkpoint, pack, read_tensors, save_checkpoint
-from denoise_study.core import step_generator, unpack
+from denoise_study.core import averaged, denoise_learner, describe, EMA, image_dls, load_checkpoint
+from denoise_study.core import pack, read_tensors, save_checkpoint, step_generator, unpack
 from denoise_study.diffusion import DDGM, Schedule, UNet
 
 SCRIPT = Path(__file__).with_name("run_training.py")

@@ -5,9 +5,8 @@ from itertools import combinations, product
 
 import pytest
 
-from denoise_study.core.intervals import Interval
-from denoise_study.core.verdicts import (
-    RELATIONS, Learned, Verdict, check_terms, verdict, verdict_css, weakest)
+from denoise_study.core import check_terms, Interval, Learned, RELATIONS, verdict, Verdict
+from denoise_study.core import verdict_css, weakest
 
 V = Verdict
 LEARNED, NOT = Learned("net", "share", .95, .9, 4000), Learned("net", "share", .45, .9, 100)

@@ -14,9 +14,9 @@ from denoise_study.daed import rotated, same_noise, show_rows, show_transfer, sp
 from denoise_study.daed import transfer_table, transition_point
 from denoise_study.core import evaluating, load_checkpoint, mae, ms_ssim, save_checkpoint
 from denoise_study.core import step_generator
-from denoise_study.diffusion import image_noise, snr_crossing, DDGM, from_openai, GaussianNet, HOWS
+from denoise_study.diffusion import DDGM, from_openai, GaussianNet, HOWS, image_noise
 from denoise_study.diffusion import LinearDenoiser, log_snr_curves, METHODS, plot_sweep
-from denoise_study.diffusion import reconstruction_sweep, Schedule, summarise, UNet
+from denoise_study.diffusion import reconstruction_sweep, Schedule, snr_crossing, summarise, UNet
 from denoise_study.diffusion.reconstruction import _measure
 
 HO = Schedule.linear(1000)

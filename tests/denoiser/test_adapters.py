@@ -5,9 +5,8 @@ import torch
 
 from denoise_study.core import denoise_learner, image_dls
 from denoise_study.daed import DAED
-from denoise_study.denoiser import ascend, Blind, denoiser, descend
-from denoise_study.denoiser import GaussianDenoiser, MixtureDenoiser
-from denoise_study.denoiser import noise_levels, psnr_curve, sample
+from denoise_study.denoiser import ascend, Blind, denoiser, descend, GaussianDenoiser
+from denoise_study.denoiser import MixtureDenoiser, noise_levels, psnr_curve, sample
 from denoise_study.diffusion import DDGM, Schedule
 from helpers_denoiser import gen, gens, rand, blind, unet, Tiny
 

@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from denoise_study.diffusion import norms
+from denoise_study.diffusion import norms, ScaleNorm
 from denoise_study.denoiser import Blind, BlindUNet
 from denoise_study.core import build, describe, load_checkpoint, save_checkpoint
-from denoise_study.diffusion import ScaleNorm
 
 SMALL = dict(channels=1, widths=(6, 10, 14, 22), depths=(2, 3, 2))
 

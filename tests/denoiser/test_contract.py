@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from denoise_study.core import untrained
-from denoise_study.denoiser import Blind, denoiser
-from denoise_study.denoiser import GaussianDenoiser
+from denoise_study.denoiser import Blind, denoiser, GaussianDenoiser
 from denoise_study.diffusion import DDGM, Schedule
 from helpers_denoiser import rand, randn, blind, unet, Tiny
 

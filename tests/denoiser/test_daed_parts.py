@@ -5,8 +5,7 @@ import torch
 
 from denoise_study.core import untrained
 from denoise_study.daed import DAED
-from denoise_study.denoiser import denoiser
-from denoise_study.denoiser import GaussianDenoiser
+from denoise_study.denoiser import denoiser, GaussianDenoiser
 from denoise_study.diffusion import GaussianNet, Schedule
 from helpers_denoiser import rand, unet, Exact
 

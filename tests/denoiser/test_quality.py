@@ -5,9 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from denoise_study.denoiser import Denoiser
-from denoise_study.denoiser import GaussianDenoiser
-from denoise_study.denoiser import plot_psnr, psnr_curve, residual_sigma
+from denoise_study.denoiser import Denoiser, GaussianDenoiser, plot_psnr, psnr_curve
+from denoise_study.denoiser import residual_sigma
 from helpers_denoiser import rand, randn
 
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from denoise_study.denoiser import ascend, Denoiser, descend
-from denoise_study.denoiser import GaussianDenoiser, MixtureDenoiser
+from denoise_study.denoiser import ascend, Denoiser, descend, GaussianDenoiser, MixtureDenoiser
 from denoise_study.denoiser import noise_levels, sample
 from helpers_denoiser import gen, gens, rand, randn, blind
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from denoise_study.denoiser import denoiser
-from denoise_study.denoiser import GaussianDenoiser
+from denoise_study.denoiser import denoiser, GaussianDenoiser
 from denoise_study.diffusion import DDGM, GaussianNet, Schedule
 from helpers_denoiser import rand, unet, hooks, Exact
 

@@ -7,8 +7,7 @@ from fastai.callback.core import Callback
 from torch import nn
 
 from denoise_study.core import denoise_learner, image_dls, load_checkpoint, save_checkpoint
-from denoise_study.denoiser import Blind, BlindUNet, denoiser
-from denoise_study.denoiser import halving, noise_law
+from denoise_study.denoiser import Blind, BlindUNet, denoiser, halving, noise_law
 from helpers_denoiser import gen, randn, SMALL
 
 

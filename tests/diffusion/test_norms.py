@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from denoise_study.diffusion import NormAct, group_norm_act, norm_groups, norms
+from denoise_study.diffusion import group_norm_act, norm_groups, NormAct, norms
 
 
 def plain(norm, xs, film):

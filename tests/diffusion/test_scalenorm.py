@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from denoise_study.diffusion import ScaleNorm, scale_norm_relu
+from denoise_study.diffusion import scale_norm_relu, ScaleNorm
 from denoise_study.diffusion.scalenorm import _ScaleRelu
 
 

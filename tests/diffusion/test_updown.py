@@ -2,7 +2,7 @@
 import torch
 import torch.nn.functional as F
 
-from denoise_study.diffusion import Resample, doubled, halved, upsample_conv
+from denoise_study.diffusion import doubled, halved, Resample, upsample_conv
 
 
 def test_upsample_gradients():

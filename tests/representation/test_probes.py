@@ -9,7 +9,7 @@ from denoise_study.representation import probes as P
 from denoise_study.representation.channels import *
 from denoise_study.core import ArraySource, ImageLoader, untrained
 from denoise_study.diffusion import DDGM
-from denoise_study.denoiser import Denoiser, denoiser, sigma_at
+from denoise_study.denoiser import denoiser, Denoiser, sigma_at
 from denoise_study.representation.geometry import *
 from denoise_study.core import Features, frechet, mean_and_factor
 from denoise_study.representation.probes import *

@@ -8,11 +8,11 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from denoise_study.denoiser import ascend, BlindUNet, Denoiser, denoiser, GaussianDenoiser
+from denoise_study.denoiser import ascend, BlindUNet, denoiser, Denoiser, GaussianDenoiser
 from denoise_study.denoiser import noise_levels, sample
-from denoise_study.representation import samples_around, centroid, conditional_distance, Guide, masked
-from denoise_study.representation import match, mix, noise_level_check, plot_noise_level
-from denoise_study.representation import plot_ratio, ratio_test, score_distance, self_guided
+from denoise_study.representation import centroid, conditional_distance, Guide, masked, match, mix
+from denoise_study.representation import noise_level_check, plot_noise_level, plot_ratio
+from denoise_study.representation import ratio_test, samples_around, score_distance, self_guided
 from denoise_study.representation import show_around, Target
 
 
