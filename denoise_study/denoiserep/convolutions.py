@@ -37,7 +37,7 @@ def weight_times(
     grouped = W.reshape(groups, -1, d, kernel)
     return torch.einsum('gomk,gmi->goik', grouped, A).reshape(W.shape)
 
-# %% ../../nbs/denoiserep/01_convolutions.ipynb #8259a7df
+# %% ../../nbs/denoiserep/01_convolutions.ipynb #5f40bdab
 def group_blocks(
     A:Tensor, # (channels,channels) or (groups,d,d)
     groups:int, # groups of the convolution
@@ -57,8 +57,8 @@ def group_blocks(
     A = A.reshape(groups, d, groups, d)
     blocks = torch.stack([A[g, :, g] for g in range(groups)])
     if blocks.count_nonzero() != A.count_nonzero():
-        raise ValueError(f'A: mixes the {groups} groups of the convolution, which no grouped kernel '
-                         f'can do; give the diagonal blocks ({groups}, {d}, {d})')
+        raise ValueError(f'A: mixes the {groups} groups of the convolution, which no grouped '
+                         f'kernel can do; give the diagonal blocks ({groups}, {d}, {d})')
     return blocks
 
 # %% ../../nbs/denoiserep/01_convolutions.ipynb #b434ee0a
@@ -83,7 +83,7 @@ def pads_zeros(
     sides = (padding,) if isinstance(padding, int) else padding
     return any(p > 0 for p in sides)
 
-# %% ../../nbs/denoiserep/01_convolutions.ipynb #fbd14dd2
+# %% ../../nbs/denoiserep/01_convolutions.ipynb #75da2885
 def fuse_conv(
     W:Tensor, # (out,in/groups,*kernel) weight of a convolution in 1, 2 or 3 dimensions
     b:Tensor|None, # (out,) its bias
@@ -103,13 +103,13 @@ def fuse_conv(
     W64, b64 = as_float64(W), as_float64(b)
     channels = W.shape[1]*groups if place == 'pre' else len(W)
     A = group_blocks(A, groups, channels).to(W64)
-    c = None if c is None else c.to(W64).reshape(groups, -1, 1)
+    if c is not None: c = c.to(W64).reshape(groups, -1, 1)
 
     if place == 'pre':
-        shift = None if c is None else kernel_sum(W64, groups, c)
-        return round_fused(weight_times(W64, A), b64, shift, W, b)
+        if c is not None: c = kernel_sum(W64, groups, c)
+        return round_fused(weight_times(W64, A), b64, c, W, b)
 
     def behind(v): return (A@v.reshape(groups, A.shape[1], -1)).reshape(v.shape)
-    moved = None if b is None else behind(b64)
-    shift = None if c is None else c.flatten()
-    return round_fused(behind(W64), moved, shift, W, b)
+    if b is not None: b64 = behind(b64)
+    if c is not None: c = c.flatten()
+    return round_fused(behind(W64), b64, c, W, b)

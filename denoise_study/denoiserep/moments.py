@@ -36,7 +36,7 @@ class InputMoments:
         "E[x x'] of the inputs"
         return self.outer/self.n
 
-# %% ../../nbs/denoiserep/02_moments.ipynb #a026d820
+# %% ../../nbs/denoiserep/02_moments.ipynb #68062d95
 def optimal_denoiser(
     second:Tensor, # (...,d,d) second moments E[x x'] of the clean features
     sched:Schedule, # forward process
@@ -44,17 +44,21 @@ def optimal_denoiser(
     mean:Tensor|None=None, # (...,d) their mean, for a denoiser with bias; None: without
 ) -> tuple: # W_D (...,d,d), b_D (...,d) or None, and the least loss E|eps - D|^2/d; float64
     "Linear denoiser of least squared error (minimiser of the slides' Loss_p for Gaussian features)"
-    abar = float(sched.alpha_bar[sched.times(t, None)])
+    t = sched.times(t, None)
+    abar = float(sched.alpha_bar[t])
     S = second.double()
     if mean is not None:
-        mean = mean.double()
-        S = S - mean[..., :, None]*mean[..., None, :]
+        mean = mean.double()[..., None]
+        S = S - mean*mean.mT
 
-    eye = torch.eye(S.shape[-1], dtype=torch.float64, device=S.device)
-    inverse = torch.linalg.inv(abar*S + (1 - abar)*eye)
+    eye = torch.eye(S.shape[-1]).to(S)
+    noised = abar*S + (1 - abar)*eye # covariance of the noised features
+    inverse = torch.linalg.inv(noised)
+    unseen = inverse.diagonal(dim1=-2, dim2=-1).mean()
+    floor = float(1 - (1 - abar)*unseen)
+
     W_D = (1 - abar)**.5*inverse
-    floor = float(1 - (1 - abar)*inverse.diagonal(dim1=-2, dim2=-1).mean())
-
     if mean is None: return W_D, None, floor
-    b_D = -abar**.5*(W_D@mean[..., None])[..., 0]
+    b_D = -abar**.5*(W_D@mean)
+    b_D = b_D[..., 0]
     return W_D, b_D, floor

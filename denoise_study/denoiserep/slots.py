@@ -49,7 +49,7 @@ def equip(
         parametrize.register_parametrization(module, bias_name(module), shift)
     return Slot(module, tensor, bias_name(module), d, order)
 
-# %% ../../nbs/denoiserep/06_slots.ipynb #83f3831e
+# %% ../../nbs/denoiserep/06_slots.ipynb #240f3ffa
 @patch
 def originals(self:Slot) -> tuple: # weight, and bias or None
     "The layer's weight and bias without the denoiser"
@@ -64,23 +64,27 @@ def bake(self:Slot):
     W, b = self.originals()
     A, c = self.denoiser.affine()
     m = self.module
-    if isinstance(m, CONVS): W, b = fuse_conv(W, b, A, c, m.groups, m.padding, m.padding_mode)
-    else: W, b = fuse_linear(W, b, A, c)
+    if isinstance(m, CONVS):
+        W, b = fuse_conv(W, b, A, c, m.groups, m.padding, m.padding_mode)
+    else:
+        W, b = fuse_linear(W, b, A, c)
     self.denoiser.baked = dict(weight=W, bias=b)
 
-# %% ../../nbs/denoiserep/06_slots.ipynb #65d9d290
+# %% ../../nbs/denoiserep/06_slots.ipynb #8d8f51fa
 def fusion_error(
     use:WeightUse, # a use of a weight with its step in it
 ) -> float: # relative to the largest output
     "Largest difference between a fused layer and its two branches"
     def layer(x, W, b): return use.call(x, W.double(), as_float64(b))
     x = use.x.double()
+    W, b = original_of(use.W), original_of(use.b)
     denoised = use.denoiser.denoise(x, use.axis)
 
-    two = layer(denoised, original_of(use.W), original_of(use.b))
+    two = layer(denoised, W, b)
     one = layer(x, use.W, use.b)
-    error = (one - two).abs().max()/two.abs().max().clamp(min=1e-30)
-    return float(error.nan_to_num(float('inf')))
+    size = two.abs().max().clamp(min=1e-30)
+    error = (one - two).abs().max()/size
+    return float(error.nan_to_num(torch.inf))
 
 # %% ../../nbs/denoiserep/06_slots.ipynb #350ea804
 def unmoved_share(
@@ -95,7 +99,7 @@ def unmoved_share(
             n += W.numel()
     return same/n if n else None
 
-# %% ../../nbs/denoiserep/06_slots.ipynb #f7f07832
+# %% ../../nbs/denoiserep/06_slots.ipynb #f71ffe67
 def _own_class(module):
     "parametrize makes a class that copies share: removing from one would break the others"
     cls = type(module)
@@ -110,9 +114,12 @@ def remove(self:Slot):
     for name, kind in ((self.tensor, 'weight'), (self.bias, 'bias')):
         if not parametrize.is_parametrized(module, name): continue
         parametrize.remove_parametrizations(module, name, leave_parametrized=False)
-        if baked is not None: module._parameters[name].data.copy_(baked[kind])
+        if baked is not None:
+            module._parameters[name].data.copy_(baked[kind])
 
-    for name in self.order: module._parameters[name] = module._parameters.pop(name)
+    parameters = module._parameters
+    for name in self.order:
+        parameters[name] = parameters.pop(name)
     if baked is not None: module._fused_step = self.denoiser.t
 
 # %% ../../nbs/denoiserep/06_slots.ipynb #dac47547

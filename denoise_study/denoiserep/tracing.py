@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WeightUse', 'WeightTracer', 'call_model', 'model_inputs', 'trace_uses']
 
-# %% ../../nbs/denoiserep/04_tracing.ipynb #66896b78
+# %% ../../nbs/denoiserep/04_tracing.ipynb #afe8dee4
 import inspect, torch
 import torch.nn.functional as F
 from collections import Counter
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from ..core import evaluating
 from .convolutions import channel_axis, in_groups
-from .denoising_layer import denoiser_of, DenoisingLayer, original_of
+from .denoising_layer import denoiser_of, DenoisingLayer
 from fastai.torch_core import to_device
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
