@@ -1,0 +1,61 @@
+"One layer: its loss, its precision, its two forms"
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from helpers_denoiserep import X, gen, net
+from helpers_denoiserep import rel, wild
+from denoise_study.denoiserep import denoise_rep
+
+
+def test_side_loss_of_some_rows():
+    "A random part of the feature vectors: the same loss in expectation; small layers whole"
+    x = torch.randn(2000, 1, 8, generator=gen())
+    d = (
+        wild(denoise_rep(nn.Sequential(nn.Linear(8, 3)), t=300, example=x[:2, 0]), 0.1)
+        .slots["0"]
+        .denoiser
+    )
+    whole, some = (
+        torch.stack([d.side_loss(x, "l2", gen(s), r) for s in range(30)]).mean()
+        for r in (None, 200)
+    )
+    assert float(some) == pytest.approx(float(whole), rel=0.03) and torch.equal(
+        d.side_loss(x, "l1", gen(), 5000), d.side_loss(x, "l1", gen())
+    )
+
+
+def test_autocast_does_not_reach_the_denoiser():
+    dr, x = wild(denoise_rep(net(), example=X)), torch.randn(50, 1, 8, generator=gen())
+    d, seen = dr.slots["head"].denoiser, []
+    for on in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=on), torch.no_grad():
+            seen.append(
+                (
+                    dr.model.head.weight,
+                    dr.model.blocks.layers[0].linear1.weight,
+                    d.side_loss(x, "l1", gen()),
+                )
+            )
+            with dr.recording(gen()):
+                dr.model(X)
+        assert all(v.dtype == torch.float32 for v in dr.losses().values())
+    assert all(torch.equal(a, b) for a, b in zip(*seen))
+
+
+def test_gradients_agree_between_the_two_forms():
+    "The parametrized weight and the explicit second branch are one function of the denoisers"
+    dr, grads = wild(denoise_rep(net().double(), example=X.double(), bias="auto")), []
+    for two in (False, True):
+        for p in dr.parameters():
+            p.grad = None
+        if two:
+            with dr.two_branch():
+                out = dr.model(X.double())
+        else:
+            out = dr.model(X.double())
+        F.cross_entropy(out, torch.arange(len(X))).backward()
+        grads.append([p.grad.clone() for p in dr.parameters()])
+    assert all(rel(a, b) < 1e-9 for a, b in zip(*grads))
