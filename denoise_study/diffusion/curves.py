@@ -12,7 +12,7 @@ from ..core import curve, CYCLE, label_ends, panels, Panels
 from .reconstruction import summarise
 from .ways import WAY_COLORS
 
-# %% ../../nbs/diffusion/19_curves.ipynb #d8dbdf9f
+# %% ../../nbs/diffusion/19_curves.ipynb #91f146f7
 _OTHERS = dict(average=CYCLE[3], noisy='.55', linear='k') # colours of what is not a model's own way
 
 def sweep_curves(
@@ -27,14 +27,17 @@ def sweep_curves(
     for i, (key, arm) in enumerate(table.groupby(names, sort=False)):
         color = known.get(key[0], CYCLE[i%len(CYCLE)])
         dash = '--' if key[0] in ('noisy', 'linear') else '-'
-        x, y = 100*arm.share, arm[metric]
-        low, high = arm[f'{metric}_low'], arm[f'{metric}_high']
-        curve(ax, x, y, low, high, color, dash, marker='o')
+        share = 100*arm.share
+        curve(
+            ax, share, arm[metric],
+            arm[f'{metric}_low'],
+            arm[f'{metric}_high'],
+            color, dash, marker='o')
         label = ', '.join(map(str, key))
-        ends.append((x.iloc[-1], y.iloc[-1], label, color))
+        ends.append((share.iloc[-1], arm[metric].iloc[-1], label, color))
     label_ends(ax, ends)
 
-# %% ../../nbs/diffusion/19_curves.ipynb #aff307e6
+# %% ../../nbs/diffusion/19_curves.ipynb #38245a62
 def _spaced(places, least):
     "Those of the rising `places` that are more than `least` from the one before"
     kept = []
@@ -60,7 +63,8 @@ def sweep_axes(
     log_snr = some.set_index('share').log_snr
     top = ax.secondary_xaxis('top')
     labels = [f'{log_snr[v]:.1f}' for v in shares]
-    top.set_xticks([100*v for v in shares], labels=labels, fontsize=9)
+    places = [100*v for v in shares]
+    top.set_xticks(places, labels=labels, fontsize=9)
     top.set_xlabel('log SNR, nats', fontsize=9)
     top.spines['top'].set_visible(False)
 

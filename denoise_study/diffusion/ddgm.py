@@ -109,7 +109,7 @@ def log_var(self:DDGM,
     low = self.sched.at('post_log_var', t, x)
     return f*high + (1 - f)*low
 
-# %% ../../nbs/diffusion/13_ddgm.ipynb #987c5e97
+# %% ../../nbs/diffusion/13_ddgm.ipynb #4599cffc
 @patch
 def p_mean_var(self:DDGM,
     xt:Tensor, # (N,C,H,W) noisy images
@@ -117,15 +117,17 @@ def p_mean_var(self:DDGM,
     clip:bool=True, # clip the estimate of x0 to `range`
 ) -> tuple: # mean of x_{t-1}, its log variance, and the estimate of x0
     "The reverse step p(x_{t-1} | x_t) (DAED eq. 1)"
-    t = self.sched.times(t, xt)
+    sched = self.sched
+    t = sched.times(t, xt)
     out, v = self.predict(xt, t)
-    x0 = self.sched.to_x0(out, xt, t, self.pred)
+    x0 = sched.to_x0(out, xt, t, self.pred)
     if clip: x0 = x0.clamp(*self.range)
-    A = self.sched.at('coef_x0', t, xt)
-    B = self.sched.at('coef_xt', t, xt)
-    return A*x0 + B*xt, self.log_var(v, t, xt), x0
+    A = sched.at('coef_x0', t, xt)
+    B = sched.at('coef_xt', t, xt)
+    mean = A*x0 + B*xt
+    return mean, self.log_var(v, t, xt), x0
 
-# %% ../../nbs/diffusion/13_ddgm.ipynb #91b88d8f
+# %% ../../nbs/diffusion/13_ddgm.ipynb #8ffd8c61
 @patch
 def vlb_terms(self:DDGM,
     x0:Tensor, # (N,C,H,W) clean images
@@ -136,17 +138,20 @@ def vlb_terms(self:DDGM,
     clip:bool=False, # clip the estimate of x0; a bound holds either way
 ) -> Tensor: # (N,) L_{t-1} in bits per dimension
     "One term of the variational bound for each image (DAED eq. 4)"
-    x0_hat = self.sched.to_x0(out, xt, t, self.pred)
+    sched = self.sched
+    x0_hat = sched.to_x0(out, xt, t, self.pred)
     if clip: x0_hat = x0_hat.clamp(*self.range)
-    A = self.sched.at('coef_x0', t, xt)
-    B = self.sched.at('coef_xt', t, xt)
+    A = sched.at('coef_x0', t, xt)
+    B = sched.at('coef_xt', t, xt)
+    post_log_var = sched.at('post_log_var', t, xt)
     log_var = torch.as_tensor(self.log_var(v, t, xt), device=xt.device)
 
-    cost = normal_kl(A*(x0 - x0_hat), self.sched.at('post_log_var', t, xt), 0., log_var)
+    cost = normal_kl(A*(x0 - x0_hat), post_log_var, 0., log_var)
     if not isinstance(t, int) or t == 1:
-        nll = -discretized_log_likelihood(x0, A*x0_hat + B*xt, .5*log_var)
-        first = torch.as_tensor(t == 1, device=xt.device).view(-1, 1, 1, 1)
-        cost = torch.where(first, nll, cost)
+        mean = A*x0_hat + B*xt
+        nll = -discretized_log_likelihood(x0, mean, .5*log_var)
+        first = torch.as_tensor(t == 1, device=xt.device)
+        cost = torch.where(first.view(-1, 1, 1, 1), nll, cost)
     return cost.mean((1, 2, 3))/math.log(2)
 
 # %% ../../nbs/diffusion/13_ddgm.ipynb #ced40383

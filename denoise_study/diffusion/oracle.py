@@ -61,15 +61,16 @@ def principal_filter(
     known = y@vec*(gain - rest)
     return rest*y + known@vec.T
 
-# %% ../../nbs/diffusion/14_oracle.ipynb #da4de458
+# %% ../../nbs/diffusion/14_oracle.ipynb #3c4a49bb
 def _principal(x):
     "Variances and directions of centred images (N,D), without those that are zero"
     n, d = x.shape
     few = d > n # then from the directions of images to those of pixels
-    cov = x@x.T/n if few else x.T@x/n
-    val, vec = torch.linalg.eigh(cov)
+    products = x@x.T if few else x.T@x
+    val, vec = torch.linalg.eigh(products/n)
     keep = val > 1e-10*val[-1]
-    val, vec = val[keep], vec[:,keep]
+    val = val[keep]
+    vec = vec[:,keep]
     if few: vec = x.T@vec/(n*val).sqrt()
     return val, vec
 
@@ -104,8 +105,13 @@ class LinearDenoiser:
     ) -> Tensor: # (N,C,H,W) estimates of x0
         "Denoise"
         a = alpha_bar**.5
-        gain = lambda v: a*v/(alpha_bar*v + 1 - alpha_bar)
-        mean, vec, val, rest = (o.to(xt.device) for o in (self.mean, self.vec, self.val, self.rest))
+        def gain(variance): return a*variance/(alpha_bar*variance + 1 - alpha_bar)
+
+        dev = xt.device
+        mean = self.mean.to(dev)
+        vec = self.vec.to(dev)
+        known = gain(self.val.to(dev))
+        others = gain(self.rest.to(dev))
         y = xt.flatten(1).double() - a*mean
-        out = mean + principal_filter(y, vec, gain(val), gain(rest))
+        out = mean + principal_filter(y, vec, known, others)
         return out.view_as(xt).to(xt.dtype)

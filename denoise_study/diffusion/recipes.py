@@ -18,7 +18,7 @@ from .ddgm import DDGM
 from .schedules import Schedule
 from .unet import UNet
 
-# %% ../../nbs/diffusion/20_recipes.ipynb #b062c743
+# %% ../../nbs/diffusion/20_recipes.ipynb #92ed822e
 # largest side -> configuration of `UNet.paper`, T, batch size, training steps
 PAPER_TRAININGS = {
     28: ('fashion_mnist', 500, 128, 100_000),
@@ -41,7 +41,8 @@ def _paper(info, width):
     name, T, bs, steps = next(v for most, v in PAPER_TRAININGS.items() if side <= most)
     net = UNet.paper(name, channels=info.channels, dropout=.3).config
     if width: net = dict(net, width=width)
-    return dict(net=net, T=T, bs=bs, steps=steps, lr=1e-4, one_cycle=False, ema=.9999)
+    rates = dict(lr=1e-4, one_cycle=False, ema=.9999)
+    return dict(net=net, T=T, bs=bs, steps=steps, **rates)
 
 def preset(
     info:DataInfo, # data set: its channels and size choose the network

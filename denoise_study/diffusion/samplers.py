@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['DDGM_METHODS', 'ancestral', 'ddim']
 
-# %% ../../nbs/diffusion/12_samplers.ipynb #c578662d
+# %% ../../nbs/diffusion/12_samplers.ipynb #cbf3d2cc
 import math, torch
 from collections.abc import Iterator
 from torch import Tensor, nn
+from ..core import noise_like
 
-# %% ../../nbs/diffusion/12_samplers.ipynb #7bbe36d8
+# %% ../../nbs/diffusion/12_samplers.ipynb #4e94f1b7
 def _std(log_var):
     "Standard deviation; a fixed variance is a number, a learned one a tensor"
     if isinstance(log_var, Tensor): return log_var.mul(.5).exp()
@@ -29,11 +30,10 @@ def ancestral(
     for t in range(start, stop, -1):
         xt, log_var, x0 = model.p_mean_var(xt, t, clip)
         if t > 1:
-            z = torch.randn(xt.shape, generator=generator, device=xt.device)
-            xt = xt + _std(log_var)*z
+            xt = xt + _std(log_var)*noise_like(xt, generator)
         yield t - 1, xt, x0
 
-# %% ../../nbs/diffusion/12_samplers.ipynb #1b166e1d
+# %% ../../nbs/diffusion/12_samplers.ipynb #3c1cc6a6
 def ddim(
     model:nn.Module, # trained model with `sched` and `p_mean_var`, such as a `DDGM`
     xt:Tensor, # (N,C,H,W) images at time `start`
@@ -50,11 +50,11 @@ def ddim(
         _, _, x0 = model.p_mean_var(xt, t, clip)
         eps = sched.from_x0(x0, xt, t)
         var = eta**2*float(sched.post_var[t])
-        rest = max(1 - float(sched.alpha_bar[t - 1]) - var, 0.)
-        xt = float(sched.signal[t - 1])*x0 + rest**.5*eps
+        rest = 1 - float(sched.alpha_bar[t - 1]) - var
+        signal = float(sched.signal[t - 1])
+        xt = signal*x0 + max(rest, 0.)**.5*eps
         if var > 0:
-            z = torch.randn(xt.shape, generator=generator, device=xt.device)
-            xt = xt + var**.5*z
+            xt = xt + var**.5*noise_like(xt, generator)
         yield t - 1, xt, x0
 
 # %% ../../nbs/diffusion/12_samplers.ipynb #40b04d11

@@ -32,7 +32,7 @@ class UniformTime(nn.Module):
         losses:Tensor, # (N,) their losses
     ): "Nothing to learn"
 
-# %% ../../nbs/diffusion/10_times.ipynb #cce1a031
+# %% ../../nbs/diffusion/10_times.ipynb #ec7d673a
 class LossSecondMoment(nn.Module):
     "Times in proportion to the root mean square of their recent losses (Nichol and Dhariwal 2021)"
     def __init__(self,
@@ -50,7 +50,7 @@ class LossSecondMoment(nn.Module):
     @property
     def p(self) -> Tensor: # (T,) float64, sums to 1
         "Chance of each time"
-        alike = torch.full((self.T,), 1/self.T, dtype=torch.float64, device=self.history.device)
+        alike = torch.full_like(self.history[:,0], 1/self.T, dtype=torch.float64)
         if bool((self.count < self.keep).any()): return alike
         rms = self.history.double().pow(2).mean(1).sqrt()
         return (1 - self.uniform)*rms/rms.sum() + self.uniform*alike
@@ -65,7 +65,7 @@ class LossSecondMoment(nn.Module):
         weights = 1/(self.T*p[i])
         return i + 1, weights.float()
 
-# %% ../../nbs/diffusion/10_times.ipynb #fce1e52e
+# %% ../../nbs/diffusion/10_times.ipynb #1528897b
 def _of_all_processes(t, losses):
     "Times and losses of every process, in the order of their ranks"
     dist = torch.distributed
@@ -90,8 +90,8 @@ def update(self:LossSecondMoment,
     # equal times of a batch get slots one after the other, so one scatter writes the ring buffer
     first = torch.searchsorted(place, place)
     rank = torch.arange(len(place), device=place.device) - first
-    slot = (self.count[place] + rank)%self.keep
-    self.history[place,slot] = losses
+    slot = self.count[place] + rank
+    self.history[place,slot%self.keep] = losses
     self.count.scatter_add_(0, place, torch.ones_like(place))
 
 # %% ../../nbs/diffusion/10_times.ipynb #5137bbac

@@ -49,7 +49,7 @@ def show_rows(
     label_grid(ax, rows, titles or ())
     return ax
 
-# %% ../../nbs/diffusion/16_ways.ipynb #a976dfa0
+# %% ../../nbs/diffusion/16_ways.ipynb #487b7170
 def image_errors(
     back:Tensor, # (N,C,H,W) reconstructions
     x0:Tensor, # (N,C,H,W) the clean images
@@ -59,9 +59,11 @@ def image_errors(
     "What was lost, image by image"
     stretch = (scale[1] - scale[0])/(range[1] - range[0])
     difference = (back - x0).flatten(1)*stretch
+    mae = difference.abs().mean(1)
+    mse = difference.square().mean(1)
     similar = ms_ssim(back.clamp(*range), x0, range)
-    errors = difference.abs().mean(1), difference.square().mean(1), similar
-    return torch.stack(errors, 1).double().cpu()
+    errors = torch.stack([mae, mse, similar], 1)
+    return errors.double().cpu()
 
 # %% ../../nbs/diffusion/16_ways.ipynb #f5ad1743
 def _time_at(sched, level):
