@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DDGM_METHODS', 'ancestral', 'ddim']
 
-# %% ../../nbs/diffusion/12_samplers.ipynb #cbf3d2cc
+# %% ../../nbs/diffusion/12_samplers.ipynb #0bf21c3e
 import math, torch
 from collections.abc import Iterator
 from torch import Tensor, nn

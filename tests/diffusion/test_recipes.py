@@ -30,7 +30,7 @@ def test_small_networks_take_images_of_their_size(side):
 def test_a_training_takes_the_steps_that_were_asked_for(tmp_path):
     "Epochs of one length, whatever the size of the data set; what is saved is what is returned"
     dls = image_dls("digits", bs=64, device="cpu")
-    sched = Schedule.linear(20)
+    sched = Schedule.linear(40)
     model = train_ddgm(dls, tmp_path, steps=9, width=16, loss="vlb", sched=sched)
     again = load_checkpoint(tmp_path/"ddgm.safetensors")
     assert again.info["steps"] == 9 and (model.var, model.sched) == ("learned", sched)
