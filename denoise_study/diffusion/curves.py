@@ -68,7 +68,7 @@ def sweep_axes(
     top.set_xlabel('log SNR, nats', fontsize=9)
     top.spines['top'].set_visible(False)
 
-# %% ../../nbs/diffusion/19_curves.ipynb #f0704684
+# %% ../../nbs/diffusion/19_curves.ipynb #2fd67743
 def plot_sweep(
     errors:pd.DataFrame, # from `reconstruction_sweep`, or a summary of it
     axs=None, # two Axes; None: a new figure
@@ -77,7 +77,8 @@ def plot_sweep(
     table = summarise(errors) if 'image' in errors else errors
     several = [c for c in ('model', 'set') if table[c].nunique() > 1]
     names = ['how', *several]
-    left, right = axs = panels(axs, 2, (6.8, 3.2))
+    axs = panels(axs, 2, (6.8, 3.2))
+    left, right = axs
 
     noisy = table.how == 'noisy'
     flattens = noisy & (table.mae > 2*table.mae[~noisy].max()) # the rest would lie on the axis

@@ -61,7 +61,7 @@ def principal_filter(
     known = y@vec*(gain - rest)
     return rest*y + known@vec.T
 
-# %% ../../nbs/diffusion/14_oracle.ipynb #3c4a49bb
+# %% ../../nbs/diffusion/14_oracle.ipynb #61dd14c0
 def _principal(x):
     "Variances and directions of centred images (N,D), without those that are zero"
     n, d = x.shape
@@ -71,7 +71,8 @@ def _principal(x):
     keep = val > 1e-10*val[-1]
     val = val[keep]
     vec = vec[:,keep]
-    if few: vec = x.T@vec/(n*val).sqrt()
+    if few:
+        vec = x.T@vec/(n*val).sqrt()
     return val, vec
 
 def _shrinkage(x, val):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 from ..core import noise_like
 
-# %% ../../nbs/diffusion/12_samplers.ipynb #4e94f1b7
+# %% ../../nbs/diffusion/12_samplers.ipynb #71ececdf
 def _std(log_var):
     "Standard deviation; a fixed variance is a number, a learned one a tensor"
     if isinstance(log_var, Tensor): return log_var.mul(.5).exp()
@@ -30,10 +30,11 @@ def ancestral(
     for t in range(start, stop, -1):
         xt, log_var, x0 = model.p_mean_var(xt, t, clip)
         if t > 1:
-            xt = xt + _std(log_var)*noise_like(xt, generator)
+            std = _std(log_var)
+            xt = xt + std*noise_like(xt, generator)
         yield t - 1, xt, x0
 
-# %% ../../nbs/diffusion/12_samplers.ipynb #3c1cc6a6
+# %% ../../nbs/diffusion/12_samplers.ipynb #25a8e663
 def ddim(
     model:nn.Module, # trained model with `sched` and `p_mean_var`, such as a `DDGM`
     xt:Tensor, # (N,C,H,W) images at time `start`
@@ -50,9 +51,10 @@ def ddim(
         _, _, x0 = model.p_mean_var(xt, t, clip)
         eps = sched.from_x0(x0, xt, t)
         var = eta**2*float(sched.post_var[t])
-        rest = 1 - float(sched.alpha_bar[t - 1]) - var
-        signal = float(sched.signal[t - 1])
-        xt = signal*x0 + max(rest, 0.)**.5*eps
+        kept = float(sched.alpha_bar[t - 1])
+        rest = max(1 - kept - var, 0.)
+        xt = float(sched.signal[t - 1])*x0
+        xt = xt + rest**.5*eps
         if var > 0:
             xt = xt + var**.5*noise_like(xt, generator)
         yield t - 1, xt, x0

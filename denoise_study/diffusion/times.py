@@ -65,11 +65,12 @@ class LossSecondMoment(nn.Module):
         weights = 1/(self.T*p[i])
         return i + 1, weights.float()
 
-# %% ../../nbs/diffusion/10_times.ipynb #1528897b
+# %% ../../nbs/diffusion/10_times.ipynb #f4c0b109
 def _of_all_processes(t, losses):
     "Times and losses of every process, in the order of their ranks"
     dist = torch.distributed
-    if not (dist.is_available() and dist.is_initialized()): return t, losses
+    several = dist.is_available() and dist.is_initialized()
+    if not several: return t, losses
     pair = torch.stack([t.double(), losses.double()])
     pairs = [torch.empty_like(pair) for _ in range(dist.get_world_size())]
     dist.all_gather(pairs, pair)
@@ -85,7 +86,8 @@ def update(self:LossSecondMoment,
     t, losses = _of_all_processes(t, losses)
     order = torch.argsort(t, stable=True)
     place = t[order] - 1
-    losses = losses[order].to(self.history.dtype)
+    losses = losses[order]
+    losses = losses.to(self.history.dtype)
 
     # equal times of a batch get slots one after the other, so one scatter writes the ring buffer
     first = torch.searchsorted(place, place)

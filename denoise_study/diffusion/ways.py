@@ -49,7 +49,7 @@ def show_rows(
     label_grid(ax, rows, titles or ())
     return ax
 
-# %% ../../nbs/diffusion/16_ways.ipynb #487b7170
+# %% ../../nbs/diffusion/16_ways.ipynb #f9a0f3b5
 def image_errors(
     back:Tensor, # (N,C,H,W) reconstructions
     x0:Tensor, # (N,C,H,W) the clean images
@@ -61,11 +61,12 @@ def image_errors(
     difference = (back - x0).flatten(1)*stretch
     mae = difference.abs().mean(1)
     mse = difference.square().mean(1)
-    similar = ms_ssim(back.clamp(*range), x0, range)
+    shown = back.clamp(*range)
+    similar = ms_ssim(shown, x0, range)
     errors = torch.stack([mae, mse, similar], 1)
     return errors.double().cpu()
 
-# %% ../../nbs/diffusion/16_ways.ipynb #f5ad1743
+# %% ../../nbs/diffusion/16_ways.ipynb #bc81f683
 def _time_at(sched, level):
     "The time whose level is nearest, if it is near"
     t = sched.nearest(level)
@@ -83,8 +84,10 @@ def times_or_level(
     if (ts is None) == (level is None): raise ValueError('ts, level: give one of the two')
     if ts is None: return [_time_at(model.sched, level)]
     T = model.sched.T
-    try: times = sorted({int(t) for t in ts})
-    except (TypeError, ValueError): times = []
+    try:
+        times = sorted({int(t) for t in ts})
+    except (TypeError, ValueError):
+        times = []
     whole = times == sorted(set(ts)) if times else False
     if not whole or not 1 <= times[0] <= times[-1] <= T:
         raise ValueError(f'ts: whole numbers in 1..{T} are needed, at least one; got {ts!r}')
