@@ -1,0 +1,42 @@
+"Presets are the papers', and a training ends where it should"
+import pytest
+import torch
+
+from denoise_study.core import DataInfo, image_dls, load_checkpoint
+from denoise_study.diffusion import DDGM, preset, preview, Schedule, train_ddgm, UNet
+
+
+def info(channels, side): return DataInfo("x", channels, (side, side), (-1., 1.), (), 1, 1, 1)
+
+
+@pytest.mark.parametrize("channels,side,count,T,bs,steps", [
+    (1, 28, 8_799_105, 500, 128, 100_000), (3, 32, 52_542_979, 1000, 160, 500_000),
+    (3, 64, 121_060_483, 1000, 160, 200_000)])
+def test_presets_are_the_papers(channels, side, count, T, bs, steps):
+    "Parameters, steps and batch sizes of DAED's code"
+    p = preset(info(channels, side), "paper")
+    with torch.device("meta"): net = UNet(**p["net"])
+    assert sum(v.numel() for v in net.parameters()) == count
+    assert (p["T"], p["bs"], p["steps"], p["net"]["dropout"]) == (T, bs, steps, .3)
+
+
+@pytest.mark.parametrize("side", [8, 16, 28, 32, 64])
+def test_small_networks_take_images_of_their_size(side):
+    net = UNet(**preset(info(1, side), "small")["net"])
+    model, x = DDGM(net, Schedule.linear(200), (1, side, side)), torch.zeros(1, 1, side, side)
+    assert side % net.factor == 0 and model(x, torch.tensor([1]), x).shape == (1,)
+
+
+def test_a_training_takes_the_steps_that_were_asked_for(tmp_path):
+    "Epochs of one length, whatever the size of the data set; what is saved is what is returned"
+    dls = image_dls("digits", bs=64, device="cpu")
+    sched = Schedule.linear(40)
+    model = train_ddgm(dls, tmp_path, steps=9, width=16, loss="vlb", sched=sched)
+    again = load_checkpoint(tmp_path/"ddgm.safetensors")
+    assert again.info["steps"] == 9 and (model.var, model.sched) == ("learned", sched)
+    assert torch.equal(preview(model), preview(again))
+
+
+def test_size_is_one_of_two():
+    with pytest.raises(ValueError, match="size: .*'small', 'paper'.*got 'large'"):
+        preset(info(1, 8), "large")
