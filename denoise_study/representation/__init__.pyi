@@ -11,7 +11,6 @@ from .channels import selectivity as selectivity
 from .channels import selectivity_predicts as selectivity_predicts
 from .channels import top_channels as top_channels
 from .chapter import BlindModels as BlindModels
-from .chapter import PARTS as PARTS
 from .chapter import blind_chapter as blind_chapter
 from .chapter import blind_dls as blind_dls
 from .chapter import blind_models as blind_models
