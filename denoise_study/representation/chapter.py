@@ -52,14 +52,14 @@ def study_blind(
         study.models['blind'] = denoiser(model), dls
     return study.models['blind']
 
-# %% ../../nbs/representation/29_chapter.ipynb #06880eef
+# %% ../../nbs/representation/29_chapter.ipynb #e675cd1c
 @dataclass(frozen=True)
 class BlindModels:
     "What the parts of the chapter look at; all of it is made before the first of them"
     D:Denoiser # the trained blind denoiser
     fresh:Denoiser # the same network untrained
     dls:object # loaders of the images as it needs them
-    judge:nn.Module|None=None # a classifier with a name, images -> features, and its `head`; None: no labels
+    judge:nn.Module|None=None # a classifier with a name and a `head`; None: no labels
 
     def classify(self,
         x:Tensor, # (N,C,H,W) images in [0,1]
@@ -86,7 +86,7 @@ def blind_models(
     D, dls = study_blind(study)
     return BlindModels(D, untrained(D, study.seed), dls, study_judge(study) if judge else None)
 
-# %% ../../nbs/representation/29_chapter.ipynb #bec02d14
+# %% ../../nbs/representation/29_chapter.ipynb #8478830f
 def denoising_part(
     study:Study, # the study
     c:Chapter, # chapter to write into
@@ -100,16 +100,16 @@ def denoising_part(
         table = psnr_curve(named, test, seed=study.seed, progress=False)
     c.results['psnr'] = table
     c.heading('Is it a denoiser?')
-    c.figure(plot_psnr(table), f'Signal-to-noise ratio after denoising against before, {table.n[0]} '
-             'test images, with 95% intervals.')
+    c.figure(plot_psnr(table), 'Signal-to-noise ratio after denoising against before, '
+             f'{table.n[0]} test images, with 95% intervals.')
     mse = table.set_index(['denoiser', 'sigma']).mse
     levels = table.sigma.unique()
     better = [f'{s:g}' for s in levels if mse['blind U-Net', s] < mse['best linear', s]]
-    c.text(f'Its squared error is below that of the best linear denoiser at {len(better)} of {len(levels)} '
-           f'noise levels ({", ".join(better) or "none"}).')
+    c.text('Its squared error is below that of the best linear denoiser at '
+           f'{len(better)} of {len(levels)} noise levels ({", ".join(better) or "none"}).')
     return table
 
-# %% ../../nbs/representation/29_chapter.ipynb #4ef61464
+# %% ../../nbs/representation/29_chapter.ipynb #bf70f1d5
 def _cells(table):
     "The two-level table of `compare_representations` for the reader"
     rows = []
@@ -138,7 +138,7 @@ def representation_part(
     models:BlindModels, # what is looked at
     n:int=1000, # test images
 ):
-    "Sparsity, stability and meaning of phi beside the untrained network (Kadkhodaie et al. 2025 figures 1-6)"
+    "Sparsity, stability and meaning of phi, also untrained (Kadkhodaie et al. 2025 figs. 1-6)"
     images, labels = first_images(models.dls, 'test', n)
     few = images[:200]
     known = dict(draws=8, seed=study.seed, progress=False)
@@ -148,23 +148,30 @@ def representation_part(
         read = {k: channel_averages(d, images, taps=taps, **known) for k, d in networks.items()}
         fresh = [untrained(models.D, s) for s in range(5)]
         seeds = [channel_averages(d, few, taps=('mid',), **known) for d in fresh]
-        steady = [stability(d, few, taps=BLOCKS, **known).assign(network=k) for k, d in networks.items()]
+        steady = []
+        for k, d in networks.items():
+            steady.append(stability(d, few, taps=BLOCKS, **known).assign(network=k))
         table = compare_representations(models.D, (images, labels), models.fresh, **known)
     phi = read['trained'].taps['mid']
     steady = pd.concat(steady)
     c.results |= dict(
-        sparsity=_sparsity(read), stability=steady, compare=comparison_rows(table), channels=phi.shape[1],
+        sparsity=_sparsity(read),
+        stability=steady,
+        compare=comparison_rows(table),
+        channels=phi.shape[1],
         untrained_seeds=[float(participation(o.phi.x).nanmean()) for o in seeds])
     c.heading('What is in the middle of it?')
-    c.figure(plot_participation(*read.values()), 'Share of channels that are active for an image (participation '
-             f'ratio), {len(images)} test images at noise .5; dashed: the same network untrained.')
-    c.figure(plot_stability(steady), 'How far the representation turns between noise .5 and another level, in '
-             'units of how far two different images are apart.')
-    c.table(_cells(table), 'Each statistic beside the untrained network and its own control, with 95% intervals.')
+    c.figure(plot_participation(*read.values()), 'Share of channels that are active for an '
+             f'image (participation ratio), {len(images)} test images at noise .5; dashed: the same '
+             'network untrained.')
+    c.figure(plot_stability(steady), 'How far the representation turns between noise .5 and '
+             'another level, in units of how far two different images are apart.')
+    c.table(_cells(table), 'Each statistic beside the untrained network and its own control, '
+            'with 95% intervals.')
     _show_neighbours(c, images, phi)
     if len(set(labels.tolist())) > 1: groups_part(study, c, phi, labels)
 
-# %% ../../nbs/representation/29_chapter.ipynb #33391167
+# %% ../../nbs/representation/29_chapter.ipynb #6f1bd27f
 def _show_neighbours(c, images, phi, n=8):
     "The first images and those nearest to them, in phi and in pixels"
     found = {'the representation': neighbours(phi, k=n)[0]}
@@ -173,8 +180,9 @@ def _show_neighbours(c, images, phi, n=8):
     for ax, (where, near) in zip(axs, found.items()):
         plot_rows(images.cpu(), [[i, *near[i].tolist()] for i in range(n)], ax=ax)
         ax.set_title(f'nearest in {where}')
-    c.figure(axs, f'{n} test images (left column of each panel) and those nearest to them among the others, by '
-             "the cosine of phi, and by that of pixels with each image's mean taken off.")
+    c.figure(axs, f'{n} test images (left column of each panel) and those nearest to them among '
+             "the others, by the cosine of phi, and by that of pixels with each image's mean "
+             'taken off.')
 
 def groups_part(
     study:Study, # the study
@@ -186,14 +194,15 @@ def groups_part(
     found = clusters(phi, k=len(set(labels.tolist())), seed=study.seed)
     groups = dict(clusters=found.labels, classes=labels)
     table = c.results['separation'] = separation(phi, groups, seed=study.seed)
-    c.figure(plot_clusters(table, phi, labels), 'Distance between centroids against the spread along the line that '
-             'joins them, and the representation in the plane (t-SNE), coloured by class.')
+    c.figure(plot_clusters(table, phi, labels), 'Distance between centroids against the spread '
+             'along the line that joins them, and the representation in the plane (t-SNE), '
+             'coloured by class.')
     middle = table.groupby('groups', sort=False).ratio.median()
     apart = ', '.join(f'{v:.1f} standard deviations ({k})' for k, v in middle.items())
-    c.text(f'Centroids are apart by {apart}, medians over pairs. k-means separates anything, so it is the '
-           'Gaussian that clusters have to beat.')
+    c.text(f'Centroids are apart by {apart}, medians over pairs. k-means separates anything, '
+           'so it is the Gaussian that clusters have to beat.')
 
-# %% ../../nbs/representation/29_chapter.ipynb #7fdd545f
+# %% ../../nbs/representation/29_chapter.ipynb #e7226503
 def channels_part(
     study:Study, # the study
     c:Chapter, # chapter to write into
@@ -214,10 +223,10 @@ def channels_part(
     c.heading('What do single channels answer to?')
     special = tables['trained'].nsmallest(6, 'pr')
     rows = {f'channel {i}, PR {r.pr:.2f}': r.top for i, r in special.iterrows()}
-    c.figure(plot_rows(images.cpu(), rows),
-             f'The most selective channels at {tap}, and the test images on which each is strongest.')
-    c.figure(plot_channels(*tables.values()), f'Each point is a channel at {tap} (circles: untrained network): '
-             'other properties against the share of images that it answers to.')
+    c.figure(plot_rows(images.cpu(), rows), f'The most selective channels at {tap}, and the '
+             'test images on which each is strongest.')
+    c.figure(plot_channels(*tables.values()), f'Each point is a channel at {tap} (circles: '
+             'untrained network): other properties against the share of images that it answers to.')
 
 # %% ../../nbs/representation/29_chapter.ipynb #0c791883
 def one_of_each(
@@ -229,7 +238,7 @@ def one_of_each(
     rank = torch.tensor(before, device=labels.device)
     return (rank*(int(labels.max()) + 2) + labels).argsort()[:n]
 
-# %% ../../nbs/representation/29_chapter.ipynb #d2812d1d
+# %% ../../nbs/representation/29_chapter.ipynb #d02970fb
 def selfguided_part(
     study:Study, # the study
     c:Chapter, # chapter to write into
@@ -246,7 +255,8 @@ def selfguided_part(
     mean = first_images(dls, 'train', 5000)[0].mean(0)
     way = dict(sigmas=noise_levels(1., .03, levels), mean=mean, progress=False)
     with study.stage('sampling from the representation'):
-        samples, log = self_guided(D, test[pick], n, seed=study.seed, matching=dict(steps=steps), **way)
+        how = dict(steps=steps)
+        samples, log = self_guided(D, test[pick], n, seed=study.seed, matching=how, **way)
         free = sample(D, len(samples), 'descend', seed=study.seed, **way)
 
     judged, judge = {}, None
@@ -256,46 +266,49 @@ def selfguided_part(
     share = float(log.converged.mean())
     c.results |= dict(around=table, judge=judge, samples_each=n, converged=share)
     c.heading('What can be made from it?')
-    c.figure(show_around(test[pick][:10], samples[:10*n], free), 'Left: test images. Middle: images sampled from '
-             'their representation alone, not selected. Right: samples of the same denoiser without guidance.')
-    c.table(table, f'Means over {len(pick)} targets with 95% intervals: distance in the representation, class by '
-            f'an independent classifier ({judge}), spread among the samples of a target, correlation with it '
-            '(1: a copy).')
-    c.text(f'The matching brought its loss below 1% in {100*share:.0f}% of its calls; in the others it went as '
-           f'far as {steps} steps took it.')
+    c.figure(show_around(test[pick][:10], samples[:10*n], free), 'Left: test images. Middle: '
+             'images sampled from their representation alone, not selected. Right: samples of the '
+             'same denoiser without guidance.')
+    c.table(table, f'Means over {len(pick)} targets with 95% intervals: distance in the '
+            f'representation, class by an independent classifier ({judge}), spread among the '
+            'samples of a target, correlation with it (1: a copy).')
+    c.text(f'The matching brought its loss below 1% in {100*share:.0f}% of its calls; in the '
+           f'others it went as far as {steps} steps took it.')
     return table
 
-# %% ../../nbs/representation/29_chapter.ipynb #9117f71e
+# %% ../../nbs/representation/29_chapter.ipynb #b092bfd1
 def distance_part(
     study:Study, # the study
     c:Chapter, # chapter to write into
     models:BlindModels, # what is looked at
     n:int=20, # pairs of test images, none used twice
 ):
-    "Noise level under matching, and distance of densities against distance of phi (figures 8 and 20)"
+    "Noise level under matching, distance of densities against that of phi (figures 8 and 20)"
     D = models.D
     x = first_images(models.dls, 'test', 2*n)[0]
     known = dict(method='gd', seed=study.seed)
     with study.stage('comparing densities'):
         level = noise_level_check(D, x[:n], tol=.1, steps=40, **known)
         sigmas = np.geomspace(.1, 1, 5)
-        table = conditional_distance(D, x[:n], x[n:], sigmas, draws=2, progress=False, steps=12, **known)
+        known |= dict(steps=12, progress=False)
+        table = conditional_distance(D, x[:n], x[n:], sigmas, draws=2, **known)
     test = ratio_test(table.d2, table.dphi2, table.dphi2_floor.mean(), seed=study.seed)
     c.results |= dict(noise_level=level, distances=table, ratio=dict(test))
     c.heading('Does the distance of two representations mean something?')
     axs = panels(None, 2, (7.2, 3.4))
     plot_ratio(table, test, axs[0])
     plot_noise_level(level, axs[1])
-    c.figure(axs, 'Left: distance between the densities around two images against the squared distance of their '
-             f'phi, {test.n} pairs. Right: residual noise after matching over that before it, where the matching '
-             'arrived.')
+    c.figure(axs, 'Left: distance between the densities around two images against the squared '
+             f'distance of their phi, {test.n} pairs. Right: residual noise after matching over '
+             'that before it, where the matching arrived.')
     rank = Interval.of(test, 'rank', ends='', unit='pairs')
     low, middle, high = test.shuffled
-    c.text(f'The two distances have a rank correlation of {rank:.2f} (p = {test.p:.3f} by permutation). The bounds '
-           f'of their ratio are a factor {test.ratio:.3g} apart; with the pairs shuffled, {middle:.3g} '
-           f'[{low:.3g}, {high:.3g}]. The paper reports 2.9 for its pairs.')
+    c.text(f'The two distances have a rank correlation of {rank:.2f} (p = {test.p:.3f} by '
+           f'permutation). The bounds of their ratio are a factor {test.ratio:.3g} apart; with '
+           f'the pairs shuffled, {middle:.3g} [{low:.3g}, {high:.3g}]. The paper reports 2.9 for '
+           'its pairs.')
 
-# %% ../../nbs/representation/29_chapter.ipynb #126fda2c
+# %% ../../nbs/representation/29_chapter.ipynb #17338625
 def blind_chapter(
     study:Study, # the study
 ) -> Chapter: # the chapter on the representation
@@ -304,11 +317,13 @@ def blind_chapter(
     info = models.dls.info
     weights = sum(p.numel() for p in models.D.net.parameters())
     c = Chapter('What a blind denoiser sees')
-    c.text(f'A convolutional U-Net of {weights:,} weights learned to remove noise from images of {info.name} '
-           f'({info.size[0]}x{info.size[1]} pixels) without being told how much there is, and without any label. '
-           'The representation is the average of each channel of its middle block.')
+    c.text(f'A convolutional U-Net of {weights:,} weights learned to remove noise from images of '
+           f'{info.name} ({info.size[0]}x{info.size[1]} pixels) without being told how much there '
+           'is, and without any label. The representation is the average of each channel of its '
+           'middle block.')
     parts = denoising_part, representation_part, channels_part, selfguided_part, distance_part
     for part in parts: part(study, c, models)
     c.heading('The claims, one by one')
-    c.claims(blind_claims(c.results), 'What Kadkhodaie et al. (2025) say, what came out, and its control')
+    claims = blind_claims(c.results)
+    c.claims(claims, 'What Kadkhodaie et al. (2025) say, what came out, and its control')
     return c

@@ -41,14 +41,14 @@ def denoising_claim(
         findings.append(Finding(f'dB at {sigma:g}:', trained, 'best linear', linear))
     return Claim('It beats the best linear denoiser', 'check', findings)
 
-# %% ../../nbs/representation/28_claims.ipynb #2daaf4fd
+# %% ../../nbs/representation/28_claims.ipynb #272b9c01
 BLOCKS = 'enc2', 'enc3', 'mid', 'dec3', 'dec2' # the blocks of the paper's figures 1 and 2
 
 def sparsity_claims(
     rows, # results 'sparsity' of a study: network, tap, value, low, high, n
     seeds, # participation ratio of phi of several untrained networks
 ) -> list: # three `Claim`s on Fig. 1
-    "The middle makes vectors sparser; encoder blocks the opposite, decoder blocks the same; phi at .2 to .3"
+    "The middle and decoder blocks make vectors sparser, encoder blocks denser; phi at .2 to .3"
     at = table_rows(rows, 'network', 'tap')
 
     def active(network, tap): return Interval.of(at[network, tap], 'value', ends='')
@@ -56,23 +56,26 @@ def sparsity_claims(
     def change(block, rise):
         before, after = f'{block}.in', block
         if not rise: before, after = after, before
-        trained, fresh = (active(k, after).minus(active(k, before)) for k in ('trained', 'untrained'))
-        return Finding(f'{"rise" if rise else "fall"} of PR in {block}', trained, 'untrained', fresh)
+        trained = active('trained', after).minus(active('trained', before))
+        fresh = active('untrained', after).minus(active('untrained', before))
+        name = 'rise' if rise else 'fall'
+        return Finding(f'{name} of PR in {block}', trained, 'untrained', fresh)
 
     others = [change(block, block.startswith('enc')) for block in BLOCKS if block != 'mid']
     fresh = t_interval(seeds, unit='untrained networks')
     phi = Finding('PR of phi', active('trained', 'mid'), 'untrained', fresh)
+    fig = f'{_PAPER} fig. 1'
     return [
-        Claim('The middle block makes vectors sparser', f'{_PAPER} fig. 1', change('mid', False), than=0),
-        Claim('Encoder blocks make them denser, decoder blocks sparser', f'{_PAPER} fig. 1', others, than=0),
-        Claim('In phi, 20-30% of the channels are active', f'{_PAPER} fig. 1', phi, 'equal', than=.25, margin=.05)]
+        Claim('The middle block makes vectors sparser', fig, change('mid', False), than=0),
+        Claim('Encoder blocks make them denser, decoder blocks sparser', fig, others, than=0),
+        Claim('In phi, 20-30% of the channels are active', fig, phi, 'equal', than=.25, margin=.05)]
 
-# %% ../../nbs/representation/28_claims.ipynb #9caf2bf4
+# %% ../../nbs/representation/28_claims.ipynb #cb3ba423
 def stability_claims(
     rows, # what `stability` returned, for networks 'trained' and 'untrained'
     level:float=.2, # the noise level that is compared with the reference, .5
 ) -> list: # three `Claim`s on Fig. 2
-    "Noise turns phi less than another image does, the middle least of all blocks; phi vanishes without noise"
+    "Noise turns phi less than another image, the middle least; phi vanishes without noise"
     rows = table_rows(rows)
     at = table_rows([r for r in rows if r['sigma'] == level], 'network', 'tap')
 
@@ -80,15 +83,17 @@ def stability_claims(
         row = at[network, tap]
         return Interval.of(row, 'instability', n=row['n'])
 
-    turn = Finding('instability', instability('trained', 'mid'), 'untrained', instability('untrained', 'mid'))
     mid = instability('trained', 'mid')
+    turn = Finding('instability', mid, 'untrained', instability('untrained', 'mid'))
+    steady = 'phi turns less from noise .5 to .2 than to another image'
+    fig = f'{_PAPER} fig. 2'
     others = []
     for block in BLOCKS:
         if block == 'mid': continue
         others.append(Finding('instability of mid', mid, block, instability('trained', block)))
     return [
-        Claim('phi turns less from noise .5 to .2 than to another image', f'{_PAPER} fig. 2', turn, 'below', than=1),
-        Claim('The middle is the most stable block', f'{_PAPER} fig. 2', others, 'below'),
+        Claim(steady, fig, turn, 'below', than=1),
+        Claim('The middle is the most stable block', fig, others, 'below'),
         _collapse([r for r in rows if r['tap'] == 'mid'])]
 
 def _collapse(rows):
@@ -101,9 +106,10 @@ def _collapse(rows):
     length = Finding(f'length at {lowest:g}', found['trained'], 'untrained', found['untrained'])
     note = (f'length of phi at {lowest:g} over that at .5: {at["trained"]["norm"]:.2f}, '
             f'untrained {at["untrained"]["norm"]:.2f}')
-    return Claim('phi collapses as the noise goes to 0', f'{_PAPER} fig. 2', length, 'below', than=.5, note=note)
+    sentence = 'phi collapses as the noise goes to 0'
+    return Claim(sentence, f'{_PAPER} fig. 2', length, 'below', than=.5, note=note)
 
-# %% ../../nbs/representation/28_claims.ipynb #2a2ddfd7
+# %% ../../nbs/representation/28_claims.ipynb #fe43679c
 def compared(
     rows, # results 'compare' of a study, from `comparison_rows`
     quantity:str, # one of them
@@ -143,14 +149,16 @@ def channel_claims(
 
     at = table_rows(predicts, 'network', 'property')
     for name, text in _PREDICTED.items():
-        ranks = [Interval.of(at[k, name], 'rank', ends='', unit='channels') for k in ('trained', 'untrained')]
-        if ranks[0] is None: continue # nothing to rank
-        found = Finding('rank correlation', ranks[0], 'untrained', ranks[1])
+        rank = Interval.of(at['trained', name], 'rank', ends='', unit='channels')
+        fresh = Interval.of(at['untrained', name], 'rank', ends='', unit='channels')
+        if rank is None: continue # nothing to rank
+        found = Finding('rank correlation', rank, 'untrained', fresh)
         relation = 'above' if CLAIMED[name] > 0 else 'below'
-        claims.append(Claim(f'Less selective channels have {text}', f'{_PAPER} fig. 13', found, relation, than=0))
+        sentence = f'Less selective channels have {text}'
+        claims.append(Claim(sentence, f'{_PAPER} fig. 13', found, relation, than=0))
     return claims
 
-# %% ../../nbs/representation/28_claims.ipynb #1f9d5b66
+# %% ../../nbs/representation/28_claims.ipynb #a825d2a0
 def least_ratio(
     rows, # what `separation` returned, of one kind of groups
 ) -> Interval|None: # least D/S, over pairs of groups; None: there are none
@@ -173,16 +181,17 @@ def group_claims(
     pixels = compared(compare, agreement, (images, 'images'), 'control', 'centred pixels')
     kinds = {'clusters': [], 'Gaussian': []}
     for row in table_rows(separation): kinds.setdefault(row['groups'], []).append(row)
-    least = Finding('least D/S', least_ratio(kinds['clusters']), 'Gaussian', least_ratio(kinds['Gaussian']))
-    pairs = len(kinds['clusters']) or math.comb(10, 2)
-    apart = compared(compare, 'D/S of clusters (median)', (pairs, 'pairs of clusters'), 'control', 'Gaussian')
+    ours = least_ratio(kinds['clusters'])
+    least = Finding('least D/S', ours, 'Gaussian', least_ratio(kinds['Gaussian']))
+    units = len(kinds['clusters']) or math.comb(10, 2), 'pairs of clusters'
+    apart = compared(compare, 'D/S of clusters (median)', units, 'control', 'Gaussian')
     return [
         Claim('Neighbours share a class, more than before training', f'{_PAPER} fig. 5', before),
         Claim('Neighbours share a class, more than in centred pixels', f'{_PAPER} fig. 5', pixels),
         Claim('Centroids of clusters are 2 deviations apart', f'{_PAPER} fig. 6', least, than=2),
         Claim('Clusters are further apart than those of a Gaussian', f'{_PAPER} fig. 6', apart)]
 
-# %% ../../nbs/representation/28_claims.ipynb #830f76df
+# %% ../../nbs/representation/28_claims.ipynb #1de0bde1
 def sample_claims(
     around, # what `samples_around` returned
     converged:float|None, # share of the matching's calls that arrived
@@ -195,7 +204,9 @@ def sample_claims(
         if (measure, name) not in at: return None
         return Interval.of(at[measure, name], 'value', ends='', unit='targets')
 
-    def beside(measure): return Finding(measure, arm(measure, 'guided'), 'unconditional', arm(measure, 'unconditional'))
+    def beside(measure):
+        guided = arm(measure, 'guided')
+        return Finding(measure, guided, 'unconditional', arm(measure, 'unconditional'))
 
     std = beside('pixel std')
     tenth = std.control and std.control.map(lambda v: .1*v)
@@ -203,14 +214,16 @@ def sample_claims(
     likeness = beside('pixel correlation')
     copies = Finding('pixel correlation', likeness.measured)
     note = f'unconditional samples: {likeness.control}' if likeness.control else ''
+    near = beside('phi distance')
+    unlike = 'They are no copies (pixel correlation below .5)'
     fig = f'{_PAPER} fig. 7'
     return [
-        Claim('Samples around an image are near it in phi', fig, beside('phi distance'), 'below', learned=arrived),
+        Claim('Samples around an image are near it in phi', fig, near, 'below', learned=arrived),
         Claim('They are of its class', fig, beside('class hit'), learned=arrived),
         Claim('They differ from each other', fig, various, learned=arrived),
-        Claim('They are no copies (pixel correlation below .5)', fig, copies, 'below', than=.5, learned=arrived, note=note)]
+        Claim(unlike, fig, copies, 'below', than=.5, learned=arrived, note=note)]
 
-# %% ../../nbs/representation/28_claims.ipynb #365b4e5e
+# %% ../../nbs/representation/28_claims.ipynb #164ccafc
 def noise_claim(
     rows, # what `noise_level_check` returned
 ) -> Claim: # on Fig. 20
@@ -221,9 +234,11 @@ def noise_claim(
         name = f'ratio at {r["sigma"]:g} ({r["n"]} of {r["N"]} converged)'
         ratio = Interval.of(r, 'ratio', ends='') if r['n'] > 1 else None
         findings.append(Finding(name, ratio))
-    arrived = Learned('matching', 'images that arrived, at the level where fewest did', min(r['n'] for r in rows), 5)
-    return Claim('Matching leaves the noise level alone, to 7%', f'{_PAPER} fig. 20', findings, 'equal', than=1,
-                 margin=.07, learned=arrived)
+    fewest = min(r['n'] for r in rows)
+    arrived = Learned('matching', 'images that arrived, at the level where fewest did', fewest, 5)
+    return Claim(
+        'Matching leaves the noise level alone, to 7%', f'{_PAPER} fig. 20', findings,
+        'equal', than=1, margin=.07, learned=arrived)
 
 def distance_claims(
     ratio:dict, # what `ratio_test` returned
@@ -239,9 +254,11 @@ def distance_claims(
     bounds = None
     if distances is not None: bounds = bounds_interval(pd.DataFrame(distances))
     close = Finding('B/A', bounds, 'shuffled', shuffled)
+    together = 'Distances of phi follow those of densities'
+    bounded = 'Their ratio has bounds closer than by chance (B/A)'
     return [
-        Claim('Distances of phi follow those of densities', f'{_PAPER} fig. 8', follow, than=0, note=left_out),
-        Claim('Their ratio has bounds closer than by chance (B/A)', f'{_PAPER} eq. 3', close, 'below', printed='2.9')]
+        Claim(together, f'{_PAPER} fig. 8', follow, than=0, note=left_out),
+        Claim(bounded, f'{_PAPER} eq. 3', close, 'below', printed='2.9')]
 
 # %% ../../nbs/representation/28_claims.ipynb #0beca16a
 def blind_claims(

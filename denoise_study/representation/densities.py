@@ -16,16 +16,18 @@ from ..denoiser import Denoiser
 from .guidance import Guide
 from .targets import as_target, Target
 
-# %% ../../nbs/representation/26_densities.ipynb #68991cf8
+# %% ../../nbs/representation/26_densities.ipynb #db2c5822
 def score_integral(
-    terms:list, # (d1, d2, x): two denoisers and (N,C,H,W) images under one of the densities; they are added up
+    terms:list, # (d1, d2, x): two denoisers and (N,C,H,W) images of one density; added up
     sigmas, # rising noise levels, best evenly spaced in their logarithm
     seed:int=0, # seed of the noise
     progress:bool=False, # show a bar
 ) -> Tensor: # (N,) float64, one integral an image
     "Integral of |d1(y) - d2(y)|^2/sigma^4 over sigma dsigma, y = x + sigma z"
     s = torch.as_tensor(sigmas, dtype=torch.float64)
-    if s.ndim != 1 or len(s) < 2 or not bool((s > 0).all() & (s.diff() > 0).all()):
+    good = s.ndim == 1 and len(s) > 1
+    if good: good = bool((s > 0).all() & (s.diff() > 0).all())
+    if not good:
         raise ValueError('sigmas: at least two rising noise levels above 0 are needed (from 0 the '
                          'integral is infinite for an exact condition, so a smallest level has '
                          'to be chosen and reported)')
@@ -38,9 +40,11 @@ def score_integral(
             z = torch.randn(x.shape, generator=gen, device=x.device, dtype=x.dtype)
             y = x + sigma*z
             gap = (d1(y, level) - d2(y, level)).double()
-            height = height + gap.square().sum((1, 2, 3)).cpu()/sigma**2
+            squared = gap.square().sum((1, 2, 3)).cpu()
+            height = height + squared/sigma**2
         heights.append(height)
-    return torch.trapezoid(torch.stack(heights, 1), s.log(), dim=1)
+    heights = torch.stack(heights, 1)
+    return torch.trapezoid(heights, s.log(), dim=1)
 
 @torch.no_grad()
 def score_distance(
@@ -48,15 +52,15 @@ def score_distance(
     d2:Callable, # second denoiser
     x1:Tensor, # (N,C,H,W) samples of the first density, without noise
     x2:Tensor, # (N,C,H,W) samples of the second density
-    sigmas, # rising noise levels, best evenly spaced in their logarithm; the integral goes from first to last
+    sigmas, # rising noise levels, best evenly spaced in their logarithm
     seed:int=0, # seed of the noise
-) -> Tensor: # (N,) float64 draws of d2, whose mean is the estimate, in nats; it grows with the number of pixels
+) -> Tensor: # (N,) float64 draws of d2 in nats; their mean is the estimate
     "Symmetric Kullback-Leibler divergence by the scores (Kadkhodaie et al. 2025 eq. 4; Lyu 2012)"
     if x1.shape != x2.shape:
         raise ValueError(f'x1, x2: shapes {tuple(x1.shape)} and {tuple(x2.shape)} differ')
     return score_integral([(d1, d2, x1), (d1, d2, x2)], sigmas, seed)
 
-# %% ../../nbs/representation/26_densities.ipynb #327dc032
+# %% ../../nbs/representation/26_densities.ipynb #f19e7d2b
 @torch.no_grad()
 def conditional_distance(
     D:Denoiser, # denoiser
@@ -64,15 +68,15 @@ def conditional_distance(
     b:Tensor|Target, # P targets, each the partner of one in `a`
     sigmas=None, # rising noise levels of the integral; None: 10 from .1 to 1
     draws:int=4, # noisy images for each pair, level and direction, at least 2
-    samples:tuple|None=None, # (P*draws,C,H,W) samples around `a`, and around `b`; None: the targets' own images
+    samples:tuple|None=None, # (P*draws,C,H,W) around `a`, and around `b`; None: their images
     n_noise:int=10, # noise draws of the targets' phi in the guidance
     phi_sigma:float=.5, # noise level of the phi whose distance is reported
     phi_draws:int=20, # noise draws of that phi
     seed:int=0, # seed of all noise
     progress:bool=True, # show bars
     **kwargs, # arguments of `match`
-) -> pd.DataFrame: # a row for each pair: d2, se, floor; dphi2, dphi2_floor; sigma_min, sigma_max, draws
-    "Distance between the densities that two targets induce (Kadkhodaie et al. 2025 eq. 4), with the floor d2(p,p)"
+) -> pd.DataFrame: # for each pair: d2, se, floor, dphi2, dphi2_floor, sigma_min, ...
+    "Distance between densities of two targets, with its floor (Kadkhodaie et al. 2025 eq. 4)"
     ends = a, b = as_target(a), as_target(b)
     if len(b) != len(a) or draws < 2:
         raise ValueError('a, b, draws: partners and draws >= 2 are needed, '
@@ -86,15 +90,26 @@ def conditional_distance(
         guided.append(_knowing(D, guide))
     a1, a2, b1, b2 = guided
     xa, xb = samples
-    d2 = score_integral([(a1, b1, xa), (a1, b1, xb)], sigmas, seed, progress).view(-1, draws)
-    floor = score_integral([(a1, a2, xa), (b1, b2, xb)], sigmas, seed + 1, progress).view(-1, draws)
+    apart = [(a1, b1, xa), (a1, b1, xb)]
+    again = [(a1, a2, xa), (b1, b2, xb)]
+    d2 = score_integral(apart, sigmas, seed, progress)
+    d2 = d2.view(-1, draws)
+    floor = score_integral(again, sigmas, seed + 1, progress)
+    floor = floor.view(-1, draws)
 
+    tap = kwargs.get('tap', 'mid')
     phis = []
     for k, target in enumerate((a, b, a, b)):
-        phis.append(target.phi(D, phi_sigma, phi_draws, seed + k, kwargs.get('tap', 'mid')))
+        phi = target.phi(D, phi_sigma, phi_draws, seed + k, tap)
+        phis.append(phi)
     return pd.DataFrame(dict(
-        d2=d2.mean(1), se=d2.std(1)/draws**.5, floor=floor.mean(1), **_phi_gaps(*phis),
-        sigma_min=float(sigmas[0]), sigma_max=float(sigmas[-1]), draws=draws))
+        d2=d2.mean(1),
+        se=d2.std(1)/draws**.5,
+        floor=floor.mean(1),
+        **_phi_gaps(*phis),
+        sigma_min=float(sigmas[0]),
+        sigma_max=float(sigmas[-1]),
+        draws=draws))
 
 def _own_images(ends, draws):
     "Images of the targets as samples of their densities"

@@ -16,15 +16,15 @@ from ..denoiser import Denoiser
 from .matching import match
 from .targets import as_target, Target
 
-# %% ../../nbs/representation/22_guidance.ipynb #65487453
+# %% ../../nbs/representation/22_guidance.ipynb #210d15a3
 class Guide:
-    "The matching of algorithm 1 as the hook `guide(x, sigma)` of a sampler (Kadkhodaie et al. 2025)"
+    "The matching of algorithm 1 as a sampler's hook (Kadkhodaie et al. 2025)"
     def __init__(self,
         D:Denoiser, # whose phi guides
         target:Tensor|Target, # images (K,C,H,W) in [0,1] or a `Target`
         each:int=1, # consecutive images of the sampler's batch that share one of K targets
-        n_noise:int=10, # noise draws that the target's phi is averaged over, new ones at every step
-        seed:int|torch.Generator=0, # of that noise, apart from the sampler's; a number gives each image a stream
+        n_noise:int=10, # noise draws for the target's phi, new ones at every step
+        seed:int|torch.Generator=0, # of that noise; a number gives each image a stream
         sigma_c:float|None=None, # noise level of the target; None: that of the image at this step
         between:tuple=(0., math.inf), # noise levels at which guidance is on
         **kwargs, # arguments of `match`
@@ -41,18 +41,21 @@ class Guide:
         if sigma_c is not None: self._check_alive()
 
     def __call__(self,
-        x:Tensor, # (N,C,H,W) noisy images: `each` for each of K targets in turn; for one target any number
+        x:Tensor, # (N,C,H,W) noisy images, `each` for each target in turn
         sigma:Tensor, # (N,) their noise levels; images at 0 are finished
     ) -> Tensor: # (N,C,H,W) images with phi of their targets
         "One guidance step"
         low, high = self.between
-        on = ((sigma > low) & (sigma <= high)).nonzero()[:, 0]
+        inside = (sigma > low) & (sigma <= high)
+        on = inside.nonzero()[:, 0]
         self._check_batch(x)
         if not len(on): return x
 
         targets = self._targets_of(on, x)
-        level = sigma[on] if self.sigma_c is None else self.sigma_c
-        goal = targets.phi(self.D, level, self.n_noise, self._noise(on, x), self.tap)
+        level = self.sigma_c
+        if level is None: level = sigma[on]
+        noise = self._noise(on, x)
+        goal = targets.phi(self.D, level, self.n_noise, noise, self.tap)
         how = dict(mask=targets.mask) | self.kwargs
         moved, info = match(self.D, x[on], goal, sigma[on], **how)
         self.log.append(dict(info, image=on, sigma=sigma[on]))
@@ -88,14 +91,16 @@ class Guide:
                              'its length at higher noise; choose a larger one, '
                              'or None for the level of the sample')
 
-# %% ../../nbs/representation/22_guidance.ipynb #6b395ca0
+# %% ../../nbs/representation/22_guidance.ipynb #0aa3574e
 @patch
 def report(self:Guide) -> pd.DataFrame: # a row for each step and image
-    "What the matching did: noise level, losses and their ratio, iterations, converged, move in units of sigma"
+    "What the matching did: losses and their ratio, iterations, converged, move in units of sigma"
     rows = []
     for step, o in enumerate(self.log, 1):
         columns = {k: v.cpu().numpy() for k, v in o.items()}
         rows.append(pd.DataFrame(columns).assign(step=step))
     if not rows: return pd.DataFrame()
     d = pd.concat(rows, ignore_index=True)
-    return d.assign(loss_ratio=d['last']/d['first'], move_over_sigma=d['move']/d['sigma'])
+    d['loss_ratio'] = d['last']/d['first']
+    d['move_over_sigma'] = d['move']/d['sigma']
+    return d

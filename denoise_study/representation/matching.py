@@ -13,13 +13,13 @@ from torch import Tensor
 from ..core import check_images, one_of
 from ..denoiser import Denoiser
 
-# %% ../../nbs/representation/20_matching.ipynb #8ae8de52
+# %% ../../nbs/representation/20_matching.ipynb #cb615b07
 def _length(grad):
     "(N,1,1,1) norm of each image's gradient, never 0"
     return grad.flatten(1).norm(dim=1).clamp(min=1e-30)[:, None, None, None]
 
 class PolyakSteps:
-    "Gradient steps that bring the distance to 0 if it is linear, or as far as allowed (Polyak 1969)"
+    "Steps that bring the distance to 0 if it is linear, or as far as allowed (Polyak 1969)"
     rate = .03 # unless the caller says: longest step, as root mean square over pixels
 
     def __call__(self,
@@ -191,23 +191,23 @@ def _goal(target, mask, x):
                          'or are these channels dead?')
     return t, w
 
-# %% ../../nbs/representation/20_matching.ipynb #f18e5cc3
+# %% ../../nbs/representation/20_matching.ipynb #6b1f1e24
 _STEPPERS = dict(adam=AdamSteps, gd=PolyakSteps)
 
 def match(
     D:Denoiser, # whose phi is matched; its weights are left alone
     x:Tensor, # (N,C,H,W) noisy images
     target:Tensor, # (P,), (1,P) or (N,P) phi to reach, of the same denoiser and tap
-    sigma:float|Tensor|None=None, # their noise level, one or (N,); None: blind, steps keep their size
+    sigma:float|Tensor|None=None, # noise level, one or (N,); None: blind, steps keep their size
     tap:str='mid', # where phi is read
-    method:str='adam', # 'adam', as in the authors' code, or 'gd': gradient steps of Polyak's length
-    lr:float|None=None, # how far a step moves a pixel: each ('adam': .01), at most, as rms ('gd': .03)
+    method:str='adam', # 'adam', as the authors do, or 'gd': gradient steps of Polyak's length
+    lr:float|None=None, # way of a pixel in a step; None: .01 ('adam'), at most .03 (rms, 'gd')
     lr_by_sigma:bool=True, # lr*min(1, sigma/.3) in its place, so that moves stay below the noise
     steps:int=100, # iterations at most
     tol:float=1e-2, # an image has arrived when its loss is this share of its first loss
-    mask:Tensor|list|None=None, # (P,) bools or weights of channels, or numbers of those to match; None: all
+    mask:Tensor|list|None=None, # channels to match: (P,) bools, weights, or numbers; None: all
 ) -> tuple: # (N,C,H,W) images; AttrDict of (N,) first, last (losses), steps, converged, move (rms)
-    "Move noisy images until their phi is the target's (Kadkhodaie et al. 2025 algorithm 2, sign put right)"
+    "Move noisy images until phi is the target's (Kadkhodaie et al. 2025 algorithm 2)"
     one_of('method', method, _STEPPERS)
     stepper = _STEPPERS[method]()
     if lr is None: lr = stepper.rate
@@ -235,4 +235,5 @@ def _check_width(phi, goal, D, tap):
     "Refuse a target of another network"
     if phi.shape[1] == goal.shape[1]: return
     raise ValueError(f'target: {goal.shape[1]} channels, but phi of {type(D.net).__name__} at '
-                     f'{tap!r} has {phi.shape[1]}; read the target with the same denoiser at the same tap')
+                     f'{tap!r} has {phi.shape[1]}; read the target with the same denoiser '
+                     'at the same tap')

@@ -16,7 +16,7 @@ from .matching import match
 from .resemblance import summary
 from .targets import as_target, Target
 
-# %% ../../nbs/representation/25_noise_level.ipynb #ebd15ea2
+# %% ../../nbs/representation/25_noise_level.ipynb #93aff8e2
 @torch.no_grad()
 def noise_level_check(
     D:Denoiser, # denoiser
@@ -26,8 +26,8 @@ def noise_level_check(
     n_noise:int=10, # noise draws of the target's phi
     seed:int=0, # seed of all noise
     **kwargs, # arguments of `match`
-) -> pd.DataFrame: # for each sigma: ratio, low, high, std over the n of N that converged; loss_ratio, move
-    "Residual noise after matching over that before it, where the matching converged (Kadkhodaie et al. 2025 fig. 20)"
+) -> pd.DataFrame: # for each sigma: ratio, ... of the n of N that converged; loss_ratio, move
+    "Residual noise after matching over that before, where it converged (Kadkhodaie et al. fig. 20)"
     check_images(images, 'images', range=(0., 1.))
     target = as_target(images.roll(-1, 0) if target is None else target)
     tap = kwargs.get('tap', 'mid')
@@ -37,37 +37,49 @@ def noise_level_check(
         noisy = images + sigma*torch.randn(images.shape, generator=gen, device=images.device)
         goal = target.phi(D, sigma, n_noise, seed + k, tap)
         moved, info = match(D, noisy, goal, sigma, **kwargs)
-        ratio = residual_sigma(D, moved, sigma)/residual_sigma(D, noisy, sigma)
+        after = residual_sigma(D, moved, sigma)
+        before = residual_sigma(D, noisy, sigma)
+        ratio = after/before
 
         found = summary(ratio[info.converged])
-        found['ratio'] = found.pop('value')
-        left = (info['last']/info['first']).median()
+        found = dict(ratio=found.pop('value'), **found)
+        left = info['last']/info['first']
+        move = info.move/sigma
         rows.append(dict(
-            sigma=sigma, **found, N=len(images), ratio_of_all=ratio.mean().item(),
-            loss_ratio=left.item(), move=(info.move/sigma).mean().item()))
-    columns = ['sigma', 'ratio', 'low', 'high', 'std', 'n', 'N', 'ratio_of_all', 'loss_ratio', 'move']
-    return pd.DataFrame(rows, columns=columns)
+            sigma=sigma,
+            **found,
+            N=len(images),
+            ratio_of_all=ratio.mean().item(),
+            loss_ratio=left.median().item(),
+            move=move.mean().item()))
+    return pd.DataFrame(rows)
 
-# %% ../../nbs/representation/25_noise_level.ipynb #526d30bd
+# %% ../../nbs/representation/25_noise_level.ipynb #4fbf81ce
 def plot_noise_level(
     table:pd.DataFrame, # what `noise_level_check` returned
     ax:Axes|None=None, # where to draw; None: a new figure
     label:str='', # name of the line
     color:str=CYCLE[0], # its colour
-) -> Axes: # ratio of noise levels (mean, band of one std over images, n converged of N) against the noise level
+) -> Axes: # mean ratio, a band of one std over images, and how many converged
     "Noise level after matching over that before (Kadkhodaie et al. 2025 fig. 20)"
-    ax, t = panel(ax, (5.6, 3)), table[table.n > 1]
+    ax = panel(ax, (5.6, 3))
     ax.axhline(1, c='k', lw=.8)
-    curve(ax, t.sigma, t.ratio, t.ratio - t['std'], t.ratio + t['std'], color, 'o-', ms=4)
+    t = table[table.n > 1]
+    low = t.ratio - t['std']
+    high = t.ratio + t['std']
+    curve(ax, t.sigma, t.ratio, low, high, color, 'o-', ms=4)
     ink = text_color(color)
     for r in t.itertuples():
-        ax.annotate(r.n, (r.sigma, r.ratio), (2, 5), textcoords='offset points', fontsize=8.5, color=ink)
+        at = r.sigma, r.ratio
+        ax.annotate(r.n, at, (2, 5), textcoords='offset points', fontsize=8.5, color=ink)
     note = f'numbers: converged,\nof {table.N.max()}'
     if label: note = f'{label}\n{note}'
     corner = dict(xycoords='axes fraction', ha='right', va='top')
     ax.annotate(note, (.97, .97), color=ink, fontsize=9, **corner)
-    ax.set(xscale='log', xlabel=r'noise level $\sigma$', ylabel='residual noise, after / before',
-           xlim=(.8*table.sigma.min(), 1.5*table.sigma.max()))
-    ax.set_xticks(table.sigma, [f'{s:g}' for s in table.sigma], minor=False)
+    ends = .8*table.sigma.min(), 1.5*table.sigma.max()
+    ax.set(xscale='log', xlim=ends)
+    ax.set(xlabel=r'noise level $\sigma$', ylabel='residual noise, after / before')
+    names = [f'{s:g}' for s in table.sigma]
+    ax.set_xticks(table.sigma, names, minor=False)
     ax.minorticks_off()
     return ax

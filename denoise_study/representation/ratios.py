@@ -26,7 +26,7 @@ def spread(
     rank = np.corrcoef(rankdata(d2), rankdata(q))[0, 1]
     return r.max()/r.min(), high/low, rank
 
-# %% ../../nbs/representation/27_ratios.ipynb #9cb0214b
+# %% ../../nbs/representation/27_ratios.ipynb #f9282afa
 def permuted(
     q, # (P,) squared distances between phi
     keep, # (P,) bools: pairs that count
@@ -54,96 +54,123 @@ def resampled(
     i = np.flatnonzero(keep)
     if pairs is None: return rng.choice(i, len(i))
     n = pairs.max() + 1
-    times = np.bincount(rng.integers(0, n, n), minlength=n)
-    return np.repeat(i, times[pairs[i, 0]]*times[pairs[i, 1]])
+    drawn = rng.integers(0, n, n)
+    times = np.bincount(drawn, minlength=n)
+    first, second = pairs[i].T
+    return np.repeat(i, times[first]*times[second])
 
-# %% ../../nbs/representation/27_ratios.ipynb #089d9b5f
+# %% ../../nbs/representation/27_ratios.ipynb #4ec93c36
 def ratio_test(
     d2, # (P,) distances between densities, above 0
     dphi2, # (P,) squared distances between phi of the same pairs
     floor=0., # squared distance of two draws of the same phi: one number or (P,)
     margin:float=4., # pairs with dphi2 <= margin*floor are left out: their ratio says nothing
-    pairs=None, # (P,2) numbers of the images, if pairs share some: all pairs of n images; None: no image occurs twice
+    pairs=None, # (P,2) numbers of the images: all pairs of n; None: no image occurs twice
     n_perm:int=999, # permutations, and bootstrap samples
     seed:int=0, # their seed
-) -> AttrDict: # n, excluded; A, B, ratio, ratio_90; rank, low, high, p; shuffled: ratios, 5, 50, 95%; spread of dphi2
-    "Do distances of phi say how far densities are apart? B/A of Kadkhodaie et al. 2025 eq. 3 beside its shuffled value"
+) -> AttrDict: # n, excluded; A, B, ratio, ratio_90; rank, low, high, p; shuffled; spread of dphi2
+    "Do the two distances go together? (Kadkhodaie et al. 2025 eq. 3, beside its shuffled value)"
     d2 = np.asarray(d2, float).reshape(-1)
     q = np.asarray(dphi2, float).reshape(-1)
     rng = np.random.default_rng(seed)
     if pairs is not None: pairs = np.sort(np.asarray(pairs), axis=1)
     keep = q > margin*np.asarray(floor, dtype=float)
     _check_pairs(d2, q, pairs, keep, margin)
-    ratio, ratio_90, rank = spread(d2[keep], q[keep])
-    r = d2[keep]/q[keep]
+    near, far = q[keep], d2[keep]
+    ratio, ratio_90, rank = spread(far, near)
+    r = far/near
 
     null = []
     for _ in range(n_perm):
         other = permuted(q, keep, pairs, rng)
         ok = np.isfinite(other)
-        if ok.sum() > 2: null.append(spread(d2[ok], other[ok]))
+        if ok.sum() < 3: continue
+        found = spread(d2[ok], other[ok])
+        null.append(found)
     null = np.array(null)
+    above = (null[:, 2] >= rank).sum()
     ranks = []
     for _ in range(n_perm):
         i = resampled(keep, pairs, rng)
-        if len(np.unique(i)) > 2: ranks.append(spread(d2[i], q[i])[2])
+        if len(np.unique(i)) < 3: continue
+        found = spread(d2[i], q[i])
+        ranks.append(found[2])
 
     low, high = np.quantile(ranks, [.025, .975])
-    p = (1 + (null[:, 2] >= rank).sum())/(1 + len(null))
+    shuffled = np.quantile(null[:, 0], [.05, .5, .95])
     return AttrDict(
-        n=len(r), excluded=len(q) - len(r), A=r.min(), B=r.max(), ratio=ratio, ratio_90=ratio_90,
-        rank=rank, low=low, high=high, p=p, shuffled=tuple(np.quantile(null[:, 0], [.05, .5, .95])),
-        spread=q[keep].max()/q[keep].min())
+        n=len(r),
+        excluded=len(q) - len(r),
+        A=r.min(),
+        B=r.max(),
+        ratio=ratio,
+        ratio_90=ratio_90,
+        rank=rank,
+        low=low,
+        high=high,
+        p=(1 + above)/(1 + len(null)),
+        shuffled=tuple(shuffled),
+        spread=near.max()/near.min())
 
 def _check_pairs(d2, q, pairs, keep, margin):
     "Refuse what cannot be tested"
-    good = d2.shape == q.shape and np.isfinite([d2, q]).all() and (d2 > 0).all() and (q >= 0).all()
+    good = d2.shape == q.shape
+    if good: good = np.isfinite([d2, q]).all() and (d2 > 0).all() and (q >= 0).all()
     if not good:
         raise ValueError(f'd2, dphi2: {len(d2)} and {len(q)} values; as many, finite, '
                          'and d2 above 0 are needed')
     if pairs is not None:
         needed = list(combinations(range(pairs.max() + 1), 2))
         if sorted(map(tuple, pairs)) != needed:
-            raise ValueError('pairs: where pairs share images, all pairs of 0..n-1 are needed, each once')
+            raise ValueError('pairs: where pairs share images, all pairs of 0..n-1 are needed, '
+                             'each once')
     if keep.sum() < 4:
-        raise ValueError(f'dphi2: {keep.sum()} of {len(q)} pairs are above {margin:g} times the floor; '
-                         '4 are needed')
+        raise ValueError(f'dphi2: {keep.sum()} of {len(q)} pairs are above {margin:g} times '
+                         'the floor; 4 are needed')
 
-# %% ../../nbs/representation/27_ratios.ipynb #70bd8ff8
+# %% ../../nbs/representation/27_ratios.ipynb #9414a0f5
 def plot_ratio(
     table:pd.DataFrame, # what `conditional_distance` returned
     test:AttrDict, # what `ratio_test` said of it
     ax:Axes|None=None, # where to draw; None: a new figure
-) -> Axes: # d2 (with standard errors) against dphi2, logarithmic; cone A..B, floor; pairs left out are hollow
+) -> Axes: # d2 against dphi2; cone A..B, floor; pairs left out are hollow
     "Distance of densities against distance of phi, pair by pair (Kadkhodaie et al. 2025 fig. 8)"
     ax = panel(ax, (5.2, 3.6))
-    x = table.dphi2.max()*np.array([.999/test.spread, 1])
+    top = table.dphi2.max()
+    x = np.array([.999*top/test.spread, top])
     ax.fill_between(x, test.A*x, test.B*x, color=CYCLE[5], alpha=.2, lw=0)
     kept = table.dphi2 >= x[0]
-    for t, fill in ((table[kept], CYCLE[0]), (table[~kept], 'w')):
+    for which, fill in ((kept, CYCLE[0]), (~kept, 'w')):
+        t = table[which]
         ax.errorbar(t.dphi2, t.d2, t.se, fmt='o', ms=4, color=CYCLE[0], mfc=fill, lw=.8)
     floor = table.floor.mean()
     ax.axhline(floor, color=CYCLE[1], lw=1)
-    ax.annotate('floor $d^2(p,p)$', (x[1], floor), (0, 4), textcoords='offset points',
-                color=text_color(CYCLE[1]), ha='right')
-    ax.set(xscale='log', yscale='log', xlabel=r'$\|\phi_1-\phi_2\|^2$', ylabel='$d^2(p_1,p_2)$ [nats]')
+    corner = dict(xytext=(0, 4), textcoords='offset points', ha='right')
+    ink = text_color(CYCLE[1])
+    ax.annotate('floor $d^2(p,p)$', (top, floor), color=ink, **corner)
+    ax.set(xscale='log', yscale='log')
+    ax.set(xlabel=r'$\|\phi_1-\phi_2\|^2$', ylabel='$d^2(p_1,p_2)$ [nats]')
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_minor_formatter(NullFormatter()) # they would overlap
     shuffled = test.shuffled[1]
-    ax.set_title(f'B/A {test.ratio:.3g} (shuffled {shuffled:.3g}), rank correlation {test.rank:.2f}', fontsize=9)
+    bounds = f'B/A {test.ratio:.3g} (shuffled {shuffled:.3g})'
+    ax.set_title(f'{bounds}, rank correlation {test.rank:.2f}', fontsize=9)
     return ax
 
-# %% ../../nbs/representation/27_ratios.ipynb #0bb7f177
+# %% ../../nbs/representation/27_ratios.ipynb #f9efb6d6
 def bounds_interval(
     table:pd.DataFrame, # what `conditional_distance` returned
     margin:float=4., # pairs with dphi2 <= margin*floor are left out, as in `ratio_test`
     seed:int=0, # of the draws
 ) -> Interval: # B/A, over pairs
     "B/A with an interval over resampled pairs"
-    kept = table[table.dphi2 > margin*table.dphi2_floor.mean()]
-    r = (kept.d2/kept.dphi2).to_numpy()
+    least = margin*table.dphi2_floor.mean()
+    kept = table[table.dphi2 > least]
+    r = kept.d2.to_numpy()/kept.dphi2.to_numpy()
     draws = []
     for counts in resamples(len(r), seed=seed):
-        some = r[counts.numpy() > 0]
+        drawn = counts.numpy() > 0
+        some = r[drawn]
         draws.append(some.max()/some.min())
-    return bootstrap_interval(r.max()/r.min(), draws, len(r), 'pairs')
+    value = r.max()/r.min()
+    return bootstrap_interval(value, draws, len(r), 'pairs')

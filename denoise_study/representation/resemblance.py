@@ -15,14 +15,14 @@ from ..core import check_images, mean_interval
 from ..denoiser import Denoiser
 from .targets import as_target, Target
 
-# %% ../../nbs/representation/24_resemblance.ipynb #336f905a
+# %% ../../nbs/representation/24_resemblance.ipynb #40e5be5b
 def phi_distances(
     target:Target, # K targets
     samples:Tensor, # (K*n,C,H,W) samples around them, n for each in turn
     control:Tensor, # (L,C,H,W) unconditional samples
     phi:Callable, # of a target and of the number of a noise draw -> (K,P) phi
 ) -> dict: # arm -> (K,) mean distances
-    "How far phi of samples is from that of their targets, and of what it might be at worst and at best"
+    "How far phi of samples is from that of their targets, and what it might be at worst and best"
     K = len(target)
     own = phi(target, 0)
     again = phi(target, 1)
@@ -65,10 +65,10 @@ def pixel_likeness(
         found['pixel correlation'] = arms
     return found
 
-# %% ../../nbs/representation/24_resemblance.ipynb #a9552eac
+# %% ../../nbs/representation/24_resemblance.ipynb #23d3b60c
 def class_hits(
     classify:Callable, # images (N,C,H,W) in [0,1] -> classes (N,) or scores (N,classes)
-    labels:Tensor|None, # (K,) classes of the targets; None: what `classify` says of their (first) images
+    labels:Tensor|None, # (K,) classes of the targets; None: what `classify` says of them
     target:Target, # K targets
     samples:Tensor, # (K*n,C,H,W) samples around them, n for each in turn
     control:Tensor, # (L,C,H,W) unconditional samples
@@ -86,7 +86,7 @@ def class_hits(
     free = classes(control)[None] == y
     return {'guided': guided.double().mean(1), 'unconditional': free.double().mean(1)}
 
-# %% ../../nbs/representation/24_resemblance.ipynb #92bd9e81
+# %% ../../nbs/representation/24_resemblance.ipynb #79626593
 def summary(
     values:Tensor, # (N,) numbers, one a unit
 ) -> dict: # value, low, high, std, n; nan where there is too little for them
@@ -103,16 +103,17 @@ def samples_around(
     target:Tensor|Target, # the K targets
     samples:Tensor, # (K*n,C,H,W) samples around them, n for each in turn
     control:Tensor, # (L,C,H,W) samples of the same denoiser and sampler without guidance
-    classify:Callable|None=None, # images in [0,1] -> classes (N,) or scores (N,classes); None: no classes
-    labels:Tensor|None=None, # (K,) classes of the targets; None: what `classify` says of their (first) images
+    classify:Callable|None=None, # images -> classes (N,) or scores (N,classes); None: no classes
+    labels:Tensor|None=None, # (K,) classes of the targets; None: what `classify` says of them
     sigma:float=.5, # noise level at which phi is compared
     draws:int=20, # noise draws of each phi
     seed:int=0, # seed of the noise
-) -> pd.DataFrame: # measure, arm, value, low, high, std, n: mean over the n targets, with its interval
-    "Are samples near their target, of its kind, unlike each other, and no copies? With controls beside"
+) -> pd.DataFrame: # measure, arm, value, low, high, std, n: means over n targets
+    "Are samples near their target, of its kind, unlike each other, and no copies?"
     target = as_target(target)
     if len(samples) == 0 or len(samples) % len(target):
-        raise ValueError(f'samples: {len(samples)} for {len(target)} targets; as many are needed for each')
+        raise ValueError(f'samples: {len(samples)} for {len(target)} targets; '
+                         'as many are needed for each')
     check_images(samples, 'samples', range=(0., 1.))
     check_images(control, 'control', range=(0., 1.))
 

@@ -14,7 +14,7 @@ from ..denoiser import Denoiser, sample
 from .guidance import Guide
 from .targets import as_target, Target
 
-# %% ../../nbs/representation/23_selfguided.ipynb #71116156
+# %% ../../nbs/representation/23_selfguided.ipynb #68a8b4d6
 _SAMPLERS = dict(
     ascend=dict(method='ascend'),
     ancestral=dict(method='descend', rule='ancestral'),
@@ -32,18 +32,21 @@ def self_guided(
     matching:dict|None=None, # arguments of `match`
     progress:bool=True, # show a bar
     **kwargs, # arguments of `sample` and of its sampler: mean, sigma, sigmas, h0, beta, ...
-) -> tuple: # (K*n,C,H,W) images in [0,1], n around each target in turn; DataFrame of what the guide did
-    "Images sampled from the representation of a target (Kadkhodaie et al. 2025 algorithm 1); all in one batch"
+) -> tuple: # (K*n,C,H,W) images in [0,1], n around each in turn; the guide's report
+    "Images sampled from a representation, in one batch (Kadkhodaie et al. 2025 algorithm 1)"
     one_of('sampler', sampler, _SAMPLERS)
     if n < 1: raise ValueError(f'n: at least 1 is needed, got {n}')
     target = as_target(target)
     way = _SAMPLERS[sampler] | kwargs
-    hook = guide = Guide(D, target, n, n_noise, seed, sigma_c, between, **(matching or {}))
+    how = matching or {}
+    guide = Guide(D, target, n, n_noise, seed, sigma_c, between, **how)
+    hook = guide
     if progress: hook = _with_bar(guide, way)
 
     total = n*len(target)
     shape = tuple(target.images.shape[2:])
-    x = sample(D, total, shape=shape, seed=seed, bs=total, progress=False, guide=hook, **way)
+    way |= dict(shape=shape, bs=total, guide=hook)
+    x = sample(D, total, seed=seed, progress=False, **way)
     return x, guide.report()
 
 def _with_bar(guide, way):
@@ -64,7 +67,7 @@ def _with_bar(guide, way):
 
     return hook
 
-# %% ../../nbs/representation/23_selfguided.ipynb #d6f9029f
+# %% ../../nbs/representation/23_selfguided.ipynb #b9c2f20e
 def show_around(
     target:Tensor|Target, # the K targets
     samples:Tensor, # (K*n,C,H,W) samples around them, n for each in turn
@@ -72,7 +75,7 @@ def show_around(
     titles:tuple=('target', 'sampled around it', 'unconditional'), # above the panels
     axs=None, # three Axes, two without `control`; None: a new figure
 ) -> Panels: # the Axes: targets, their samples in the same row, unconditional samples
-    "Targets, the samples around each, and unconditional ones beside (Kadkhodaie et al. 2025 fig. 7)"
+    "Targets, samples around each, and unconditional ones (Kadkhodaie et al. 2025 fig. 7)"
     images = as_target(target).images
     K, M = images.shape[:2]
     n = len(samples)//K

@@ -45,14 +45,17 @@ class Target:
         weights = None if self.weights is None else f(self.weights)
         return replace(self, images=f(self.images), weights=weights)
 
-# %% ../../nbs/representation/21_targets.ipynb #cde9c0a3
+# %% ../../nbs/representation/21_targets.ipynb #d5895264
 def as_target(
     o:Tensor|Target, # images (K,C,H,W) or (C,H,W) in [0,1], or a `Target`
 ) -> Target: # one target for each image; a `Target` as it is
     "Whatever can be sampled around as a `Target`"
     if isinstance(o, Target): return o
-    if not isinstance(o, Tensor) or o.ndim not in (3, 4) or len(o) == 0:
-        raise ValueError(f'target: got {type(o).__name__} {tuple(getattr(o, "shape", ()))}; '
+    good = isinstance(o, Tensor) and o.ndim in (3, 4) and len(o) > 0
+    if not good:
+        shape = tuple(getattr(o, 'shape', ()))
+        kind = type(o).__name__
+        raise ValueError(f'target: got {kind} {shape}; '
                          'give at least one image, (K,C,H,W) in [0,1], or a Target')
     return Target(o.view(-1, 1, *o.shape[-3:]))
 
@@ -81,7 +84,7 @@ def masked(
     "Match some channels of phi and leave the others to the denoiser"
     return replace(as_target(target), mask=mask)
 
-# %% ../../nbs/representation/21_targets.ipynb #386aaaed
+# %% ../../nbs/representation/21_targets.ipynb #55f79ac5
 @patch
 def phi(self:Target,
     D:Denoiser, # whose phi
@@ -91,21 +94,29 @@ def phi(self:Target,
     tap:str='mid', # where phi is read
     bs:int=512, # images at a time
 ) -> Tensor: # (K,P) float32
-    "phi(x, sigma), averaged over noise and over the target's images (Kadkhodaie et al. 2025 section 2.3)"
+    "phi(x, sigma), averaged over noise and images (Kadkhodaie et al. 2025 section 2.3)"
     if draws < 1: raise ValueError(f'draws: at least 1 is needed, got {draws}')
     K, M, *shape = self.images.shape
     each = -(-draws//M) # draws of one image
     sigma = as_levels(sigma, self.images)
+    device = self.images.device
     if isinstance(generator, int):
-        generator = [step_generator(generator, k, self.images.device, 'phi') for k in range(K)]
+        seed = generator
+        generator = [step_generator(seed, k, device, 'phi') for k in range(K)]
 
-    z = noise_like(self.images.new_empty(K, M, each, *shape), generator)
-    noisy = self.images[:, :, None] + sigma.view(K, 1, 1, 1, 1, 1)*z
+    like = self.images.new_empty(K, M, each, *shape)
+    z = noise_like(like, generator)
+    level = sigma.view(K, 1, 1, 1, 1, 1)
+    noisy = self.images[:, :, None] + level*z
     parts = noisy.flatten(0, 2).split(bs)
     levels = sigma.repeat_interleave(M*each).split(bs)
+    read = []
     with evaluating(D):
-        read = [D.averages(*o, taps=(tap,))[tap] for o in zip(parts, levels)]
+        for x, s in zip(parts, levels):
+            read.append(D.averages(x, s, taps=(tap,))[tap])
 
-    found = torch.cat(read).view(K, M, each, -1).mean(2)
+    draws = torch.cat(read).view(K, M, each, -1)
+    found = draws.mean(2)
     if self.weights is None: return found.mean(1)
-    return (self.weights[..., None]*found).sum(1)
+    weights = self.weights[..., None]
+    return (weights*found).sum(1)

@@ -35,8 +35,9 @@ def named(v, name, w=.01): return {f"{name}_{k}": x for k, x in interval(v, w).i
 
 
 def sparsity(mid, fresh):
-    "Blocks as the paper says, but for the middle of both networks"
-    trained = {"mid.in": mid[0], "mid": mid[1], "enc2.in": .2, "enc2": .4, "enc3.in": .4, "enc3": .6,
+    "Blocks as the paper says, but for the middle of both"
+    trained = {"mid.in": mid[0], "mid": mid[1],
+               "enc2.in": .2, "enc2": .4, "enc3.in": .4, "enc3": .6,
                "dec3.in": .6, "dec3": .4, "dec2.in": .4, "dec2": .2}
     untrained = {f"{b}{side}": .4 for b in BLOCKS for side in (".in", "")}
     untrained |= {"mid.in": fresh[0], "mid": fresh[1]}
@@ -66,9 +67,9 @@ def compare(clusters):
     return rows
 
 
-def results(mid=(.5, .25), fresh=(.35, .4), seeds=(.38, .4, .42), psnr=(3., 3., 3.), instability=.2,
-            others=.5, fresh_turn=1.4, norm=.04, rank=.8, fresh_rank=.1, clusters=9., hit=.9, std=.1,
-            correlation=.3, ratio=1., n=20, low=.5, ba=5., converged=.95):
+def results(mid=(.5, .25), fresh=(.35, .4), seeds=(.38, .4, .42), psnr=(3., 3., 3.),
+            instability=.2, others=.5, fresh_turn=1.4, norm=.04, rank=.8, fresh_rank=.1, clusters=9.,
+            hit=.9, std=.1, correlation=.3, ratio=1., n=20, low=.5, ba=5., converged=.95):
     "Numbers of a network for which all claims hold, the Gaussian's clusters apart"
     levels = .1, .25, .5
     curves = {"blind U-Net": [20 + o for o in psnr], "best linear": [20.]*3}
@@ -79,7 +80,8 @@ def results(mid=(.5, .25), fresh=(.35, .4), seeds=(.38, .4, .42), psnr=(3., 3., 
         psnr=pd.DataFrame([dict(denoiser=d, sigma=s, psnr=v, low=v - .1, high=v + .1, n=100)
                            for d, vs in curves.items() for s, v in zip(levels, vs)]),
         sparsity=sparsity(mid, fresh), untrained_seeds=list(seeds), compare=compare(clusters),
-        stability=stability(instability, others, fresh_turn, norm), channels=64, converged=converged,
+        stability=stability(instability, others, fresh_turn, norm),
+        channels=64, converged=converged,
         predicts=pd.DataFrame([dict(network=k, property=p, claimed=s, rank=s*r, low=s*r - .05,
                                     high=s*r + .05, n=64)
                                for k, r in ranks.items() for p, s in CLAIMED.items()]),
@@ -129,7 +131,7 @@ def test_all_hold_and_a_file_says_the_same():
     (COPIES, dict(correlation=.9), FAILS),
     (NOISE, dict(ratio=1.2), FAILS),
     (NOISE, dict(ratio=1.06), UNDECIDED),
-    (NOISE, dict(n=3), NOT_LEARNED),                        # too few arrived: it would pass vacuously
+    (NOISE, dict(n=3), NOT_LEARNED),                        # too few: it would pass vacuously
     (FOLLOW, dict(low=-.1), UNDECIDED),
     (BOUNDS, dict(ba=25.), UNDECIDED)])
 def test_verdicts(claim, kw, verdict): assert verdicts(**kw)[claim] == verdict

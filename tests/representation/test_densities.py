@@ -79,6 +79,7 @@ def test_order_of_pairs_does_not_hang_on_the_smallest_sigma():
 
 
 D, x = small(), rand(2, 1, 16, 16)
+middle = centroid(x)
 
 CALLS = {
     "falling sigmas": (lambda: score_distance(D, D, x, x, [1., .5]), "sigmas: .*rising"),
@@ -86,7 +87,7 @@ CALLS = {
     "other shapes": (lambda: score_distance(D, D, x, x[:1], [.1, 1.]), "x1, x2: shapes"),
     "partners missing": (lambda: conditional_distance(D, x, x[:1], progress=False),
                          "a, b, draws: partners"),
-    "centroids without samples": (lambda: conditional_distance(D, centroid(x), centroid(x), progress=False),
+    "centroids without samples": (lambda: conditional_distance(D, middle, middle, progress=False),
                                   "samples: a centroid"),
 }
 

@@ -59,7 +59,8 @@ def linear_gaussian(h, beta, n):
 
 
 LONG = pytest.param(.02, .02, 8000, (.008, .701, .495, .637), marks=pytest.mark.slow)
-CASES = [(.05, .5, 16_000, (.086, .343, .41, .546)), (.05, .1, 4000, (.038, .629, .489, .643)), LONG]
+CASES = [(.05, .5, 16_000, (.086, .343, .41, .546)), (.05, .1, 4000, (.038, .629, .489, .643)),
+         LONG]
 
 
 @pytest.mark.parametrize("h,beta,n,want", CASES)
@@ -75,7 +76,8 @@ D, x = small(), rand(2, 1, 16, 16)
 
 CALLS = {
     "target in [-1,1]": (lambda: Guide(D, 2*x - 1), r"images: values.*\[0, 1\]"),
-    "target of another size": (lambda: Guide(D, rand(1, 1, 8, 8)), r"target: images of \(1, 8, 8\)"),
+    "target of another size": (lambda: Guide(D, rand(1, 1, 8, 8)),
+                               r"target: images of \(1, 8, 8\)"),
     "no target": (lambda: Guide(D, x[:0]), "target: .*at least one"),
     "clean conditioner": (lambda: Guide(D, x, sigma_c=0.), "sigma: 0.*collapses"),
     "batch of another size": (lambda: Guide(D, x, 3)(rand(4, 1, 16, 16), torch.ones(4)),

@@ -99,8 +99,10 @@ goal = torch.full((22,), .01)
 none = torch.zeros(22, dtype=torch.bool)
 
 CALLS = {
-    "phi of another network": (lambda: match(D, x, torch.ones(64), .5), "target: 64 channels.* has 22"),
-    "phi of three for two": (lambda: match(D, x, torch.ones(3, 22), .5), r"target: shape \(3, 22\) for 2"),
+    "phi of another network": (lambda: match(D, x, torch.ones(64), .5),
+                               "target: 64 channels.* has 22"),
+    "phi of three for two": (lambda: match(D, x, torch.ones(3, 22), .5),
+                             r"target: shape \(3, 22\) for 2"),
     "collapsed phi": (lambda: match(D, x, 0*goal, .5), "target: .*collapsed"),
     "nan phi": (lambda: match(D, x, goal*math.nan, .5), "target: .*NaN"),
     "no noise": (lambda: match(D, x, goal, 0.), "sigma: 0.*collapses"),

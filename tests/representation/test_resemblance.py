@@ -38,11 +38,13 @@ def test_one_target_has_no_interval():
 
 D, x = small(), rand(2, 1, 16, 16)
 five = rand(5, 1, 16, 16)
+def nothing(o): return torch.zeros(len(o))
+
 
 CALLS = {
     "samples do not divide": (lambda: samples_around(D, x, five, x), "samples: 5 for 2"),
     "samples in [-1,1]": (lambda: samples_around(D, x, 2*x - 1, x), "samples: values"),
-    "labels of others": (lambda: samples_around(D, x, x, x, lambda o: torch.zeros(len(o)), torch.zeros(3)),
+    "labels of others": (lambda: samples_around(D, x, x, x, nothing, torch.zeros(3)),
                          "labels: 3 for 2"),
 }
 

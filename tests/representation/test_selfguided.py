@@ -11,7 +11,8 @@ from helpers_selfguided import Foreign, rand, refused, small
 @pytest.mark.parametrize("sampler", ["ascend", "ancestral", "renoise"])
 def test_a_sample_alone_and_in_a_batch(sampler):
     D, images = small(), rand(3, 1, 16, 16)
-    kw = dict(sampler=sampler, seed=4, n_noise=2, matching=dict(steps=3), progress=False, clip=False)
+    kw = dict(sampler=sampler, seed=4, n_noise=2, matching=dict(steps=3))
+    kw |= dict(progress=False, clip=False)
     kw |= dict(max_steps=4) if sampler == "ascend" else dict(sigmas=[1., .5, .2])
     with pytest.warns(UserWarning) if sampler == "ascend" else torch.no_grad():
         both, report = self_guided(D, images, 2, **kw)
