@@ -6,11 +6,10 @@ where it does not fit."""
 # %% auto #0
 __all__ = ['PARTS', 'register_part', 'describe', 'build', 'check_same_model', 'load_state', 'save_checkpoint', 'load_checkpoint']
 
-# %% ../../nbs/core/21_checkpoints.ipynb #930a81a3
+# %% ../../nbs/core/21_checkpoints.ipynb #d2665d20
 import importlib
 import json
 from pathlib import Path
-import torch
 from torch import nn
 from .basics import unwrap
 from .files import read_tensors, run_info, write_tensors

@@ -77,7 +77,7 @@ def set_rng(
     if state['cuda'] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state['cuda'])
 
-# %% ../../nbs/core/23_resume.ipynb #90d008a7
+# %% ../../nbs/core/23_resume.ipynb #05390a12
 class Resume(Callback):
     "Saves the state of training and continues from it: the result is bit-identical on a CPU"
     order = 90
@@ -105,6 +105,7 @@ class Resume(Callback):
         except OSError as e: warnings.warn(f'training goes on without a new state: {e}')
         self.saved = time.monotonic()
 
+# %% ../../nbs/core/23_resume.ipynb #a1aca454
 def _state(learn, epoch, batch):
     "Everything the next step depends on"
     ema = getattr(learn, 'ema', None)
@@ -139,37 +140,7 @@ def _record(recorder):
         count=recorder.smooth_loss.count,
         val=recorder.smooth_loss.val)
 
-# %% ../../nbs/core/23_resume.ipynb #ade5d37f
-@patch
-def after_batch(self:Resume):
-    if not (self.training and self.active): return
-    if self.steps: due = self.learn.train_iter % self.steps == 0
-    else: due = time.monotonic() - self.saved > self.seconds
-    if due: self.save(self.epoch, self.first + self.iter + 1)
-
-@patch
-def after_epoch(self:Resume):
-    if self.skipping: self._forget_row()
-    elif self.active: self.save(self.epoch + 1, 0)
-
-@patch
-def before_epoch(self:Resume):
-    "Skip what is finished: no second row in the table, no second entry in the curves"
-    if self.at is None or self.epoch >= self.at['where']['epoch']: return
-    self.skipping = True
-    self.logger_ = self.learn.logger
-    self.learn.logger = noop
-    raise CancelEpochException()
-
-@patch
-def _forget_row(self:Resume):
-    "The recorder has noted the skipped epoch: take that back"
-    self.skipping = False
-    self.learn.logger = self.logger_
-    self.learn.recorder.values.pop()
-    self.learn.recorder.iters.pop()
-
-# %% ../../nbs/core/23_resume.ipynb #45d3fae9
+# %% ../../nbs/core/23_resume.ipynb #2c071afc
 @patch
 def before_fit(self:Resume):
     self.at = None
@@ -205,7 +176,37 @@ def _restore_record(recorder, record):
     recorder.smooth_loss.count = record['count']
     recorder.smooth_loss.val = record['val']
 
-# %% ../../nbs/core/23_resume.ipynb #0beb8ff0
+# %% ../../nbs/core/23_resume.ipynb #ad063826
+@patch
+def after_batch(self:Resume):
+    if not (self.training and self.active): return
+    if self.steps: due = self.learn.train_iter % self.steps == 0
+    else: due = time.monotonic() - self.saved > self.seconds
+    if due: self.save(self.epoch, self.first + self.iter + 1)
+
+@patch
+def after_epoch(self:Resume):
+    if self.skipping: self._forget_row()
+    elif self.active: self.save(self.epoch + 1, 0)
+
+@patch
+def before_epoch(self:Resume):
+    "Skip what is finished: no second row in the table, no second entry in the curves"
+    if self.at is None or self.epoch >= self.at['where']['epoch']: return
+    self.skipping = True
+    self.logger_ = self.learn.logger
+    self.learn.logger = noop
+    raise CancelEpochException()
+
+@patch
+def _forget_row(self:Resume):
+    "The recorder has noted the skipped epoch: take that back"
+    self.skipping = False
+    self.learn.logger = self.logger_
+    self.learn.recorder.values.pop()
+    self.learn.recorder.iters.pop()
+
+# %% ../../nbs/core/23_resume.ipynb #76c8352b
 @patch
 def before_train(self:Resume):
     "Put everything back, after all other callbacks and just before the first batch"
@@ -238,7 +239,7 @@ def _put_back(learn, at):
     learn.dls.train.start = where['batch']
     set_rng(at['rng'])
 
-# %% ../../nbs/core/23_resume.ipynb #c83e9911
+# %% ../../nbs/core/23_resume.ipynb #dd6f1338
 class JSONLog(Callback):
     "Writes loss, learning rate and speed as JSON lines"
     order, run_valid = 95, False
@@ -275,7 +276,7 @@ class JSONLog(Callback):
                 kept.append(line)
         self.path.write_text(''.join(kept))
 
-# %% ../../nbs/core/23_resume.ipynb #7eb10be9
+# %% ../../nbs/core/23_resume.ipynb #6463c36c
 @patch
 def after_batch(self:JSONLog):
     self.images += len(self.xb[0])
@@ -301,7 +302,7 @@ def after_epoch(self:JSONLog):
         metrics = dict(zip(recorder.metric_names[1:], values))
         self.write(step=self.train_iter, epoch=self.epoch, **metrics)
 
-# %% ../../nbs/core/23_resume.ipynb #2762fe93
+# %% ../../nbs/core/23_resume.ipynb #3cc1b77c
 class SampleGrid(Callback):
     "Saves a picture of samples after every `every` epochs"
     order, run_valid = 70, False

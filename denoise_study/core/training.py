@@ -23,7 +23,7 @@ import fastai.callback.progress # noqa: adds the progress bar
 import fastai.callback.schedule # noqa: adds fit_one_cycle and lr_find
 import fastai.distributed # noqa: adds `distrib_ctx` to Learner
 
-# %% ../../nbs/core/24_training.ipynb #ba30bbac
+# %% ../../nbs/core/24_training.ipynb #53045395
 def denoise_learner(
     dls:DataLoaders, # images, from `image_dls`
     model:nn.Module, # objective module
@@ -50,6 +50,7 @@ def denoise_learner(
     return Learner(
         dls, model, loss_func=weighted_mean, opt_func=opt_func, lr=lr, cbs=all_cbs, **kwargs)
 
+# %% ../../nbs/core/24_training.ipynb #012dfbb8
 def _check_fit(dls, model):
     "Refuse data of another shape or range than the model's"
     info = getattr(dls, 'info', None)
@@ -65,7 +66,7 @@ def _check_fit(dls, model):
     if given != wanted:
         raise ValueError(f'dls: the model works in the range {wanted}, the data comes in {given}')
 
-# %% ../../nbs/core/24_training.ipynb #e771ef2d
+# %% ../../nbs/core/24_training.ipynb #c95f1bc3
 def distributed(
     learn:Learner, # a Learner over loaders of ours
 ) -> object: # context in which to call `fit`
