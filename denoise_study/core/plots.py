@@ -149,7 +149,7 @@ def text_color(
     "A colour dark enough for letters on white"
     return tuple(.75*np.array(to_rgb(color)))
 
-# %% ../../nbs/core/01_plots.ipynb #66a18bcb
+# %% ../../nbs/core/01_plots.ipynb #4bac15f6
 def label_ends(
     ax:Axes, # axes with the curves, all drawn
     ends:list, # (x, y, name, colour) of the right end of each curve
@@ -159,8 +159,9 @@ def label_ends(
     ax.autoscale_view()
     ends = sorted(ends, key=lambda end: end[1])
     height = ax.transData + ax.transAxes.inverted()
-    y = np.array([height.transform((x, y))[1] for x, y, *_ in ends])
-    gap = 1.15*fontsize*ax.figure.dpi/72/ax.bbox.height
+    y = [height.transform(end[:2])[1] for end in ends]
+    pixels = fontsize*ax.figure.dpi/72
+    gap = 1.15*pixels/ax.bbox.height
 
     style = dict(textcoords='offset points', fontsize=fontsize, va='center')
     for (x, _, name, color), at in zip(ends, _apart(y, gap)):
