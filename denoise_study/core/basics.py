@@ -28,7 +28,7 @@ def one_of(
 @contextmanager
 def evaluating(
     model:nn.Module, # any module
-)->Iterator[nn.Module]: # yields the model, in evaluation mode and without gradients inside the block
+) -> Iterator[nn.Module]: # yields the model, in evaluation mode and without gradients inside the block
     "Evaluation mode for a while; afterwards every module is in the mode that it was in"
     modes = {m: m.training for m in model.modules()}
     try:
@@ -41,14 +41,14 @@ def evaluating(
 # %% ../../nbs/core/00_basics.ipynb #79b6c162
 def unwrap(
     model:nn.Module, # a model, perhaps inside DistributedDataParallel
-)->nn.Module: # the model itself
+) -> nn.Module: # the model itself
     "The model inside a distributed wrapper"
     return getattr(model, 'module', model)
 
 # %% ../../nbs/core/00_basics.ipynb #940bd174
 def device_of(
     model:nn.Module, # any module, with or without parameters
-)->torch.device: # device of its first parameter or buffer; the CPU if it has neither
+) -> torch.device: # device of its first parameter or buffer; the CPU if it has neither
     "Where a model computes"
     for tensor in [*model.parameters(), *model.buffers()]:
         return tensor.device
@@ -60,7 +60,7 @@ def step_generator(
     step:int, # step within the run, or number of the image
     device='cpu', # device on which numbers will be drawn
     stream:str='train', # independent streams: 'train', 'valid', ...
-)->torch.Generator: # generator for this step alone
+) -> torch.Generator: # generator for this step alone
     "A generator that depends on (seed, stream, step) and on nothing else"
     key = hashlib.blake2b(f'{seed} {stream} {step}'.encode(), digest_size=4).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(key, 'little'))
@@ -69,14 +69,29 @@ def step_generator(
 def noise_like(
     x:Tensor, # (N,...) images; shape, type and device of the noise
     generator:torch.Generator|Iterable, # one generator, or one for each image
-)->Tensor: # (N,...) standard normal numbers
+) -> Tensor: # (N,...) standard normal numbers
     "Noise like `x` from a generator, or from a list with one generator for each image"
     kind = dict(dtype=x.dtype, device=x.device)
     if isinstance(generator, torch.Generator):
         return torch.randn(x.shape, generator=generator, **kind)
     return torch.stack([torch.randn(x.shape[1:], generator=g, **kind) for g in generator])
 
-# %% ../../nbs/core/00_basics.ipynb #c2c88b9c
+# %% ../../nbs/core/00_basics.ipynb #acc7da58
+def untrained(
+    D:nn.Module, # a model around a network `D.net`, such as a `Denoiser` or a `DDGM`
+    seed:int=0, # seed of the fresh weights
+    zeros:float=0., # standard deviation given to parameters that start at zero, which would silence all others
+) -> nn.Module: # a copy with freshly initialised weights; `D` is untouched
+    "The control beside every claim about a trained network: the same network before training"
+    D = deepcopy(D)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        _fresh(D.net)
+        for p in D.net.parameters():
+            if zeros and not p.any():
+                nn.init.normal_(p, std=zeros)
+    return D
+
 def _fresh(net):
     "Initialise every parameter of `net` anew, by its own method, from its description, or part by part"
     if hasattr(net, 'reset_parameters'):
@@ -90,34 +105,18 @@ def _fresh(net):
     for m in net.children():
         _fresh(m)
 
-# %% ../../nbs/core/00_basics.ipynb #acc7da58
-def untrained(
-    D:nn.Module, # a model around a network `D.net`, such as a `Denoiser` or a `DDGM`
-    seed:int=0, # seed of the fresh weights
-    zeros:float=0., # standard deviation given to parameters that start at zero, which would silence all others
-)->nn.Module: # a copy with freshly initialised weights; `D` is untouched
-    "The control beside every claim about a trained network: the same network before training"
-    D = deepcopy(D)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        _fresh(D.net)
-        for p in D.net.parameters():
-            if zeros and not p.any():
-                nn.init.normal_(p, std=zeros)
-    return D
-
 # %% ../../nbs/core/00_basics.ipynb #386b2a9f
 def with_bar(
     items:Iterable, # what is worked through
     progress:bool, # show a bar
     total:int|None=None, # how many items, if they can't be counted
-)->Iterable: # the same items
+) -> Iterable: # the same items
     "The items, with a progress bar over them if one is wanted"
     return progress_bar(items, total=total, leave=False) if progress else items
 
 # %% ../../nbs/core/00_basics.ipynb #3f06000b
 def short_digest(
     data:bytes, # anything
-)->str: # eight hexadecimal digits
+) -> str: # eight hexadecimal digits
     "The first eight digits of SHA-256"
     return hashlib.sha256(data).hexdigest()[:8]

@@ -155,6 +155,7 @@ def claims_table(
 # %% ../../nbs/core/05_claims.ipynb #adaee5ad
 def claims_html(
     claims, # `Claim`s
+    caption:str='', # what the table shows, as plain text; empty: no caption
 ) -> str: # an HTML table; its colours are those of `verdict_css`
     "Claims as a table of a page"
     table = _filled(claims_table(claims))
@@ -164,7 +165,9 @@ def claims_html(
         cells['verdict'] = _chip(Verdict(row['verdict']))
         rows.append(_tagged('td', cells.values()))
     body = '\n'.join(rows[1:])
-    return f'<table class="claims"><thead>{rows[0]}</thead>\n<tbody>{body}</tbody></table>'
+    if caption: caption = f'<caption>{html.escape(caption)}</caption>'
+    return (f'<table class="claims">{caption}<thead>{rows[0]}</thead>\n'
+            f'<tbody>{body}</tbody></table>')
 
 def _tagged(tag, cells):
     "A row of an HTML table"

@@ -1,0 +1,87 @@
+"Plots: pictures are small and choose themselves, names beside curves and grids do not touch"
+import io
+
+import numpy as np
+import pytest
+from matplotlib import rc_context, rcParams
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
+
+from denoise_study.core import (
+    CYCLE, Panel, curve, figure_of, knob, label_ends, label_grid, names_width, panel, panels, png,
+    static_picture, text_color, use_style)
+
+
+def opened(data): return Image.open(io.BytesIO(data))
+
+
+def test_the_style_changes_only_on_request():
+    with rc_context({"axes.spines.top": True}):
+        panel(None)
+        assert rcParams["axes.spines.top"]
+        use_style()
+        assert not rcParams["axes.spines.top"]
+
+
+def test_a_png_has_the_size_and_colours_that_were_asked_for():
+    ax = panel(None, (2, 1))
+    ax.imshow(np.random.default_rng(0).random((20, 40, 3)))
+    for dpi, colors in ((80, 64), (50, 7)):
+        picture = opened(png(ax, dpi, colors))
+        assert picture.size == (2*dpi, dpi) and len(picture.getcolors()) <= colors
+    assert static_picture(ax, 50, 7)._repr_png_() == png(ax, 50, 7)
+
+
+def test_only_axes_and_figures_have_a_figure():
+    axs = panels(None, (2, 2))
+    assert figure_of(axs) is figure_of(axs[0, 0]) is figure_of([axs[1, 1]]) is axs.figure
+    part = Figure().subfigures(1, 2)[0]
+    assert figure_of(part.subplots()) is part.figure       # the whole figure, not a part of it
+    for wrong in ("a name", [], None):
+        with pytest.raises(TypeError, match="drawn: Axes, several of them, or a Figure"):
+            figure_of(wrong)
+
+
+def test_new_panels_show_themselves():
+    axs = panels(None, 3, ncols=2)
+    assert axs.shape == (3,) and len(axs.figure.axes) == 3
+    assert all(type(ax) is Panel and ax._repr_png_() == axs._repr_png_() for ax in axs)
+
+
+def test_a_curve_has_a_band():
+    ax = panel(None)
+    curve(ax, [0, 1], [1, 2], [0, 1], [2, 3], CYCLE[1], "o--", lw=5)
+    (line,), (band,) = ax.lines, ax.collections
+    assert (line.get_marker(), line.get_linestyle(), line.get_linewidth()) == ("o", "--", 5)
+    assert band.get_paths()[0].get_extents().bounds == (0, 0, 1, 3)
+
+
+def test_names_of_curves_that_end_together_move_apart():
+    ax = panel(None, (4, 3))
+    ax.set_ylim(0, 1)
+    label_ends(ax, [(1, y, name, CYCLE[0]) for y, name in ((.5, "b"), (.9, "c"), (.5, "a"))])
+    heights = [t.xy[1] for t in ax.texts]
+    gap = 1.15*9*ax.figure.dpi/72/ax.bbox.height
+    assert [t.get_text() for t in ax.texts] == ["b", "a", "c"]
+    assert heights[1] - heights[0] == pytest.approx(gap, rel=.01)
+    assert sum(heights[:2])/2 == pytest.approx(.5) and heights[2] == pytest.approx(.9)
+
+
+def test_letters_are_darker_than_the_curve():
+    for color in CYCLE: assert np.allclose(text_color(color), .75*np.array(to_rgb(color)))
+
+
+def test_rows_and_columns_are_named_at_their_middle():
+    ax = panel(None)
+    label_grid(ax, ["a", "b"], ["x", "y", "z"])
+    places = {t.get_text(): t.xy for t in ax.texts}
+    assert places["a"] == (0, .75) and places["b"] == (0, .25) and places["y"] == (.5, 1)
+    assert names_width([]) == .12 and names_width(["abc", "a"]) == pytest.approx(.12 + .225)
+
+
+def test_a_knob_has_a_picture_for_every_position():
+    figures = {str(n): panel(None, (1, 1)) for n in range(3)}
+    slider, stack = knob("n", figures, start=2).children
+    assert slider.index == stack.selected_index == 2 and len(stack.children) == 3
+    assert stack.children[0].value == png(figures["0"], 64, 24)

@@ -1,0 +1,109 @@
+"Training survives killed processes and full disks, and a look on the way changes nothing"
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers_training import Linear, digits, quiet_fit, small
+
+from denoise_study.core import (
+    SampleGrid, denoise_learner, load_checkpoint, pack, read_tensors, save_checkpoint, unpack)
+
+SCRIPT = Path(__file__).with_name("run_training.py")
+ENV = dict(os.environ, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
+STEPS = 21      # 3 epochs of 7 batches
+
+
+def same(a, b):
+    (ta, da), (tb, db) = read_tensors(a), read_tensors(b)
+    assert ta.keys() == tb.keys() and da["info"]["losses"] == db["info"]["losses"]
+    assert len(da["info"]["losses"]) == STEPS
+    for k in ta: assert torch.equal(ta[k], tb[k]), k
+
+
+def run(folder, *args): return [sys.executable, str(SCRIPT), str(folder), *args]
+
+
+def kill_at(step, folder, *args):
+    "Start the run and end it with SIGKILL when it says `step`"
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=ENV)
+    with subprocess.Popen(run(folder, *args), **pipes) as p:
+        for line in p.stdout:
+            if line == f"step {step}\n": p.kill()
+    assert p.returncode == -signal.SIGKILL
+
+
+def test_killed_and_resumed_is_bit_identical(tmp_path):
+    """Killed between two steps, then at any moment while every step writes its state: the result
+    is that of the undisturbed run"""
+    subprocess.run(run(tmp_path/"whole"), check=True, env=ENV, stdout=subprocess.DEVNULL)
+    kill_at(6, tmp_path/"cut", "--stop-at", "6")    # the last state is that of step 4
+    kill_at(11, tmp_path/"cut", "--every", "1")     # second epoch, perhaps in the middle of a write
+    last = run(tmp_path/"cut")
+    out = subprocess.run(last, check=True, env=ENV, capture_output=True, text=True).stdout
+    steps = [int(line.split()[1]) for line in out.splitlines() if line.startswith("step")]
+    assert 9 <= steps[0] <= STEPS and steps == list(range(steps[0], STEPS + 1))
+    same(tmp_path/"whole/model.safetensors", tmp_path/"cut/model.safetensors")
+    rows = (tmp_path/"cut/log.jsonl").read_text().splitlines()
+    steps = [json.loads(row)["step"] for row in rows if "lr" in row]
+    assert steps == list(range(1, STEPS + 1))
+
+
+def test_resume_wants_the_same_run(tmp_path):
+    quiet_fit(denoise_learner(digits(), Linear(), folder=tmp_path), 2)
+    with pytest.raises(ValueError, match="n_epoch.*3 epochs.*of 2"):
+        quiet_fit(denoise_learner(digits(), Linear(), folder=tmp_path), 3)
+    with pytest.raises(ValueError, match="model.class"):
+        quiet_fit(denoise_learner(digits(), small(), folder=tmp_path), 2)
+    # nothing left to do: hands over the result
+    done = quiet_fit(denoise_learner(digits(), Linear(), folder=tmp_path), 2)
+    assert not torch.equal(done.model.w, Linear().w) and len(done.recorder.values) == 2
+
+
+def test_pack_round_trip():
+    nest = dict(a=[1, 2.5, None, "x"], b=(torch.arange(3), {0: torch.eye(2), "k": True}), c={})
+    tensors = {}
+    back = unpack(json.loads(json.dumps(pack(nest, tensors))), tensors)
+    assert back["a"] == nest["a"] and back["c"] == {}
+    assert isinstance(back["b"], tuple) and torch.equal(back["b"][1][0], torch.eye(2))
+    with pytest.raises(TypeError, match="state.f"): pack(dict(f=print), {}, "state")
+
+
+def test_full_disk_keeps_the_old_file(tmp_path):
+    "A file size limit stands for a full disk"
+    path = tmp_path/"m.safetensors"
+    save_checkpoint(path, model := small())
+    before, (soft, hard) = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    learn = denoise_learner(digits(), small(), folder=tmp_path)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OSError, match="m.safetensors could not be written.*untouched"):
+            save_checkpoint(path, small())
+        with pytest.warns(UserWarning, match="training goes on without a new state"):
+            quiet_fit(learn, 1, 1e-3)
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+    assert torch.equal(next(load_checkpoint(path).parameters()), next(model.parameters()))
+
+
+def test_samples_drawn_on_the_way_change_nothing(tmp_path):
+    def fit(*cbs):
+        learn = denoise_learner(digits(256), small(), cbs=list(cbs))
+        return quiet_fit(learn, 1, 1e-3).model.state_dict()
+
+    def wild(model):
+        torch.randn(5)
+        return model.sample(4, seed=0, progress=False)
+
+    torch.manual_seed(0)
+    plain = fit()
+    torch.manual_seed(0)
+    looked = fit(SampleGrid(wild, tmp_path))
+    assert [p.name for p in tmp_path.iterdir()] == ["epoch-0001.png"]
+    assert all(torch.equal(plain[k], looked[k]) for k in plain)
