@@ -6,8 +6,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from denoise_study.denoiserep import DenoisingLayer
-from denoise_study.denoiserep import denoise_rep
+from denoise_study.denoiserep import denoise_rep, DenoisingLayer
 from denoise_study.diffusion import Schedule
 
 

@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from denoise_study.core import ArraySource, Chapter, CYCLE, figure_of, ImageLoader, label_ends
-from denoise_study.core import panel, Panel, panels, Panels, show_images
+from denoise_study.core import Panel, panel, Panels, panels, show_images
 from denoise_study.daed import plot_splits, plot_transition, show_rows, show_transfer
 from denoise_study.daed import transition_point
 from denoise_study.denoiser import plot_psnr, psnr_curve

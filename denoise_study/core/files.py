@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from .data import to_uint8
+from .images import to_uint8
 
 # %% ../../nbs/core/20_files.ipynb #5ccd342d
 @contextmanager

@@ -21,7 +21,7 @@ from fastcore.foundation import L
 from torch import Tensor
 from .basics import unwrap
 from .checkpoints import check_same_model, describe
-from .data import show_images
+from .images import show_images
 from .files import read_tensors, write_tensors
 from .objectives import averaged
 from .plots import panel

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from fastcore.basics import patch
 from torch import Tensor, nn
-from .data import first_images, image_dls
+from .loaders import first_images, image_dls
 
 # %% ../../nbs/core/41_stages.ipynb #2b2c9c2a
 @dataclass

@@ -11,8 +11,8 @@ from fastprogress.fastprogress import progress_bar
 from matplotlib.axes import Axes
 from torch import Tensor
 from ..core import check_images, compare_sets, compute_features, CYCLE, device_of
-from ..core import evaluating, label_grid, mean_record, names_width, panel, panels
-from ..core import Panels, show_images
+from ..core import evaluating, label_grid, mean_record, names_width, panel, Panels
+from ..core import panels, show_images
 from ..diffusion import ancestral, DDGM, kind_of, log_power
 from .daed import DAED, split
 

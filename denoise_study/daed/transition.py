@@ -9,7 +9,7 @@ __all__ = ['rotated', 'transition_point', 'plot_transition']
 import numpy as np, pandas as pd
 from fastcore.basics import AttrDict
 from torch import Tensor
-from ..core import check_images, curve, CYCLE, panels, Panels
+from ..core import check_images, curve, CYCLE, Panels, panels
 from ..diffusion import summarise, sweep_axes, sweep_curves
 
 # %% ../../nbs/daed/01_transition.ipynb #d0d5b158

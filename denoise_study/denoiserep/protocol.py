@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from ..core import AdamW, CYCLE, evaluating, load_state, one_of, panel, read_tensors
 from ..core import step_generator, with_bar, write_tensors
 from ..diffusion import Schedule
-from .denoiserep import _call, denoise_rep, denoiserep_learner
-from .denoiserep import DenoiseRepMinus, merge_loaders
+from .denoiserep import _call, denoise_rep
+from .training import denoiserep_learner, merge_loaders
+from .minus import DenoiseRepMinus
 from .paired import equivalence, holm, mcnemar, sign_flip, t_interval
 from .paired import two_level_bootstrap
 from fastai.callback import schedule # noqa: puts `fit_one_cycle` on the Learner

@@ -1,4 +1,8 @@
 # Written by tools/faces.py
+from .blocks import Attention as Attention
+from .blocks import ResBlock as ResBlock
+from .blocks import timestep_embedding as timestep_embedding
+from .blocks import zeroed as zeroed
 from .chapter import SWEEP_SHARES as SWEEP_SHARES
 from .chapter import bits_part as bits_part
 from .chapter import copies_part as copies_part
@@ -17,11 +21,17 @@ from .likelihood import discretized_log_likelihood as discretized_log_likelihood
 from .likelihood import histogram_bits as histogram_bits
 from .likelihood import normal_kl as normal_kl
 from .likelihood import prior_bits as prior_bits
+from .norms import CACHE_BLOCK as CACHE_BLOCK
 from .norms import NormAct as NormAct
-from .norms import ScaleNorm as ScaleNorm
+from .norms import group_norm_act as group_norm_act
+from .norms import image_blocks as image_blocks
 from .norms import norm_groups as norm_groups
+from .norms import pixel_rows as pixel_rows
 from .norms import to_float as to_float
+from .norms import uses_blocks as uses_blocks
 from .openai import from_openai as from_openai
+from .openai import openai_config as openai_config
+from .openai import openai_views as openai_views
 from .openai import to_openai as to_openai
 from .oracle import GaussianNet as GaussianNet
 from .oracle import LinearDenoiser as LinearDenoiser
@@ -40,6 +50,8 @@ from .reconstruction import summarise as summarise
 from .samplers import DDGM_METHODS as DDGM_METHODS
 from .samplers import ancestral as ancestral
 from .samplers import ddim as ddim
+from .scalenorm import ScaleNorm as ScaleNorm
+from .scalenorm import scale_norm_relu as scale_norm_relu
 from .schedules import PREDICTIONS as PREDICTIONS
 from .schedules import Schedule as Schedule
 from .schedules import gather as gather
@@ -51,14 +63,14 @@ from .signal import snr_crossing as snr_crossing
 from .times import LossSecondMoment as LossSecondMoment
 from .times import TIME_SAMPLERS as TIME_SAMPLERS
 from .times import UniformTime as UniformTime
-from .unet import Attention as Attention
-from .unet import ResBlock as ResBlock
+from .unet import Stage as Stage
 from .unet import UNet as UNet
 from .unet import attn_factors as attn_factors
 from .unet import check_unet_images as check_unet_images
-from .unet import halved as halved
-from .unet import timestep_embedding as timestep_embedding
-from .unet import upsample_conv as upsample_conv
+from .updown import Resample as Resample
+from .updown import doubled as doubled
+from .updown import halved as halved
+from .updown import upsample_conv as upsample_conv
 from .walk import WALK_BLOCK as WALK_BLOCK
 from .walk import reconstructions as reconstructions
 from .ways import WAYS_BACK as WAYS_BACK

@@ -11,8 +11,8 @@ from ..core import check_images, compare_images, device_of, mean_interval, with_
 from .oracle import LinearDenoiser
 from .signal import as_named, log_power
 from .walk import reconstructions, WALK_BLOCK
-from .ways import check_model_fits, image_errors, kind_of
-from .ways import times_or_level, WAYS_BACK
+from .ways import check_model_fits, image_errors, kind_of, times_or_level
+from .ways import WAYS_BACK
 
 # %% ../../nbs/diffusion/18_reconstruction.ipynb #22363dba
 def _check_hows(hows, train, seeds, draws):

@@ -13,7 +13,8 @@ from itertools import chain
 from torch import Tensor
 from types import SimpleNamespace
 from ..core import device_of, evaluating, step_generator
-from .ddgm import DDGM, DDGM_METHODS
+from .ddgm import DDGM
+from .samplers import DDGM_METHODS
 from .ways import image_noise
 
 # %% ../../nbs/diffusion/17_walk.ipynb #f3ea9d6f

@@ -20,11 +20,12 @@ from .channels import channel_statistics, plot_channels, plot_rows
 from .channels import selectivity_predicts
 from .claims import blind_claims, BLOCKS
 from .densities import conditional_distance
-from .geometry import clusters, compare_representations, comparison_rows
-from .geometry import neighbours, plot_clusters, separation
+from .geometry import clusters, compare_representations
+from .geometry import comparison_rows, neighbours, plot_clusters
+from .geometry import separation
 from .noise_level import noise_level_check, plot_noise_level
-from .probes import channel_averages, participation
-from .probes import plot_participation, plot_stability, stability
+from .probes import channel_averages, participation, plot_participation
+from .probes import plot_stability, stability
 from .ratios import plot_ratio, ratio_test
 from .resemblance import samples_around
 from .selfguided import self_guided, show_around

@@ -9,8 +9,8 @@ __all__ = ['BLOCKS', 'table_rows', 'denoising_claim', 'sparsity_claims', 'stabil
 # %% ../../nbs/representation/28_claims.ipynb #4b47a701
 import math
 import pandas as pd
-from ..core import bootstrap_interval, Claim, Finding, Interval, Learned
-from ..core import resamples, t_interval
+from ..core import bootstrap_interval, Claim, Finding, Interval, Learned, resamples
+from ..core import t_interval
 from .channels import CLAIMED
 from .ratios import bounds_interval
 

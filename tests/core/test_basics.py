@@ -5,9 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from denoise_study.core import (
-    device_of, evaluating, noise_like, one_of, short_digest, step_generator, untrained, unwrap,
-    with_bar)
+from denoise_study.core import device_of, evaluating, noise_like, one_of, short_digest
+from denoise_study.core import step_generator, untrained, unwrap, with_bar
 
 
 def test_a_refusal_names_argument_accepted_and_given():

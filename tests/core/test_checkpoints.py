@@ -6,9 +6,8 @@ import torch
 from helpers_training import Linear, small
 from torch import nn
 
-from denoise_study.core import (
-    build, check_same_model, describe, load_checkpoint, load_state, register_part, save_checkpoint)
-from denoise_study.core.checkpoints import PARTS
+from denoise_study.core import build, check_same_model, describe, load_checkpoint, load_state
+from denoise_study.core import PARTS, register_part, save_checkpoint
 from denoise_study.daed import DAED
 from denoise_study.denoiser import Blind, BlindUNet
 from denoise_study.diffusion import DDGM, Schedule, UNet

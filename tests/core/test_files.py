@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from denoise_study.core import (
-    Claim, Finding, Interval, image_dls, Learned, read_tensors, replacing, run_info, save_images,
-    write_json, write_tensors, write_text)
+from denoise_study.core import Claim, Finding, image_dls, Interval, Learned, read_tensors
+from denoise_study.core import replacing, run_info, save_images, write_json, write_tensors
+from denoise_study.core import write_text
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

@@ -4,8 +4,7 @@ import torch
 from fastai.callback.core import Callback
 from helpers_training import Linear, digits, quiet_fit
 
-from denoise_study.core import (
-    AdamW, EMA, averaged, denoise_learner, step_generator, weighted_mean)
+from denoise_study.core import AdamW, averaged, denoise_learner, EMA, step_generator, weighted_mean
 
 
 class Keep(Callback):

@@ -3,8 +3,8 @@ import re
 
 import pandas as pd
 
-from denoise_study.core import (
-    Chapter, Claim, Finding, Interval, Verdict, panel, verdict_css, write_report)
+from denoise_study.core import Chapter, Claim, Finding, Interval, panel, Verdict, verdict_css
+from denoise_study.core import write_report
 
 RECALL = Interval(.61, .58, .64, 500, "images")
 LOW = Interval(.02, .01, .04, 500, "images")

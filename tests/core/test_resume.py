@@ -11,8 +11,8 @@ import pytest
 import torch
 from helpers_training import Linear, digits, quiet_fit, small
 
-from denoise_study.core import (
-    SampleGrid, denoise_learner, load_checkpoint, pack, read_tensors, save_checkpoint, unpack)
+from denoise_study.core import denoise_learner, load_checkpoint, pack, read_tensors, SampleGrid
+from denoise_study.core import save_checkpoint, unpack
 
 SCRIPT = Path(__file__).with_name("run_training.py")
 ENV = dict(os.environ, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")

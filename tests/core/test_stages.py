@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from denoise_study.core import Study, first_images, image_dls
+from denoise_study.core import first_images, image_dls, Study
 
 
 def test_a_stage_is_announced_and_timed(tmp_path, capsys):

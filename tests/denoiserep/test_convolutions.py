@@ -7,9 +7,7 @@ from torch import nn
 
 from helpers_denoiserep import C1, DDPM, check_exact
 from helpers_denoiserep import randn, rel
-from denoise_study.denoiserep import denoise_rep
-from denoise_study.denoiserep import fuse_conv
-from denoise_study.denoiserep import step_affine
+from denoise_study.denoiserep import denoise_rep, fuse_conv, step_affine
 
 
 CONVS = {  # name -> dimensions, channels in, out, and arguments

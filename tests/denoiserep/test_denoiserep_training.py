@@ -20,8 +20,7 @@ from torch import nn
 from helpers_denoiserep import X, gen, net
 from helpers_denoiserep import rel, wild
 from denoise_study.core import AdamW, image_dls
-from denoise_study.denoiserep import DenoiseRepCB
-from denoise_study.denoiserep import backbone_digest, denoise_rep, denoiserep_learner
+from denoise_study.denoiserep import backbone_digest, denoise_rep, denoiserep_learner, DenoiseRepCB
 from denoise_study.denoiserep import merge_loaders
 
 

@@ -6,9 +6,7 @@ import torch.nn.functional as F
 
 from helpers_denoiserep import C1, CODE, DDPM
 from helpers_denoiserep import randn, rel
-from denoise_study.denoiserep import compose
-from denoise_study.denoiserep import fuse_linear
-from denoise_study.denoiserep import step_affine
+from denoise_study.denoiserep import compose, fuse_linear, step_affine
 
 
 def test_zero_denoiser_leaves_the_factor_and_times_start_at_one():

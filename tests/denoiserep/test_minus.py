@@ -7,9 +7,7 @@ from torch import nn
 
 from helpers_denoiserep import DDPM, gen
 from helpers_denoiserep import randn, rel
-from denoise_study.denoiserep import DenoiseRepMinus
-from denoise_study.denoiserep import optimal_denoiser
-from denoise_study.denoiserep import step_affine
+from denoise_study.denoiserep import DenoiseRepMinus, optimal_denoiser, step_affine
 
 
 def test_minus_is_its_chain_and_fits_a_head():

@@ -7,9 +7,7 @@ from torch import nn
 
 from helpers_denoiserep import DDPM, gen
 from helpers_denoiserep import randn, rel
-from denoise_study.denoiserep import InputMoments
-from denoise_study.denoiserep import compose, denoise_rep
-from denoise_study.denoiserep import optimal_denoiser
+from denoise_study.denoiserep import compose, denoise_rep, InputMoments, optimal_denoiser
 from denoise_study.denoiserep import step_affine
 
 

@@ -8,9 +8,7 @@ from torch import nn
 
 from helpers_denoiserep import CODE, X, gen, net
 from helpers_denoiserep import rel, same_form, wild
-from denoise_study.denoiserep import InputMoments
-from denoise_study.denoiserep import backbone_digest, denoise_rep
-from denoise_study.denoiserep import optimal_denoiser
+from denoise_study.denoiserep import backbone_digest, denoise_rep, InputMoments, optimal_denoiser
 
 
 def test_fused_parameters_are_the_old_objects():

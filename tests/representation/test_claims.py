@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from denoise_study.core import Claim, Interval, Verdict
-from denoise_study.core.report import _plain
+from denoise_study.core.files import _plain
 from denoise_study.representation import blind_claims, BLOCKS, CLAIMED, least_ratio
 
 RESULTS = Path(__file__).parents[2]/"docs"/"results"
