@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from denoise_study.denoiser import blind, BlindUNet
-from denoise_study.diffusion import norms
+from denoise_study.diffusion import scalenorm
 from denoise_study.core import run_info, write_json
 
 CLOCK = time.perf_counter
@@ -102,12 +102,12 @@ def memory(args):
 @contextmanager
 def route(layout, blocked):
     "The network with another layout, or with the norm in plain operations"
-    class Plain: apply = staticmethod(norms._scale_plain)
-    kept = blind._LAYOUT, norms._ScaleRelu
+    class Plain: apply = staticmethod(scalenorm.scale_norm_relu)
+    kept = blind._LAYOUT, scalenorm._ScaleRelu
     blind._LAYOUT = layout
-    if not blocked: norms._ScaleRelu = Plain
+    if not blocked: scalenorm._ScaleRelu = Plain
     try: yield
-    finally: blind._LAYOUT, norms._ScaleRelu = kept
+    finally: blind._LAYOUT, scalenorm._ScaleRelu = kept
 
 
 ROUTES = {"channels-last, norm in blocks": (torch.channels_last, True),
