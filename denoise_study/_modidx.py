@@ -845,8 +845,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'denoise_study/daed/splits.py'),
                                            'denoise_study.daed.splits.same_noise': ( 'daed/splits.html#same_noise',
                                                                                      'denoise_study/daed/splits.py'),
-                                           'denoise_study.daed.splits.show_rows': ( 'daed/splits.html#show_rows',
-                                                                                    'denoise_study/daed/splits.py'),
                                            'denoise_study.daed.splits.steps_replaced': ( 'daed/splits.html#steps_replaced',
                                                                                          'denoise_study/daed/splits.py')},
             'denoise_study.daed.transfer': { 'denoise_study.daed.transfer._mae': ( 'daed/transfer.html#_mae',

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from denoise_study.daed import DAED
-from denoise_study.diffusion import DDGM, GaussianNet, Schedule, UNet, reconstruction_sweep
+from denoise_study.diffusion import DDGM, GaussianNet, reconstruction_sweep, Schedule, UNet
 
 HO = Schedule.linear(1000)
 WIDE = (-9.0, 9.0)

@@ -17,13 +17,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from denoise_study.core import ArraySource, Chapter, CYCLE, figure_of, ImageLoader, label_ends
-from denoise_study.core import Panel, panel, Panels, panels, show_images
-from denoise_study.daed import plot_splits, plot_transition, show_rows, show_transfer
-from denoise_study.daed import transition_point
+from denoise_study.core import panel, Panel, Panels, panels, show_images
+from denoise_study.diffusion import log_snr_curves, plot_log_snr, plot_sweep, show_rows
+from denoise_study.diffusion import show_samples, show_ways_back
+from denoise_study.daed import plot_splits, plot_transition, show_transfer, transition_point
 from denoise_study.denoiser import plot_psnr, psnr_curve
 from denoise_study.denoiserep import Budget, Outcome
-from denoise_study.diffusion import log_snr_curves, plot_log_snr, plot_sweep, show_samples
-from denoise_study.diffusion import show_ways_back
 from denoise_study.representation import CLAIMED, plot_channels, plot_clusters, plot_noise_level
 from denoise_study.representation import plot_participation, plot_ratio, plot_rows, plot_stability
 from denoise_study.representation import ratio_test, separation, show_around, stability

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from recording import arguments, keep
 
-from denoise_study.daed import claims_table, signal_part, split_part, switch_part, transfer_part
+from denoise_study.core import Chapter, claims_table, feature_space, run_info, Study
+from denoise_study.daed import signal_part, split_part, switch_part, transfer_part
 from denoise_study.study import open_data
-from denoise_study.core import Chapter, feature_space, run_info, Study
 
 
 def record(data, root, folder, levels, n, n_eval, steps, bf16, seed):

@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 from recording import DOCS, arguments
 
-from denoise_study.daed import claims_table, joint_part
+from denoise_study.core import Chapter, claims_table, feature_space, run_info, Study, write_json
+from denoise_study.daed import joint_part
 from denoise_study.study import open_data
-from denoise_study.core import Chapter, feature_space, run_info, Study, write_json
 
 
 def record(data, root, folder, trainings, n, steps, bf16, seed):

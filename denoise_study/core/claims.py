@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 from fastcore.basics import patch
 from .intervals import Interval
-from .verdicts import check_terms, Learned, verdict, Verdict, weakest
+from .verdicts import check_terms, Learned, Verdict, verdict, weakest
 
 # %% ../../nbs/core/05_claims.ipynb #e775cfdb
 @dataclass(frozen=True)

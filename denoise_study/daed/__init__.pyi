@@ -47,7 +47,6 @@ from .recipes import train_dae as train_dae
 from .recipes import train_daed as train_daed
 from .recipes import widened_net as widened_net
 from .splits import same_noise as same_noise
-from .splits import show_rows as show_rows
 from .splits import steps_replaced as steps_replaced
 from .transfer import show_transfer as show_transfer
 from .transfer import transfer_gaps as transfer_gaps

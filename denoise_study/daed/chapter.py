@@ -9,13 +9,13 @@ __all__ = ['signal_part', 'switch_in_words', 'switch_part', 'quality_in_words', 
 # %% ../../nbs/daed/11_chapter.ipynb #b74fabb9
 import pandas as pd
 from ..core import Chapter, Interval, Study
-from ..diffusion import DDGM, HOWS, log_snr_curves, plot_log_snr
-from ..diffusion import reconstruction_sweep, Schedule, snr_crossing
-from ..diffusion import study_ddgm, summarise
+from ..diffusion import DDGM, log_snr_curves, plot_log_snr, reconstruction_sweep
+from ..diffusion import Schedule, show_rows, snr_crossing, study_ddgm, summarise
+from ..diffusion import WAYS_BACK
 from .arms import study_daeds, study_joint, training_of, two_sets
 from .claims import daed_claims_of
 from .quality import plot_splits, quality_table, split_sweep
-from .splits import same_noise, show_rows
+from .splits import same_noise
 from .transfer import show_transfer, transfer_gaps, transfer_table
 from .transition import plot_transition, transition_point
 
@@ -164,7 +164,7 @@ def transfer_part(
     models = {'DDGM': ddgm, name: daeds[name]}
     with study.stage('denoising images of another kind'):
         errors = reconstruction_sweep(
-            models, sets, level=level, hows=HOWS, seeds=(study.seed,), draws=4,
+            models, sets, level=level, hows=WAYS_BACK, seeds=(study.seed,), draws=4,
             train=two_sets(study, 2000, 'train'), progress=False)
     table = transfer_table(errors)
     c.results |= dict(transfer=table, transfer_gaps=transfer_gaps(errors))

@@ -8,10 +8,9 @@ __all__ = ['roughness', 'Yardstick', 'quality_table', 'split_sweep', 'plot_split
 # %% ../../nbs/daed/03_quality.ipynb #f1798c78
 import math, pandas as pd
 from torch import Tensor
-from ..core import check_images, compare_sets, compute_features, CYCLE
-from ..core import mean_interval, panels, Panels
-from ..diffusion import DDGM
-from ..diffusion.reconstruction import kind_of, log_power
+from ..core import check_images, compare_sets, compute_features, CYCLE, mean_interval
+from ..core import Panels, panels
+from ..diffusion import DDGM, kind_of, log_power
 from .cut import split
 from .splits import same_noise, steps_replaced
 

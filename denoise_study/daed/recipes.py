@@ -8,8 +8,7 @@ __all__ = ['train_daed', 'train_dae', 'widened_net']
 # %% ../../nbs/daed/09_recipes.ipynb #a9edc52c
 import math, torch
 from pathlib import Path
-from ..diffusion import DDGM, fit, preset, Schedule, UNet
-from ..diffusion.recipes import preview
+from ..diffusion import DDGM, fit, preset, preview, Schedule, UNet
 from .cut import Split
 from .daed import DAED
 

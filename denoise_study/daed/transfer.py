@@ -11,10 +11,9 @@ from itertools import product
 from matplotlib.axes import Axes
 from torch import Tensor
 from ..core import Interval, mean_interval
-from ..diffusion import image_noise, METHODS, summarise
-from ..diffusion.reconstruction import BLOCK, check_model_fits, as_named
-from ..diffusion.reconstruction import reconstructions, times_or_level
-from .splits import show_rows
+from ..diffusion import as_named, check_model_fits, DDGM_METHODS, image_noise
+from ..diffusion import reconstructions, show_rows, summarise, times_or_level
+from ..diffusion import WALK_BLOCK
 
 # %% ../../nbs/daed/05_transfer.ipynb #c512f5e3
 def show_transfer(
@@ -29,12 +28,12 @@ def show_transfer(
     ax:Axes|None=None, # where to draw; None: a new figure
 ) -> Axes: # rows: clean, noisy, then each model and way
     "What models make of noisy images of another set (DAED figure 7)"
-    accepted = *METHODS, 'mean'
+    accepted = *DDGM_METHODS, 'mean'
     if not hows or not {*hows} <= {*accepted}:
         raise ValueError(f'hows: some of {accepted} are accepted, got {hows!r}')
-    if len(x0) > BLOCK:
+    if len(x0) > WALK_BLOCK:
         raise ValueError(f'x0: {len(x0)} images are more than a figure holds; '
-                         f'give at most {BLOCK}')
+                         f'give at most {WALK_BLOCK}')
     rows = dict(clean=x0)
     for name, m in as_named(models, 'model').items():
         check_model_fits(m, x0, 'x0', other_size)
@@ -50,7 +49,7 @@ def show_transfer(
 
 # %% ../../nbs/daed/05_transfer.ipynb #3d43bbd2
 def transfer_table(
-    errors:pd.DataFrame, # from `reconstruction_sweep`, usually with `level=.1` and all `HOWS`
+    errors:pd.DataFrame, # from `reconstruction_sweep`, usually with `level=.1` and all `WAYS_BACK`
 ) -> pd.DataFrame: # summary with mse_ratio to the same model's mean; baselines once a level
     "Sources, ways back and targets side by side (DAED table 2); a DAE's call is a 'mean'"
     table = summarise(errors)

@@ -5,7 +5,7 @@ from itertools import combinations, product
 
 import pytest
 
-from denoise_study.core import check_terms, Interval, Learned, RELATIONS, verdict, Verdict
+from denoise_study.core import check_terms, Interval, Learned, RELATIONS, Verdict, verdict
 from denoise_study.core import verdict_css, weakest
 
 V = Verdict

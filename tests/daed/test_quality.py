@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers_daed import HO, close, draw, gauss, images, space, trained
 
-from denoise_study.daed import DAED, Yardstick, plot_splits, quality_table, roughness, split_sweep
+from denoise_study.daed import DAED, plot_splits, quality_table, roughness, split_sweep, Yardstick
 from denoise_study.diffusion import GaussianNet
 
 

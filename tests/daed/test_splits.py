@@ -3,8 +3,8 @@
 import pytest
 from helpers_daed import Spy, close, gauss, images, trained
 
-from denoise_study.daed import DAED, same_noise, show_rows, steps_replaced
-from denoise_study.diffusion import DDGM, Schedule
+from denoise_study.diffusion import DDGM, Schedule, show_rows
+from denoise_study.daed import DAED, same_noise, steps_replaced
 
 
 def test_one_walk_for_all_splits():

@@ -6,7 +6,7 @@ from helpers_daed import WIDE, close, draw, gauss, gauss_daed, images, sweep, tr
 from test_unet import IMPROVED, openai_state
 
 from denoise_study.daed import show_transfer, transfer_gaps, transfer_table
-from denoise_study.diffusion import DDGM, HOWS, Schedule, from_openai
+from denoise_study.diffusion import DDGM, from_openai, Schedule, WAYS_BACK
 
 
 def test_openai_checkpoint_as_source():
@@ -52,7 +52,7 @@ def test_transfer_table_lists_each_thing_once():
         {"D": ddgm, "E": daed},
         {"x": draw(20)},
         level=0.1,
-        hows=HOWS,
+        hows=WAYS_BACK,
         draws=2,
         train=draw(100, seed=8),
         scale=WIDE,

@@ -6,14 +6,8 @@ import pytest
 import torch
 from helpers_daed import HO, WIDE, close, constructed, draw, gauss, images, sweep, trained
 
-from denoise_study.daed import (
-    errors_by_image,
-    plot_transition,
-    resampled_ratios,
-    rotated,
-    switch_onset,
-    transition_point,
-)
+from denoise_study.daed import errors_by_image, plot_transition, resampled_ratios, rotated
+from denoise_study.daed import switch_onset, transition_point
 from denoise_study.diffusion import LinearDenoiser
 
 

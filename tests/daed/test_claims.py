@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from helpers_daed import HO, WIDE, close, constructed, draw, gauss, gauss_daed, sweep
 
-from denoise_study.core import Claim, Verdict, claims_table
+from denoise_study.core import Claim, claims_table, Verdict
 from denoise_study.daed import daed_claims, daed_claims_of, learned_to_denoise, printed_ratios
 from denoise_study.daed import quality_arms, transfer_gaps, transfer_table, transition_point
 from denoise_study.diffusion import Schedule, snr_crossing, summarise

@@ -8,17 +8,10 @@ import pytest
 import torch
 from helpers_daed import space
 
-from denoise_study.core import Chapter, Study, image_dls, write_json
-from denoise_study.daed import (
-    daed_chapter,
-    daed_claims_of,
-    joint_part,
-    split_part,
-    study_daeds,
-    study_joint,
-)
-from denoise_study.daed import switch_in_words, switch_part, training_of, two_sets
-from denoise_study.diffusion import Schedule, UNet, DDGM
+from denoise_study.core import Chapter, image_dls, Study, write_json
+from denoise_study.daed import daed_chapter, daed_claims_of, joint_part, split_part, study_daeds
+from denoise_study.daed import study_joint, switch_in_words, switch_part, training_of, two_sets
+from denoise_study.diffusion import DDGM, Schedule, UNet
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import torch
 from helpers_daed import trained
 
 from denoise_study.core import image_dls, load_checkpoint
-from denoise_study.daed import split, train_daed, train_dae, widened_net
-from denoise_study.diffusion import Schedule, UNet, preset
+from denoise_study.daed import split, train_dae, train_daed, widened_net
+from denoise_study.diffusion import preset, Schedule, UNet
 
 
 @pytest.fixture(scope="module")
