@@ -137,7 +137,6 @@ def learn():
 
 
 def test_learner_fits_validates_predicts_and_finds_a_rate(learn, tmp_path):
-    from fastai.callback.schedule import fit_one_cycle # adds lr_find
     learn.path = tmp_path
     with learn.no_bar(), learn.no_logging():
         learn.lr_find(num_it=25, show_plot=False)

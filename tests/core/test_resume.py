@@ -5,16 +5,16 @@ import resource
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from helpers import SCRIPTS
 from helpers_training import Linear, digits, quiet_fit, small
 
 from denoise_study.core import denoise_learner, load_checkpoint, pack, read_tensors, SampleGrid
 from denoise_study.core import save_checkpoint, unpack
 
-SCRIPT = Path(__file__).with_name("run_training.py")
+SCRIPT = SCRIPTS / "run_training.py"
 ENV = dict(os.environ, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
 STEPS = 21      # 3 epochs of 7 batches
 

@@ -2,15 +2,15 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from helpers import SCRIPTS
 from helpers_training import Linear, digits, quiet_fit, small
 
 from denoise_study.core import denoise_learner, image_dls, read_tensors
 
-SCRIPT = Path(__file__).with_name("run_training.py")
+SCRIPT = SCRIPTS / "run_training.py"
 ENV = dict(os.environ, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
 
 

@@ -4,10 +4,6 @@ is refused."""
 import copy
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,13 +12,12 @@ from fastai.callback.core import Callback
 from scipy.stats import norm
 from torch import nn
 
-import run_training
+from helpers import openai_state, run_script
 from denoise_study.daed import DAED, DAETime, Split, split
 from denoise_study.core import averaged, build, denoise_learner, describe, image_dls
 from denoise_study.core import load_checkpoint, read_tensors, save_checkpoint, step_generator
 from denoise_study.diffusion import ancestral, chain_variance, DDGM, from_openai, GaussianNet
 from denoise_study.diffusion import Schedule, UNet, UniformTime
-from test_unet import openai_state
 
 LONG = Schedule.linear(1000)
 SHORT = LONG.merge_first(98)
@@ -621,29 +616,8 @@ def test_cut_and_resumed_is_bit_identical(tmp_path):
 def test_two_processes_equal_one(tmp_path):
     """Two gloo processes on half batches against one on the whole. In most steps no process has
     work for the DAE, in others only one has"""
-    # torchrun: accelerate's own launcher starts one process on a CPU, whatever number it is told
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        str(Path(run_training.__file__)),
-        str(tmp_path / "two"),
-        "--dropout",
-        "0",
-        "--daed",
-    ]
-    subprocess.run(
-        launch,
-        check=True,
-        env=dict(os.environ, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore"),
-        stdout=subprocess.DEVNULL,
-    )
-    threads = torch.get_num_threads()
-    run_training.main(tmp_path / "one", dropout=0.0, daed=True)
-    torch.set_num_threads(threads)
+    run_script("run_training", tmp_path / "two", "--dropout", 0, "--daed", processes=2)
+    run_script("run_training", tmp_path / "one", "--dropout", 0, "--daed")
     (one, done), (two, dtwo) = (
         read_tensors(tmp_path / f"{n}/model.safetensors") for n in ("one", "two")
     )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers_daed import WIDE, close, draw, gauss, gauss_daed, images, sweep, trained
-from test_unet import IMPROVED, openai_state
+from helpers import IMPROVED, openai_state
 
 from denoise_study.daed import show_transfer, transfer_gaps, transfer_table
 from denoise_study.diffusion import DDGM, from_openai, Schedule, WAYS_BACK

@@ -14,7 +14,7 @@ from denoise_study.denoiserep import BoxSource, Budget, CIFARResNet, classificat
 from denoise_study.denoiserep import coco_source, denoise_rep, detection_task, detector
 from denoise_study.denoiserep import detector_loss, equivalence, holm, IGNORE, MaskSource, mcnemar
 from denoise_study.denoiserep import picture_f1, Prepared, rank_scores, reid_dls, retrieval_task
-from denoise_study.denoiserep import run_protocol, score_segmentation, Scores, segmenter
+from denoise_study.denoiserep import run_protocol, score_segmentation, segmenter
 from denoise_study.denoiserep import shape_masks, shapes, shift_flip, sign_flip, split_classes
 from denoise_study.denoiserep import t_interval, Task, two_level_bootstrap
 from denoise_study.core import image_dls

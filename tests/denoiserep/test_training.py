@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections import Counter
 from copy import deepcopy
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +16,7 @@ from fastai.optimizer import Adam
 from safetensors.torch import load_file
 from torch import nn
 
+from helpers import SCRIPTS
 from helpers_denoiserep import X, gen, net
 from helpers_denoiserep import rel, wild
 from denoise_study.core import AdamW, image_dls
@@ -328,7 +328,7 @@ def test_every_process_fuses_the_same(tmp_path):
             [
                 sys.executable,
                 *launch,
-                str(Path(__file__).with_name("run_denoising.py")),
+                str(SCRIPTS / "run_denoising.py"),
                 str(tmp_path / folder),
             ],
             check=True,

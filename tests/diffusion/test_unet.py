@@ -5,7 +5,7 @@ import pytest
 import torch
 
 # other tests import the first two from here
-from helpers_diffusion import IMPROVED, openai_state, scramble # noqa: F401
+from helpers_diffusion import scramble
 from denoise_study.diffusion import attn_factors, UNet
 
 SMALL = dict(channels=1, width=32, mult=(1, 2), n_blocks=1, attn=(2,))
