@@ -11,22 +11,22 @@ from pathlib import Path
 
 from recording import arguments, keep
 
-from denoise_study.representation import blind_claims, blind_dls, channels_part, denoising_part
-from denoise_study.representation import distance_part, representation_part, selfguided_part
-from denoise_study.representation import study_blind
-from denoise_study.study import open_data
+from denoise_study.core import Chapter, claims_table, load_checkpoint, run_info, Study, write_json
 from denoise_study.denoiser import denoiser
-from denoise_study.core import Chapter, load_checkpoint, run_info, Study, write_json
+from denoise_study.representation import blind_claims, blind_dls, blind_models, channels_part
+from denoise_study.representation import denoising_part, distance_part, representation_part
+from denoise_study.representation import selfguided_part
+from denoise_study.study import open_data
 
 PARTS = dict(denoising=denoising_part, representation=representation_part, channels=channels_part,
              selfguided=selfguided_part, distance=distance_part)
 
 
-def made(file, study, part, sizes):
+def made(file, study, models, part, sizes):
     "What a part of the chapter wrote, from its file if it was made before"
     if not file.exists():
         c = Chapter("")
-        part(study, c, *sizes)
+        part(study, c, models, *sizes)
         write_json(file, dict(run=run_info(study.dls.device), seconds=study.seconds,
                               blocks=c.blocks, results=c.results))
     return json.loads(file.read_text())
@@ -39,21 +39,23 @@ def record(data, root, folder, checkpoint, parts, n, targets, samples, pairs, st
     if checkpoint:
         trained = denoiser(load_checkpoint(checkpoint, device=dls.device))
         study.models["blind"] = trained, blind_dls(study)
-    info = study_blind(study)[1].info
+    models = blind_models(study)
+    info = models.dls.info
     sizes = dict(representation=(n,), channels=(n,), selfguided=(samples, targets),
                  distance=(pairs,))
-    done = {k: made(study.folder/f"{k}.json", study, PARTS[k], sizes.get(k, ())) for k in PARTS
+    done = {k: made(study.folder/f"{k}.json", study, models, PARTS[k], sizes.get(k, ())) for k in PARTS
             if k in parts or (study.folder/f"{k}.json").exists()}
     if set(done) != set(PARTS): return print(f"done: {', '.join(done)}")
     c = Chapter(f"What a denoiser of {info.name} sees", sum((done[k]["blocks"] for k in PARTS), []))
     for k in PARTS: c.results |= done[k]["results"]
-    claims = c.results["claims"] = blind_claims(c.results)
+    claims = blind_claims(c.results)
+    c.claims(claims, "Claims of the paper")
     trained = load_checkpoint(checkpoint or study.folder/"blind/blind.safetensors").info
     seconds = {k: v for part in done.values() for k, v in part["seconds"].items()}
     keep(f"blind_{info.name}", c, dict(run=done["selfguided"]["run"], checkpoint=trained,
                                        data=info.to_dict(), seed=seed, n=n, targets=targets,
                                        seconds=seconds))
-    print(claims.to_string())
+    print(claims_table(claims).to_string())
 
 
 if __name__ == "__main__":

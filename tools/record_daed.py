@@ -10,7 +10,9 @@ from pathlib import Path
 from recording import arguments, keep
 
 from denoise_study.core import Chapter, claims_table, feature_space, run_info, Study
-from denoise_study.daed import signal_part, split_part, switch_part, transfer_part
+from denoise_study.daed import daed_claims_of, signal_part, split_part, study_daeds, switch_part
+from denoise_study.daed import training_of, transfer_part
+from denoise_study.diffusion import study_ddgm
 from denoise_study.study import open_data
 
 
@@ -19,16 +21,19 @@ def record(data, root, folder, levels, n, n_eval, steps, bf16, seed):
     study = Study(dls, Path(folder), steps=steps or None, n=n, n_eval=n_eval, bf16=bf16, seed=seed,
                   source=source)
     with study.stage("training the feature space"): study.space = feature_space(dls, seed=seed)
+    ddgm, daeds = study_ddgm(study), study_daeds(study, levels)
     c = Chapter(f"DAED on {data}")
-    snr = signal_part(study, c)
-    errors, switches = switch_part(study, c)
-    splits = split_part(study, c, levels)
-    transfer = transfer_part(study, c)
-    c.results["claims"] = claims_table(snr, errors[errors.how != "linear"], switches, splits,
-                                       splits, transfer)
+    c.results["training"] = training_of({"DDGM": ddgm} | daeds)
+    signal_part(study, c, ddgm)
+    switch_part(study, c, ddgm)
+    split_part(study, c, ddgm, daeds)
+    transfer_part(study, c, ddgm, daeds)
+    claims = daed_claims_of(c.results)
+    c.claims(claims, "Claims of the paper")
     how = dict(run=run_info(dls.device), data=dls.info.to_dict(), seed=seed, n=n, n_eval=n_eval,
                seconds=study.seconds)
     keep(f"daed_{data}", c, how)
+    print(claims_table(claims).to_string())
 
 
 if __name__ == "__main__":

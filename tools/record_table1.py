@@ -12,7 +12,7 @@ import pandas as pd
 from recording import DOCS, arguments
 
 from denoise_study.core import Chapter, claims_table, feature_space, run_info, Study, write_json
-from denoise_study.daed import joint_part
+from denoise_study.daed import daed_claims_of, joint_part, study_joint
 from denoise_study.study import open_data
 
 
@@ -22,18 +22,17 @@ def record(data, root, folder, trainings, n, steps, bf16, seed):
     for seed in range(seed, seed + trainings):
         study = Study(dls, Path(folder)/str(seed), steps=steps or None, n=n, space=space,
                       bf16=bf16, seed=seed, source=source)
-        tables.append(joint_part(study, Chapter("table 1"), ("simple", "vlb"),
-                                 (.1, .001)).assign(training=seed))
+        models = study_joint(study, ("simple", "vlb"), (.1, .001))
+        tables.append(joint_part(study, Chapter("table 1"), models).assign(training=seed))
         seconds |= {f"{k}, seed {seed}": v for k, v in study.seconds.items()}
     quality = pd.concat(tables, ignore_index=True)
-    claims = claims_table(quality=quality)
-    claims = claims[claims.verdict != "not measured"]
+    claims = daed_claims_of(dict(quality=quality))
     how = dict(run=run_info(dls.device), data=dls.info.to_dict(), trainings=trainings, n=n,
                steps=steps, bf16=bf16, seconds=seconds)
     write_json(DOCS/f"results/table1_{data}.json", dict(how, quality=quality, claims=claims))
     measures = quality.groupby("model", sort=False)[["frechet", "precision", "recall", "roughness"]]
     print(measures.agg(["mean", "std"]).to_string(float_format="{:.3g}".format))
-    print(claims.to_string())
+    print(claims_table(claims).to_string())
 
 
 if __name__ == "__main__":

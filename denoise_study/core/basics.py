@@ -28,7 +28,7 @@ def one_of(
 @contextmanager
 def evaluating(
     model:nn.Module, # any module
-) -> Iterator[nn.Module]: # yields the model, in evaluation mode and without gradients inside the block
+) -> Iterator[nn.Module]: # yields the model, evaluating and without gradients
     "Evaluation mode for a while; afterwards every module is in the mode that it was in"
     modes = {m: m.training for m in model.modules()}
     try:
@@ -80,7 +80,7 @@ def noise_like(
 def untrained(
     D:nn.Module, # a model around a network `D.net`, such as a `Denoiser` or a `DDGM`
     seed:int=0, # seed of the fresh weights
-    zeros:float=0., # standard deviation given to parameters that start at zero, which would silence all others
+    zeros:float=0., # standard deviation given to parameters that start at zero and would silence others
 ) -> nn.Module: # a copy with freshly initialised weights; `D` is untouched
     "The control beside every claim about a trained network: the same network before training"
     D = deepcopy(D)
@@ -93,7 +93,7 @@ def untrained(
     return D
 
 def _fresh(net):
-    "Initialise every parameter of `net` anew, by its own method, from its description, or part by part"
+    "Initialise every parameter anew: by its own method, from its description, or part by part"
     if hasattr(net, 'reset_parameters'):
         return net.reset_parameters()
     config = getattr(net, 'config', None)
@@ -101,7 +101,9 @@ def _fresh(net):
     if ours and config is not None and not any(isinstance(v, nn.Module) for v in config.values()):
         return net.load_state_dict(type(net)(**config).state_dict())
     if list(net.parameters(recurse=False)):
-        raise ValueError(f'D: {type(net).__name__} has parameters, but no `reset_parameters` method; give it one')
+        raise ValueError(
+            f'D: {type(net).__name__} has parameters, but no `reset_parameters` method; give it one'
+        )
     for m in net.children():
         _fresh(m)
 

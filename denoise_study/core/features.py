@@ -47,7 +47,7 @@ def as_features(
     a, # what a caller gave
     name:str, # what the caller calls it
     kinds:tuple=(Features,), # what is accepted, beside a tensor
-): # of one of `kinds`
+) -> object: # one of `kinds`
     "Features as they are, or an (N,dim) tensor as `Features`; errors call it `name`"
     if isinstance(a, kinds): return a
     if not isinstance(a, Tensor):

@@ -44,7 +44,7 @@ class Yardstick:
     def features(self,
         x:Tensor, # (N,C,H,W) images
         range:tuple, # of the images
-    ): # `Features`
+    ) -> object: # `Features`
         "Where images lie in the feature space"
         return compute_features(self.space, x, range, **self.computing)
 

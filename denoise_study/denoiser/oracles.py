@@ -76,9 +76,11 @@ def fit(cls:GaussianDenoiser,
     "The best linear denoiser of a set of images, with a shrunk covariance (Ledoit and Wolf 2004)"
     check_images(images, 'images', range=(0., 1.))
     linear = LinearDenoiser(images)
-    D = cls(*torch.zeros(2, *images.shape[1:]))
     mean = linear.mean.view_as(images[0]).float()
-    D._keep(mean, linear.val.float(), linear.vec.float(), torch.as_tensor(linear.rest).float())
+    rest = torch.as_tensor(linear.rest).float()
+    zeros = torch.zeros_like(mean)
+    D = cls(zeros, zeros)
+    D._keep(mean, linear.val.float(), linear.vec.float(), rest)
     return D
 
 # %% ../../nbs/denoiser/02_oracles.ipynb #3bc39c36
@@ -91,10 +93,11 @@ class MixtureDenoiser(Denoiser):
     ):
         super().__init__(nn.Identity(), means.shape[1:], (0., math.inf), blind=False)
         k = len(means)
-        if weights is None: weights = torch.full((k,), 1/k)
+        if weights is None:
+            weights = means.new_full((k,), 1/k)
         w = torch.as_tensor(weights).to(means)
-        good = w.shape == (k,) and w.min() >= 0 and abs(w.sum() - 1) < 1e-5
-        if not good:
+        one_each = w.shape == (k,)
+        if not one_each or w.min() < 0 or abs(w.sum() - 1) >= 1e-5:
             raise ValueError(f'weights: {w.tolist()}; give {k} numbers that sum to one')
         self.register_buffer('means', means)
         self.register_buffer('weights', w)
@@ -102,11 +105,14 @@ class MixtureDenoiser(Denoiser):
 
     def _terms(self, x, sigma):
         "Logarithm of weight times density, (N,K)"
+        n_pixels = x[0].numel()
         v = self.var + sigma[:, None]**2
         away = x[:, None] - self.means
-        d2 = away.flatten(2).pow(2).sum(-1)
-        normal = (2*math.pi*v).log()*x[0].numel()/2
-        return self.weights.log() - d2/(2*v) - normal
+        d2 = away.flatten(2).pow(2)
+        d2 = d2.sum(-1)
+        normal = (2*math.pi*v).log()
+        near = self.weights.log() - d2/(2*v)
+        return near - n_pixels/2*normal
 
     def log_density(self,
         x:Tensor, # (N,C,H,W) noisy images
@@ -118,6 +124,7 @@ class MixtureDenoiser(Denoiser):
     def _denoise(self, x, sigma):
         responsibility = self._terms(x, sigma).softmax(1)
         centre = torch.einsum('nk,kchw->nchw', responsibility, self.means)
-        keep = self.var/(self.var + sigma**2)
+        total = self.var + sigma**2
+        keep = self.var/total
         keep = keep.view(-1, 1, 1, 1)
         return centre + keep*(x - centre)

@@ -25,7 +25,8 @@ def _ask(model, groups, t, clip, bs):
     for part in zip(*answers):
         if isinstance(part[0], Tensor):
             parts.append(torch.cat(part).split(len(groups[0])))
-        else: parts.append([part[0]]*len(groups))
+        else:
+            parts.append([part[0]]*len(groups))
     return list(zip(*parts))
 
 # %% ../../nbs/diffusion/17_walk.ipynb #ae570201

@@ -193,9 +193,12 @@ def representation_part(
         channels=phi.shape[1],
         untrained_seeds=[float(participation(o.phi.x).nanmean()) for o in seeds])
     c.heading('What is in the middle of it?')
-    c.figure(plot_participation(*read.values()), 'Share of channels that are active for an '
-             f'image (participation ratio), {len(images)} test images at noise .5; dashed: the same '
-             'network untrained.')
+    c.figure(
+        plot_participation(*read.values()),
+        'Share of channels that are active for an '
+        f'image (participation ratio), {len(images)} test images at noise .5; dashed: the same '
+        'network untrained.',
+    )
     c.figure(plot_stability(steady), 'How far the representation turns between noise .5 and '
              'another level, in units of how far two different images are apart.')
     c.table(_cells(table), 'Each statistic beside the untrained network and its own control, '

@@ -18,7 +18,7 @@ from .ratios import bounds_interval
 def table_rows(
     table, # a DataFrame, or rows as read from a file
     *columns, # whose cells say which row is which; none: a list
-): # the cells (one: itself, several: a tuple) -> row; without `columns` the rows in order
+) -> dict|list: # cells (one: itself, several: a tuple) -> row; without `columns` the rows in order
     "The rows of a table of results, to be found by some of their cells"
     rows = table
     if isinstance(table, pd.DataFrame): rows = table.to_dict('records')

@@ -32,7 +32,7 @@ def permuted(
     keep, # (P,) bools: pairs that count
     pairs, # (P,2) numbers of the images, if pairs share some; None: no image occurs twice
     rng, # numpy's random generator
-): # (P,) with the pairing broken, nan where a pair is left out
+) -> np.ndarray: # (P,) with the pairing broken, nan where a pair is left out
     "Permute the pairs, or the images that they share (Mantel 1967)"
     out = np.where(keep, q, np.nan)
     if pairs is None:
@@ -49,7 +49,7 @@ def resampled(
     keep, # (P,) bools: pairs that count
     pairs, # (P,2) numbers of the images, if pairs share some; None: no image occurs twice
     rng, # numpy's random generator
-): # numbers of the kept pairs in a bootstrap sample
+) -> np.ndarray: # numbers of the kept pairs in a bootstrap sample
     "Draw pairs, or the images that they share, with replacement"
     i = np.flatnonzero(keep)
     if pairs is None: return rng.choice(i, len(i))
