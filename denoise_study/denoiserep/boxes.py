@@ -17,7 +17,7 @@ from torch import Tensor
 from ..core import DataInfo, from_uint8, ImageLoader, ImageLoaders, open_picture
 from ..core import picture_to_tensor
 
-# %% ../../nbs/denoiserep/24_boxes.ipynb #4a0b29bb
+# %% ../../nbs/denoiserep/24_boxes.ipynb #f3c01027
 class BoxSource:
     "Pictures and their boxes; pictures are decoded when a batch asks for them"
     threads = 0
@@ -46,13 +46,21 @@ class BoxSource:
 
 def _check_target(target, n_classes, i):
     "Refuse a target that a detector could not learn from"
-    boxes, labels = target.get('boxes'), target.get('labels')
-    ok = isinstance(boxes, Tensor) and boxes.ndim == 2 and boxes.shape[1] == 4
-    if not ok or len(boxes) != len(labels):
+    boxes = target.get('boxes')
+    labels = target.get('labels')
+    fits = (
+        isinstance(boxes, Tensor)
+        and boxes.ndim == 2
+        and boxes.shape[1] == 4
+        and len(boxes) == len(labels))
+    if not fits:
         raise ValueError(f'targets: number {i} needs boxes (n,4) and labels (n,), tensors')
-    if not (boxes[:, 2:] > boxes[:, :2]).all():
+
+    has_area = boxes[:, 2:] > boxes[:, :2]
+    if not has_area.all():
         raise ValueError(f'targets: number {i} has a box without area; boxes are x1, y1, x2, y2')
-    if not ((labels >= 1) & (labels <= n_classes)).all():
+    known = (labels >= 1) & (labels <= n_classes)
+    if not known.all():
         raise ValueError(
             f'targets: number {i} has labels outside 1..{n_classes}; 0 is the background')
 
@@ -74,7 +82,7 @@ class BoxLoader(ImageLoader):
         # fastai wants something to learn; the losses are in the output
         return x, y, torch.zeros(len(x), device=self.device)
 
-# %% ../../nbs/denoiserep/24_boxes.ipynb #e580ddb6
+# %% ../../nbs/denoiserep/24_boxes.ipynb #3e1b6908
 def box_dls(
     name:str, # name of the data set
     train:BoxSource, # pictures to train on
@@ -87,25 +95,42 @@ def box_dls(
     kwargs = dict(bs=bs, range=(0., 1.), device=device)
     loaders = [BoxLoader(train, shuffle=True, drop_last=True, **kwargs)]
     for source in (valid, test):
-        loaders.append(BoxLoader(source, shuffle=False, drop_last=False, **kwargs))
-    size = tuple(train.picture(0).shape[1:])
-    info = DataInfo(name, 3, size, (0., 1.), train.classes, len(train), len(valid), len(test))
+        loader = BoxLoader(source, shuffle=False, drop_last=False, **kwargs)
+        loaders.append(loader)
+    size = train.picture(0).shape[1:]
+    info = DataInfo(
+        name,
+        channels=3,
+        size=tuple(size),
+        range=(0., 1.),
+        classes=train.classes,
+        n_train=len(train),
+        n_valid=len(valid),
+        n_test=len(test))
     return ImageLoaders(*loaders, info=info, device=device)
 
-# %% ../../nbs/denoiserep/24_boxes.ipynb #038ad8e8
+# %% ../../nbs/denoiserep/24_boxes.ipynb #e3a116ec
 def _draw(im, rng, grid, taken):
     "Draw a shape if its place is free: its box, its class and its mask, or None"
     size = len(im)
     r = rng.integers(size//10, size//5)
     y, x = rng.integers(r, size - r, 2)
     kind = int(rng.integers(1, 3))
-    dy, dx = grid[0] - y, grid[1] - x
-    if kind == 1: mask = np.maximum(abs(dy), abs(dx)) <= r
-    else: mask = dy**2 + dx**2 <= r*r
-    if (mask & taken).any(): return None
-    im[mask] = rng.integers(120, 255, 3)
+    rows, cols = grid
+    dy = abs(rows - y)
+    dx = abs(cols - x)
+    if kind == 1:
+        mask = np.maximum(dy, dx) <= r
+    else:
+        mask = dy**2 + dx**2 <= r*r
+    overlap = mask & taken
+    if overlap.any(): return None
+
+    color = rng.integers(120, 255, 3)
+    im[mask] = color
     taken |= mask
-    return (x - r, y - r, x + r + 1, y + r + 1), kind, mask
+    box = x - r, y - r, x + r + 1, y + r + 1
+    return box, kind, mask
 
 def shapes(
     n:int, # pictures
@@ -120,16 +145,25 @@ def shapes(
     for _ in range(n):
         im = rng.normal(60, 12, (size, size, 3))
         taken = np.zeros((size, size), bool)
-        drawn = [_draw(im, rng, grid, taken) for _ in range(rng.integers(1, 4))]
-        boxes, kinds, each = zip(*[d for d in drawn if d is not None])
-        target = dict(boxes=torch.tensor(boxes, dtype=torch.float32), labels=torch.tensor(kinds))
-        if masks: target['masks'] = torch.from_numpy(np.stack(each).astype(np.uint8))
+        drawn = []
+        for _ in range(rng.integers(1, 4)):
+            found = _draw(im, rng, grid, taken)
+            if found is not None: drawn.append(found)
+        boxes, kinds, each = zip(*drawn)
+
+        target = dict(
+            boxes=torch.tensor(boxes, dtype=torch.float32),
+            labels=torch.tensor(kinds))
+        if masks:
+            stack = np.stack(each).astype(np.uint8)
+            target['masks'] = torch.from_numpy(stack)
         targets.append(target)
-        pixels = torch.from_numpy(im.clip(0, 255).astype(np.uint8))
-        pictures.append(pixels.permute(2, 0, 1).contiguous())
+        pixels = im.clip(0, 255).astype(np.uint8)
+        picture = torch.from_numpy(pixels).permute(2, 0, 1)
+        pictures.append(picture.contiguous())
     return BoxSource(pictures, targets, ('square', 'disc'))
 
-# %% ../../nbs/denoiserep/24_boxes.ipynb #2dc7e829
+# %% ../../nbs/denoiserep/24_boxes.ipynb #824a1d20
 def _read_coco(annotations):
     "The tables of an annotation file"
     if not annotations.is_file():
@@ -144,17 +178,24 @@ def _read_coco(annotations):
 
 def _coco_target(coco, i, index, masks):
     "Boxes and labels of one picture"
-    anns = []
+    boxes, labels, each = [], [], []
     for a in coco.imgToAnns[i]:
-        if not a.get('iscrowd') and min(a['bbox'][2:]) > 0: anns.append(a)
-    boxes = torch.tensor([a['bbox'] for a in anns], dtype=torch.float32).reshape(-1, 4)
+        width, height = a['bbox'][2:]
+        if a.get('iscrowd') or min(width, height) <= 0: continue
+        boxes.append(a['bbox'])
+        labels.append(index[a['category_id']])
+        if masks: each.append(coco.annToMask(a))
+
+    boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    labels = torch.tensor([index[a['category_id']] for a in anns], dtype=torch.int64)
-    target = dict(boxes=boxes, labels=labels)
+    target = dict(
+        boxes=boxes,
+        labels=torch.tensor(labels, dtype=torch.int64))
     if masks:
         size = coco.imgs[i]['height'], coco.imgs[i]['width']
-        each = [coco.annToMask(a) for a in anns] or [np.zeros(size, np.uint8)]
-        target['masks'] = torch.from_numpy(np.stack(each))[:len(anns)]
+        stack = np.zeros((0, *size), np.uint8)
+        if each: stack = np.stack(each)
+        target['masks'] = torch.from_numpy(stack)
     return target
 
 def coco_source(
@@ -176,9 +217,9 @@ def coco_source(
     names = tuple(coco.cats[c]['name'] for c in categories)
     return BoxSource(pictures, targets, names)
 
-# %% ../../nbs/denoiserep/24_boxes.ipynb #44ee86c8
+# %% ../../nbs/denoiserep/24_boxes.ipynb #f9d84147
 def coco_dls(
-    folder:str|Path, # with train2017/, val2017/ and annotations/instances_train2017.json, ..._val2017.json
+    folder:str|Path, # with train2017/, val2017/ and annotations/instances_train2017.json, ...
     year:str='2017', # in these names
     bs:int=4, # pictures in a batch
     device='cpu', # where batches go
@@ -196,4 +237,5 @@ def coco_dls(
     n = len(train) - max(1, len(train)//10)
     training = BoxSource(train.pictures[:n], train.targets[:n], train.classes)
     choices = BoxSource(train.pictures[n:], train.targets[n:], train.classes)
-    return box_dls(folder.resolve().name, training, choices, test, bs, device)
+    name = folder.resolve().name
+    return box_dls(name, training, choices, test, bs, device)

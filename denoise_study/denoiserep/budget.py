@@ -17,11 +17,11 @@ from .denoiserep import _call, denoiserep_learner, merge_loaders
 from .fitting import Augment, quiet_fit, step_loaders
 from .task import Task
 
-# %% ../../nbs/denoiserep/14_budget.ipynb #bd3392c1
+# %% ../../nbs/denoiserep/14_budget.ipynb #3fec6a75
 @dataclass
 class Budget:
     "What the arms may use: the same for all"
-    steps:int=100 # training steps of an arm; in 'alternate' and its control, half train the backbone
+    steps:int=100 # training steps of an arm; in 'alternate', half train the backbone
     lr:float=5e-3 # learning rate of denoisers, over sqrt(1-abar_t) for each
     lr_backbone:float=1e-4 # learning rate of the backbone, where it is trained
     lam:float=.1 # weight of the side loss in 'label_aug'

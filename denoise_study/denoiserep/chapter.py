@@ -196,9 +196,10 @@ def gain_part(
         'The whole recipe, which trains the backbone half of the time, differs from equal '
         f'training without denoisers by {d:+.2f} points, over {d.over}.')
 
-# %% ../../nbs/denoiserep/28_chapter.ipynb #094d82ca
+# %% ../../nbs/denoiserep/28_chapter.ipynb #d1f2e7ba
 def rep_chapter(
     study:Study, # the study
+    seeds:int=6, # repetitions of every arm
 ) -> Chapter: # the chapter on DenoiseRep
     "DenoiseRep (Xu et al. 2024): exactness, cost and gain"
     c = Chapter('Denoised features for nothing')
@@ -209,12 +210,13 @@ def rep_chapter(
     task = rep_task(study)
     with study.stage('training a classifier'):
         model = baseline(task, study.seed, study.folder/'rep/model.safetensors', False)
-    out = rep_outcome(study, task)
+    out = rep_outcome(study, task, seeds)
 
     n = sum(p.numel() for p in model.parameters())
-    c.text(f'A residual network of {n:,} weights classifies {study.dls.info.name}. In front of each '
-           'of its layers a linear denoiser is trained (or solved), and then multiplied into the '
-           'layer.')
+    c.text(
+        f'A residual network of {n:,} weights classifies {study.dls.info.name}. In front of each '
+        'of its layers a linear denoiser is trained (or solved), and then multiplied into the '
+        'layer.')
     exact_part(c, exact_rows(model, task, study.seed))
     cost_part(c, network_costs(model, task))
     gain_part(c, out)

@@ -53,7 +53,7 @@ def _table(found):
         rows.append(torch.cat([picture, boxes, score, label], 1))
     return torch.cat(rows).numpy()
 
-# %% ../../nbs/denoiserep/25_detection.ipynb #ef451d82
+# %% ../../nbs/denoiserep/25_detection.ipynb #873f4af3
 def box_ap(
     found:list, # a dict for each picture: boxes (n,4), labels (n,), scores (n,)
     targets:list, # a dict for each picture: boxes (m,4), labels (m,)
@@ -61,7 +61,8 @@ def box_ap(
 ) -> dict: # AP, AP50, AP75; -1 where there is no object at all
     "COCO's average precision of boxes (Lin et al. 2014)"
     if len(found) != len(targets):
-        raise ValueError(f'found: one for each of {len(targets)} pictures is needed, got {len(found)}')
+        raise ValueError(
+            f'found: one for each of {len(targets)} pictures is needed, got {len(found)}')
     rows = _table(found)
     if not len(rows): return dict(AP=0., AP50=0., AP75=0.)
     truth = _truth(targets, n_classes)

@@ -15,7 +15,7 @@ from ..core import DataInfo, FileSource, from_uint8, ImageLoader, ImageLoaders
 from ..core import picture_files
 from .boxes import shapes
 
-# %% ../../nbs/denoiserep/26_masks.ipynb #c0ee5c53
+# %% ../../nbs/denoiserep/26_masks.ipynb #092a12d8
 IGNORE = 255 # label of pixels that count nowhere
 
 class MaskSource:
@@ -26,10 +26,13 @@ class MaskSource:
         masks, # (N,H,W) uint8 tensor of classes, 255: nobody says; or a function: index -> (H,W)
     ):
         n = len(pictures)
-        if isinstance(masks, Tensor) and (len(masks) != n or masks.dtype != torch.uint8):
-            raise ValueError(f'masks: {n} of them, uint8, are needed, got {tuple(masks.shape)}, '
-                             f'{masks.dtype}')
-        self.pictures, self.masks = pictures, masks
+        if isinstance(masks, Tensor):
+            fits = len(masks) == n and masks.dtype == torch.uint8
+            if not fits:
+                given = f'{tuple(masks.shape)}, {masks.dtype}'
+                raise ValueError(f'masks: {n} of them, uint8, are needed, got {given}')
+        self.pictures = pictures
+        self.masks = masks
         self.labels = torch.full((n,), -1)
 
     def __len__(self): return len(self.pictures)
@@ -43,7 +46,7 @@ class MaskSource:
         masks = [self.masks(i) for i in idx.tolist()]
         return self.pictures.batch(idx), torch.stack(masks).long()
 
-# %% ../../nbs/denoiserep/26_masks.ipynb #041873bc
+# %% ../../nbs/denoiserep/26_masks.ipynb #6fda25e2
 class MaskLoader(ImageLoader):
     "Batches (pictures in [0,1], masks)"
     def _fetch(self, idx): return self.dataset.batch(idx)
@@ -65,8 +68,17 @@ def mask_dls(
     kwargs = dict(bs=bs, range=(0., 1.), device=device)
     loaders = [MaskLoader(train, shuffle=True, drop_last=True, **kwargs)]
     for source in (valid, test):
-        loaders.append(MaskLoader(source, shuffle=False, drop_last=False, **kwargs))
-    info = DataInfo(name, 3, size, (0., 1.), classes, len(train), len(valid), len(test))
+        loader = MaskLoader(source, shuffle=False, drop_last=False, **kwargs)
+        loaders.append(loader)
+    info = DataInfo(
+        name,
+        channels=3,
+        size=size,
+        range=(0., 1.),
+        classes=classes,
+        n_train=len(train),
+        n_valid=len(valid),
+        n_test=len(test))
     return ImageLoaders(*loaders, info=info, device=device)
 
 # %% ../../nbs/denoiserep/26_masks.ipynb #fb2c3d80
@@ -118,7 +130,7 @@ class MaskFiles:
                              f'{self.n_classes} names')
         return torch.from_numpy(classes)
 
-# %% ../../nbs/denoiserep/26_masks.ipynb #176fa0e3
+# %% ../../nbs/denoiserep/26_masks.ipynb #bc06a842
 def ade_dls(
     folder:str|Path, # with images/ and annotations/, each with training/ and validation/
     size:int|tuple=256, # height and width
@@ -129,22 +141,29 @@ def ade_dls(
 ) -> ImageLoaders: # the last tenth of the training pictures validate; validation is the test set
     "ADE20K (Zhou et al. 2017), or a set in its folders"
     folder = Path(folder).expanduser()
-    size = (size, size) if isinstance(size, int) else tuple(size)
+    if isinstance(size, int): size = size, size
+    size = tuple(size)
     def source(files, masks):
         pictures = FileSource(files, channels=3).prepare(size, 'squash')
         return MaskSource(pictures, MaskFiles(masks, size, first, n_classes))
 
     files, masks = _pairs(folder, 'training')
     n = len(files) - max(1, len(files)//10)
-    parts = [source(files[:n], masks[:n]), source(files[n:], masks[n:])]
-    parts.append(source(*_pairs(folder, 'validation')))
+    training = source(files[:n], masks[:n])
+    choices = source(files[n:], masks[n:])
+    testing = source(*_pairs(folder, 'validation'))
+    parts = training, choices, testing
     classes = tuple(str(i) for i in range(n_classes))
-    return mask_dls(folder.resolve().name, tuple(parts), classes, size, bs, device)
+    name = folder.resolve().name
+    return mask_dls(name, parts, classes, size, bs, device)
 
 def _pairs(folder, split):
     "Pictures and masks of a split"
     files = picture_files(folder/'images'/split)
-    masks = [folder/'annotations'/split/f'{f.stem}.png' for f in files]
+    annotations = folder/'annotations'/split
+    masks = []
+    for file in files:
+        masks.append(annotations/f'{file.stem}.png')
     missing = [m for m in masks if not m.is_file()]
     if missing:
         raise FileNotFoundError(f'{missing[0]}: missing, with {len(missing) - 1} more masks')

@@ -57,10 +57,10 @@ class Outcome:
         own = table[table.arm == arm].sort_values('seed')
         return own[metric or self.task.metric].to_numpy(dtype=float)
 
-# %% ../../nbs/denoiserep/17_outcome.ipynb #73f18dd1
+# %% ../../nbs/denoiserep/17_outcome.ipynb #14efacd9
 @patch
 def arms(self:Outcome) -> pd.DataFrame: # one row an arm
-    "Each arm: the metric, its difference from the base network, images that changed, side loss, time"
+    "Each arm: the metric, its difference from the base network, side loss, share learned, time"
     rows = []
     table = self.table
     base = self.values('base')

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from .task import Scores
 
-# %% ../../nbs/denoiserep/21_ranking.ipynb #c565d682
+# %% ../../nbs/denoiserep/21_ranking.ipynb #55920a18
 def rank_scores(
     q:Tensor, # (Q,d) features of the queries
     g:Tensor, # (G,d) features of the gallery
@@ -29,7 +29,8 @@ def rank_scores(
     precisions, places = [], []
     for i in range(0, len(q), bs):
         rows = slice(i, i + bs)
-        order = (q[rows]@g.T).argsort(dim=1, descending=True, stable=True)
+        similarity = q[rows]@g.T
+        order = similarity.argsort(dim=1, descending=True, stable=True)
         match = g_id[order] == q_id[rows, None]
         out = g_id[order] == -1
         if q_cam is not None:
@@ -47,17 +48,28 @@ def rank_scores(
 
 def _of_ranking(hit, out):
     "Average precision and place of the first match, of the queries that have one"
-    place = (~out).cumsum(1).clamp(min=1) # in the ranking without what is taken out
+    left = ~out # of the gallery, once junk and the same camera are taken out
+    place = left.cumsum(1).clamp(min=1)
     hits = hit.double()
-    found = hits.sum(1)
-    precision = (hits.cumsum(1)/place*hits).sum(1)/found.clamp(min=1)
-    first = torch.where(hit, place, hit.shape[1] + 1).min(1).values
-    return precision[found > 0], first[found > 0]
+    n_hits = hits.sum(1)
+    precision = hits.cumsum(1)/place
+    average = (precision*hits).sum(1)/n_hits.clamp(min=1)
+    behind_all = hit.shape[1] + 1
+    places = torch.where(hit, place, behind_all)
+    first = places.amin(1)
+    some = n_hits > 0
+    return average[some], first[some]
 
 def _check_features(q, g, q_id, g_id):
     "Refuse what does not belong together"
-    if q.ndim == g.ndim == 2 and q.shape[1] == g.shape[1]:
-        if len(q) == len(q_id) and len(g) == len(g_id): return
+    fits = (
+        q.ndim == g.ndim == 2
+        and q.shape[1] == g.shape[1]
+        and len(q) == len(q_id)
+        and len(g) == len(g_id))
+    if fits: return
+    features = f'{tuple(q.shape)} and {tuple(g.shape)}'
+    identities = f'{len(q_id)} and {len(g_id)} identities'
     raise ValueError(
-        'q: features (Q,d) and (G,d) with as many identities are needed, got '
-        f'{tuple(q.shape)} and {tuple(g.shape)}, {len(q_id)} and {len(g_id)} identities')
+        'q: features (Q,d) and (G,d) with as many identities are needed, '
+        f'got {features}, {identities}')

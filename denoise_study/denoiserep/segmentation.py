@@ -83,7 +83,7 @@ def score_segmentation(
     each = mean_iou(counts[..., 0], counts[..., 1]).nan_to_num(1.)
     return Scores(metrics, each.float())
 
-# %% ../../nbs/denoiserep/27_segmentation.ipynb #8f5e8f8f
+# %% ../../nbs/denoiserep/27_segmentation.ipynb #d5114d68
 class TinyFCN(nn.Module):
     "A small fully convolutional network, with the outputs of torchvision's (Long et al. 2015)"
     def __init__(self,
@@ -118,7 +118,8 @@ def segmenter(
     if name == 'fcn_tiny': return Prepared(TinyFCN(n_classes))
     known = list_models(module=torchvision.models.segmentation)
     if name not in known:
-        raise ValueError(f'backbone: fcn_tiny or one of {", ".join(known)} is accepted, got {name!r}')
+        raise ValueError(f'backbone: fcn_tiny or one of {", ".join(known)} is accepted, '
+                         f'got {name!r}')
     return Prepared(get_model(name, weights=None, weights_backbone=None, num_classes=n_classes))
 
 # %% ../../nbs/denoiserep/27_segmentation.ipynb #dcfe498e

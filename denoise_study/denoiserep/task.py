@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['Scores', 'Task', 'about_task']
 
-# %% ../../nbs/denoiserep/12_task.ipynb #9fc29c67
-import torch
+# %% ../../nbs/denoiserep/12_task.ipynb #f49bd202
 import torch.nn.functional as F
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,20 +16,20 @@ from torch import Tensor, nn
 from ..diffusion import Schedule
 from .denoiserep import denoise_rep
 
-# %% ../../nbs/denoiserep/12_task.ipynb #b3543eca
+# %% ../../nbs/denoiserep/12_task.ipynb #af8d6ae6
 @dataclass
 class Scores:
     "What a network is worth on a split"
     metrics:dict # name -> number, higher is better unless the name says loss
-    items:Tensor # (N,) one number an image or query, the mean of which is the metric that counts
-    preds:Tensor|None=None # (N,) predicted classes, to count the images on which two networks differ
+    items:Tensor # (N,) one number an image or query, whose mean is the metric that counts
+    preds:Tensor|None=None # (N,) predicted classes, to count images on which two networks differ
 
-# %% ../../nbs/denoiserep/12_task.ipynb #73c26ad4
+# %% ../../nbs/denoiserep/12_task.ipynb #41e2156c
 @dataclass
 class Task:
     "A network and what it is judged by: all that the protocol has to know"
     name:str # 'classification', 'retrieval', ...
-    dls:DataLoaders # train, valid and test loaders with `new(seed=, epoch=, batches=)`, see `image_dls`
+    dls:DataLoaders # train, valid and test, with `new(seed=, epoch=, batches=)`, see `image_dls`
     build:Callable # () -> nn.Module, untrained
     score:Callable # (model, loader) -> `Scores`
     metric:str # the metric that counts

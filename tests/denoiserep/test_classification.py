@@ -38,5 +38,6 @@ def test_unlabelled_data_are_refused():
     images = torch.randint(0, 255, (40, 8, 8), dtype=torch.uint8, generator=gen())
     bare = image_dls(images, range=(0., 1.), device="cpu")
     with pytest.raises(ValueError, match="no classes to learn"): classification_task(dls=bare)
-    with pytest.raises(ValueError, match="have no label"): accuracy(Prepared(nn.Flatten()), bare.valid)
+    with pytest.raises(ValueError, match="have no label"):
+        accuracy(Prepared(nn.Flatten()), bare.valid)
     with pytest.raises(ValueError, match="backbone: one of"): backbone("resnet19", 8, 10)

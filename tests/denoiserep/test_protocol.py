@@ -99,7 +99,8 @@ def test_no_interval_over_networks_from_one_checkpoint(outcome, dls):
     assert out.difference("alternate", "control").unit.startswith("networks")
     task, own = out.task, out.task.about
     try:
-        out.task = replace(task, checkpoint="published.pth", about=own | dict(checkpoint="published.pth"))
+        told = own | dict(checkpoint="published.pth")
+        out.task = replace(task, checkpoint="published.pth", about=told)
         assert out.difference("alternate", "control").unit.startswith("seeds")
         assert all("one published network" in c.note for c in out.claims())
     finally: out.task = task

@@ -82,7 +82,8 @@ def test_an_unknown_share_does_not_count_as_learned():
 def test_what_the_placebo_does_as_well_is_shared():
     record = made()
     row = record["comparisons"][0]
-    row["control"], row["paired"] = copy.deepcopy(row["interval"]), made()["comparisons"][0]["control"]
+    row["paired"] = row["control"]
+    row["control"] = copy.deepcopy(row["interval"])
     assert verdict_of(record) == Verdict.SHARED
 
 
