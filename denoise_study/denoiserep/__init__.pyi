@@ -37,10 +37,10 @@ from .claims import YARDSTICKS as YARDSTICKS
 from .claims import arm_rows as arm_rows
 from .claims import arm_share as arm_share
 from .claims import comparison_finding as comparison_finding
-from .claims import comparison_rows as comparison_rows
 from .claims import difference_interval as difference_interval
 from .claims import evidence as evidence
 from .claims import has_one_network as has_one_network
+from .claims import question_rows as question_rows
 from .claims import rep_claims as rep_claims
 from .claims import slides_table as slides_table
 from .classification import accuracy as accuracy

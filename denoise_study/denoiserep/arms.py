@@ -86,7 +86,7 @@ def control_arm(
         train_denoisers(task, dr, 'control', seed, budget)
     return dr.unload(), {}
 
-# %% ../../nbs/denoiserep/15_arms.ipynb #05f72fe5
+# %% ../../nbs/denoiserep/15_arms.ipynb #63fb56f3
 @torch.no_grad()
 def head_features(
     task:Task, # names the head
@@ -105,6 +105,7 @@ def head_features(
     finally: hook.remove()
     return torch.cat(seen).flatten(0, -2)
 
+# %% ../../nbs/denoiserep/15_arms.ipynb #7c7fee66
 def minus_arm(
     task:Task, # names the head
     model:nn.Module, # a copy of the base network
@@ -128,7 +129,7 @@ def minus_arm(
     setattr(model.get_submodule(parent), name, new)
     return model.eval(), dict(minus_steps=steps)
 
-# %% ../../nbs/denoiserep/15_arms.ipynb #a4f56bfb
+# %% ../../nbs/denoiserep/15_arms.ipynb #7620376e
 def base_arm(
     task:Task, # what is asked
     model:nn.Module, # a copy of the base network

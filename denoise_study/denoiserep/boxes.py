@@ -17,7 +17,28 @@ from torch import Tensor
 from ..core import DataInfo, from_uint8, ImageLoader, ImageLoaders, open_picture
 from ..core import picture_to_tensor
 
-# %% ../../nbs/denoiserep/24_boxes.ipynb #f3c01027
+# %% ../../nbs/denoiserep/24_boxes.ipynb #40d1c10c
+def _check_target(target, n_classes, i):
+    "Refuse a target that a detector could not learn from"
+    boxes = target.get('boxes')
+    labels = target.get('labels')
+    fits = (
+        isinstance(boxes, Tensor)
+        and boxes.ndim == 2
+        and boxes.shape[1] == 4
+        and len(boxes) == len(labels))
+    if not fits:
+        raise ValueError(f'targets: number {i} needs boxes (n,4) and labels (n,), tensors')
+
+    has_area = boxes[:, 2:] > boxes[:, :2]
+    if not has_area.all():
+        raise ValueError(f'targets: number {i} has a box without area; boxes are x1, y1, x2, y2')
+    known = (labels >= 1) & (labels <= n_classes)
+    if not known.all():
+        raise ValueError(
+            f'targets: number {i} has labels outside 1..{n_classes}; 0 is the background')
+
+# %% ../../nbs/denoiserep/24_boxes.ipynb #f4281df5
 class BoxSource:
     "Pictures and their boxes; pictures are decoded when a batch asks for them"
     threads = 0
@@ -44,27 +65,7 @@ class BoxSource:
         if isinstance(p, Tensor): return p
         return picture_to_tensor(open_picture(p, str, lambda im: im.convert('RGB')))
 
-def _check_target(target, n_classes, i):
-    "Refuse a target that a detector could not learn from"
-    boxes = target.get('boxes')
-    labels = target.get('labels')
-    fits = (
-        isinstance(boxes, Tensor)
-        and boxes.ndim == 2
-        and boxes.shape[1] == 4
-        and len(boxes) == len(labels))
-    if not fits:
-        raise ValueError(f'targets: number {i} needs boxes (n,4) and labels (n,), tensors')
-
-    has_area = boxes[:, 2:] > boxes[:, :2]
-    if not has_area.all():
-        raise ValueError(f'targets: number {i} has a box without area; boxes are x1, y1, x2, y2')
-    known = (labels >= 1) & (labels <= n_classes)
-    if not known.all():
-        raise ValueError(
-            f'targets: number {i} has labels outside 1..{n_classes}; 0 is the background')
-
-# %% ../../nbs/denoiserep/24_boxes.ipynb #74b4c054
+# %% ../../nbs/denoiserep/24_boxes.ipynb #b15385ac
 class BoxLoader(ImageLoader):
     "Batches (pictures in [0,1], targets, and a zero for each): a detector takes the first two"
     n_inp = 2
@@ -82,7 +83,7 @@ class BoxLoader(ImageLoader):
         # fastai wants something to learn; the losses are in the output
         return x, y, torch.zeros(len(x), device=self.device)
 
-# %% ../../nbs/denoiserep/24_boxes.ipynb #3e1b6908
+# %% ../../nbs/denoiserep/24_boxes.ipynb #17adec7d
 def box_dls(
     name:str, # name of the data set
     train:BoxSource, # pictures to train on
@@ -109,7 +110,7 @@ def box_dls(
         n_test=len(test))
     return ImageLoaders(*loaders, info=info, device=device)
 
-# %% ../../nbs/denoiserep/24_boxes.ipynb #e3a116ec
+# %% ../../nbs/denoiserep/24_boxes.ipynb #5ccdd3da
 def _draw(im, rng, grid, taken):
     "Draw a shape if its place is free: its box, its class and its mask, or None"
     size = len(im)
@@ -132,6 +133,7 @@ def _draw(im, rng, grid, taken):
     box = x - r, y - r, x + r + 1, y + r + 1
     return box, kind, mask
 
+# %% ../../nbs/denoiserep/24_boxes.ipynb #792ed74d
 def shapes(
     n:int, # pictures
     size:int=64, # side
@@ -163,7 +165,7 @@ def shapes(
         pictures.append(picture.contiguous())
     return BoxSource(pictures, targets, ('square', 'disc'))
 
-# %% ../../nbs/denoiserep/24_boxes.ipynb #824a1d20
+# %% ../../nbs/denoiserep/24_boxes.ipynb #c114b3bd
 def _read_coco(annotations):
     "The tables of an annotation file"
     if not annotations.is_file():
@@ -198,6 +200,7 @@ def _coco_target(coco, i, index, masks):
         target['masks'] = torch.from_numpy(stack)
     return target
 
+# %% ../../nbs/denoiserep/24_boxes.ipynb #9973cfbe
 def coco_source(
     images:str|Path, # folder of the pictures
     annotations:str|Path, # JSON file in COCO's format
@@ -217,7 +220,7 @@ def coco_source(
     names = tuple(coco.cats[c]['name'] for c in categories)
     return BoxSource(pictures, targets, names)
 
-# %% ../../nbs/denoiserep/24_boxes.ipynb #f9d84147
+# %% ../../nbs/denoiserep/24_boxes.ipynb #4f8a3fda
 def coco_dls(
     folder:str|Path, # with train2017/, val2017/ and annotations/instances_train2017.json, ...
     year:str='2017', # in these names

@@ -34,7 +34,17 @@ def rep_task(
     return classification_task(
         backbone_name='resnet8', dls=dls, steps=steps, lr=1e-2, pad=size//8)
 
-# %% ../../nbs/denoiserep/28_chapter.ipynb #a08d8cfc
+# %% ../../nbs/denoiserep/28_chapter.ipynb #797f58d8
+def _randomise(d, gen):
+    "Denoisers that change every weight by about a fifth of itself"
+    w = torch.randn(d.weight.shape, generator=gen, dtype=torch.float64)
+    d.weight.copy_(.2*w/d.C1/d.weight.shape[-1]**.5)
+
+def _relative(a, b):
+    "Largest difference, relative to the largest output"
+    return float((a - b).abs().max()/b.abs().max())
+
+# %% ../../nbs/denoiserep/28_chapter.ipynb #60d7de9f
 def exact_rows(
     model:nn.Module, # the trained network
     task:Task, # its task
@@ -60,16 +70,7 @@ def exact_rows(
             'without denoisers': _relative(plain, denoised)})
     return rows
 
-def _randomise(d, gen):
-    "Denoisers that change every weight by about a fifth of itself"
-    w = torch.randn(d.weight.shape, generator=gen, dtype=torch.float64)
-    d.weight.copy_(.2*w/d.C1/d.weight.shape[-1]**.5)
-
-def _relative(a, b):
-    "Largest difference, relative to the largest output"
-    return float((a - b).abs().max()/b.abs().max())
-
-# %% ../../nbs/denoiserep/28_chapter.ipynb #bb08a849
+# %% ../../nbs/denoiserep/28_chapter.ipynb #7d9d18df
 def exact_part(
     c:Chapter, # chapter to write into
     rows:list, # from `exact_rows`
@@ -80,7 +81,7 @@ def exact_part(
     c.table(rows, 'Largest relative difference of the outputs from those of the network with '
                   'explicit denoising.')
 
-# %% ../../nbs/denoiserep/28_chapter.ipynb #b3c46f86
+# %% ../../nbs/denoiserep/28_chapter.ipynb #8120da78
 def time_ratios(
     nets:dict, # name -> function of a batch; the first one is what others are compared with
     x:Tensor, # the batch
@@ -106,7 +107,7 @@ def time_ratios(
         res[name] = bootstrap_interval(np.median(ratios), draws, n, 'turns')
     return res
 
-# %% ../../nbs/denoiserep/28_chapter.ipynb #e48c3e3d
+# %% ../../nbs/denoiserep/28_chapter.ipynb #aab14ff1
 def network_costs(
     model:nn.Module, # the trained network
     task:Task, # its task
@@ -134,6 +135,7 @@ def network_costs(
     same_keys = list(fused.state_dict()) == list(model.state_dict())
     return dict(rows=rows, times=times, same_keys=same_keys, images=len(x))
 
+# %% ../../nbs/denoiserep/28_chapter.ipynb #0df09dc5
 def cost_part(
     c:Chapter, # chapter to write into
     cost:dict, # from `network_costs`
@@ -148,7 +150,7 @@ def cost_part(
         f'{cost["images"]} images at a time; times relative to the base network, median and 95% '
         f'interval over {turns}.')
 
-# %% ../../nbs/denoiserep/28_chapter.ipynb #74d60305
+# %% ../../nbs/denoiserep/28_chapter.ipynb #bd8fcc86
 def rep_outcome(
     study:Study, # the study
     task:Task, # what is asked
@@ -161,6 +163,7 @@ def rep_outcome(
     with study.stage('denoising the features of a classifier'):
         return run_protocol(task, arms, seeds, budget, study.folder/'rep', .005, False)
 
+# %% ../../nbs/denoiserep/28_chapter.ipynb #5683ddf6
 def gain_part(
     c:Chapter, # chapter to write into
     out:Outcome, # from `rep_outcome`
@@ -196,7 +199,7 @@ def gain_part(
         'The whole recipe, which trains the backbone half of the time, differs from equal '
         f'training without denoisers by {d:+.2f} points, over {d.over}.')
 
-# %% ../../nbs/denoiserep/28_chapter.ipynb #d1f2e7ba
+# %% ../../nbs/denoiserep/28_chapter.ipynb #2027254e
 def rep_chapter(
     study:Study, # the study
     seeds:int=6, # repetitions of every arm

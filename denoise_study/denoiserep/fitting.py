@@ -33,7 +33,7 @@ def step_loaders(
     valid = dls.valid.new(batches=1)
     return DataLoaders(train, valid, device=dls.device), epochs
 
-# %% ../../nbs/denoiserep/13_fitting.ipynb #18261a69
+# %% ../../nbs/denoiserep/13_fitting.ipynb #584a370f
 def quiet_fit(
     learn:Learner, # what is trained
     fit:Callable, # () -> None, runs the fit
@@ -41,8 +41,9 @@ def quiet_fit(
 ):
     "Run a fit without its table, and without its bar if so desired"
     with learn.no_logging():
-        if progress: return fit()
-        with learn.no_bar(): fit()
+        if progress: fit()
+        else:
+            with learn.no_bar(): fit()
 
 # %% ../../nbs/denoiserep/13_fitting.ipynb #a962df75
 class Augment(Callback):

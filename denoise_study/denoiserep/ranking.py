@@ -11,7 +11,36 @@ import torch.nn.functional as F
 from torch import Tensor
 from .task import Scores
 
-# %% ../../nbs/denoiserep/21_ranking.ipynb #55920a18
+# %% ../../nbs/denoiserep/21_ranking.ipynb #c841d890
+def _of_ranking(hit, out):
+    "Average precision and place of the first match, of the queries that have one"
+    left = ~out # of the gallery, once junk and the same camera are taken out
+    place = left.cumsum(1).clamp(min=1)
+    hits = hit.double()
+    n_hits = hits.sum(1)
+    precision = hits.cumsum(1)/place
+    average = (precision*hits).sum(1)/n_hits.clamp(min=1)
+    behind_all = hit.shape[1] + 1
+    places = torch.where(hit, place, behind_all)
+    first = places.amin(1)
+    some = n_hits > 0
+    return average[some], first[some]
+
+def _check_features(q, g, q_id, g_id):
+    "Refuse what does not belong together"
+    fits = (
+        q.ndim == g.ndim == 2
+        and q.shape[1] == g.shape[1]
+        and len(q) == len(q_id)
+        and len(g) == len(g_id))
+    if fits: return
+    features = f'{tuple(q.shape)} and {tuple(g.shape)}'
+    identities = f'{len(q_id)} and {len(g_id)} identities'
+    raise ValueError(
+        'q: features (Q,d) and (G,d) with as many identities are needed, '
+        f'got {features}, {identities}')
+
+# %% ../../nbs/denoiserep/21_ranking.ipynb #b60610af
 def rank_scores(
     q:Tensor, # (Q,d) features of the queries
     g:Tensor, # (G,d) features of the gallery
@@ -45,31 +74,3 @@ def rank_scores(
     metrics = dict(mAP=float(precisions.mean()))
     for k in ranks: metrics[f'rank{k}'] = float((places <= k).double().mean())
     return Scores(metrics, precisions)
-
-def _of_ranking(hit, out):
-    "Average precision and place of the first match, of the queries that have one"
-    left = ~out # of the gallery, once junk and the same camera are taken out
-    place = left.cumsum(1).clamp(min=1)
-    hits = hit.double()
-    n_hits = hits.sum(1)
-    precision = hits.cumsum(1)/place
-    average = (precision*hits).sum(1)/n_hits.clamp(min=1)
-    behind_all = hit.shape[1] + 1
-    places = torch.where(hit, place, behind_all)
-    first = places.amin(1)
-    some = n_hits > 0
-    return average[some], first[some]
-
-def _check_features(q, g, q_id, g_id):
-    "Refuse what does not belong together"
-    fits = (
-        q.ndim == g.ndim == 2
-        and q.shape[1] == g.shape[1]
-        and len(q) == len(q_id)
-        and len(g) == len(g_id))
-    if fits: return
-    features = f'{tuple(q.shape)} and {tuple(g.shape)}'
-    identities = f'{len(q_id)} and {len(g_id)} identities'
-    raise ValueError(
-        'q: features (Q,d) and (G,d) with as many identities are needed, '
-        f'got {features}, {identities}')
