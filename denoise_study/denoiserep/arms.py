@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from ..core import evaluating
 from ..diffusion import Schedule
 from .budget import Budget, side_loss, train_denoisers
-from .denoiserep import _call, DenoiseRepMinus
+from .minus import DenoiseRepMinus
 from .task import Task
+from .tracing import call_model
 
 # %% ../../nbs/denoiserep/15_arms.ipynb #4cbd2895
 def fused_network(
@@ -101,7 +102,7 @@ def head_features(
     try:
         with evaluating(model):
             for x in task.inputs(task.dls.train, n, seed):
-                _call(model, x, task.dls.device)
+                call_model(model, x, task.dls.device)
     finally: hook.remove()
     return torch.cat(seen).flatten(0, -2)
 

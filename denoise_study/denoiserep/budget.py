@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from fastai.callback.schedule import ParamScheduler, combined_cos
 from fastai.data.core import DataLoaders
 from ..core import evaluating
-from .denoiserep import _call, denoiserep_learner, merge_loaders
 from .fitting import Augment, quiet_fit, step_loaders
 from .task import Task
+from .tracing import call_model
+from .training import denoiserep_learner, merge_loaders
 
 # %% ../../nbs/denoiserep/14_budget.ipynb #3fec6a75
 @dataclass
@@ -78,7 +79,7 @@ def side_loss(
     "Side loss a layer on validation images, for the original network's features"
     with evaluating(dr.model), dr.disabled(), dr.recording():
         for x in task.inputs(task.dls.valid, n):
-            _call(dr.model, x, dr.device)
+            call_model(dr.model, x, dr.device)
     return float(dr.loss())/len(dr.slots)
 
 # %% ../../nbs/denoiserep/14_budget.ipynb #5adcbad8

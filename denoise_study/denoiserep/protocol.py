@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from ..core import one_of, read_tensors, with_bar, write_tensors
 from .arms import ARMS
 from .budget import Budget
-from .denoiserep import _call
 from .fitting import baseline
 from .outcome import Outcome
 from .task import Task
+from .tracing import call_model
 
 # %% ../../nbs/denoiserep/18_protocol.ipynb #f3d80cdc
 def network_from_file(
@@ -45,8 +45,8 @@ def output_change(
 ) -> float|None: # None: the outputs are no tensors
     "How far the outputs moved from those of the base network, relative to them"
     x = task.example()
-    new = _call(model, x, task.dls.device)
-    old = _call(base, x, task.dls.device)
+    new = call_model(model, x, task.dls.device)
+    old = call_model(base, x, task.dls.device)
     if isinstance(new, dict): new, old = new.get('out'), old.get('out')
     if not isinstance(new, Tensor): return None
     return float((new - old).norm()/old.norm())
