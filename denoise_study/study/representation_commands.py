@@ -14,7 +14,7 @@ from ..representation import channel_averages, compare_representations
 from ..representation import comparison_rows, samples_around, self_guided, show_around
 from .console import chosen_device, comma_numbers, command, open_model
 
-# %% ../../nbs/study/05_representation_commands.ipynb #a023c46e
+# %% ../../nbs/study/05_representation_commands.ipynb #e01fc5fb
 def open_denoiser(
     checkpoint:str, # file that denoise-train wrote, or the name of a pretrained model
     data:str, # data set: a name, a folder of images, or an .npz file
@@ -33,15 +33,16 @@ def open_denoiser(
         device=chosen_device(device))
     if dls.info.channels != channels:
         raise ValueError(
-            f'data: the denoiser is for {channels} channels, {dls.info.name} has {dls.info.channels}')
+            f'data: the denoiser is for {channels} channels, '
+            f'{dls.info.name} has {dls.info.channels}')
     return D, dls
 
-# %% ../../nbs/study/05_representation_commands.ipynb #30a1e7ea
+# %% ../../nbs/study/05_representation_commands.ipynb #58f5f673
 @command
 def denoise_probe(
     checkpoint:str, # file that denoise-train wrote, or the name of a pretrained model
     data:str='digits', # data set whose images are read
-    out:str='phi.safetensors', # vectors and labels; run again to continue; a table beside it as .json
+    out:str='phi.safetensors', # vectors, labels; run again to continue; a table beside it as .json
     split:str='test', # images to read: train, valid or test
     sigma:float=.5, # noise level, for pixels in [0,1]
     draws:int=20, # noise draws averaged for each image
@@ -94,12 +95,12 @@ def _first_of_each(labels):
         numbers.append(int(places[0]))
     return numbers
 
-# %% ../../nbs/study/05_representation_commands.ipynb #6ce4802e
+# %% ../../nbs/study/05_representation_commands.ipynb #0368379a
 @command
 def denoise_selfguide(
     checkpoint:str, # file that denoise-train wrote, or the name of a pretrained model
     data:str='digits', # data set whose test images are sampled around
-    out:str='selfguided.png', # picture to write; beside it the images as .npz, what was measured as .json
+    out:str='selfguided.png', # picture to write; beside it the images as .npz, numbers as .json
     images:str='', # numbers of test images, with commas between; default: one of each class
     n:int=6, # samples around each
     sampler:str='ancestral', # ancestral, ascend or renoise

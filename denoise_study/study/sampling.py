@@ -54,7 +54,7 @@ def print_scores(
         space = f'{row["feature_space"]}, n={row["n_fake"]}'
         print(f'{row["name"]:>18}: {", ".join(scores)} ({space})')
 
-# %% ../../nbs/study/03_sampling.ipynb #23cd2610
+# %% ../../nbs/study/03_sampling.ipynb #67161f8f
 def reference_images(
     model:DDGM, # trained model
     data:str, # data set: a name, a folder of images, or an .npz file
@@ -71,25 +71,26 @@ def reference_images(
         device=chosen_device(device))
     shape = dls.info.channels, *dls.info.size
     if shape != model.shape:
-        raise ValueError(f'data: the model makes images {model.shape}, {dls.info.name} has {shape}; '
-                         'image_size may help')
+        raise ValueError(
+            f'data: the model makes images {model.shape}, {dls.info.name} has {shape}; '
+            'image_size may help')
     return dls
 
-# %% ../../nbs/study/03_sampling.ipynb #6cbd64a2
+# %% ../../nbs/study/03_sampling.ipynb #83789aa0
 @command
 def denoise_evaluate(
     checkpoint:str, # file that denoise-train wrote, or the name of a pretrained model
     data:str='digits', # data set whose test images are the reference
     out:str='evaluation.json', # results file to write
     n:int=500, # images to sample
-    inception:str='', # file with Inception weights (768 channels); default: a classifier trained here
+    inception:str='', # file with Inception weights (768 channels); default: a trained classifier
     image_size:int=0, # resize images to this many pixels; 0: as they are
     root:str='', # folder of the named data sets
     weights:str='', # raw or ema; default: ema where there is one
     device:str='auto', # cpu, cuda, or auto
     seed:int=0, # seed of samples and intervals
 ):
-    "Measure a trained model against test images: Fréchet, precision, recall, reconstruction, bits/dim"
+    "Measure a trained model: Fréchet distance, precision, recall, reconstruction, bits/dim"
     model = open_ddgm(checkpoint, weights, device)
     dls = reference_images(model, data, root, image_size, device)
     space = feature_space(dls, inception or None, seed)

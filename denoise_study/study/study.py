@@ -73,17 +73,17 @@ def run_study(
         results = write_study(study, done, info)
     return results
 
-# %% ../../nbs/study/08_study.ipynb #e097d9f8
+# %% ../../nbs/study/08_study.ipynb #a4335dee
 @command
 def denoise_study(
     data:str='digits', # data set: a name, a folder of images, or an .npz file
     folder:str='study', # report, results and checkpoints go here; run again to continue
     chapters:str='', # which chapters, with commas between: ddgm, daed, blind, rep; default: all
-    second:str='', # second data set for the questions of transfer; default: the first one, upside down
+    second:str='', # second data set, for the questions of transfer; default: the first, upside down
     size:str='small', # network and training: small or paper
     steps:int=0, # training steps; 0: those of the size
     n:int=500, # images to sample for the metrics
-    inception:str='', # file with Inception weights (768 channels); default: a classifier trained here
+    inception:str='', # file with Inception weights (768 channels); default: a trained classifier
     image_size:int=0, # resize images to this many pixels; 0: as they are
     root:str='', # folder of the named data sets
     device:str='auto', # cpu, cuda, or auto

@@ -19,11 +19,11 @@ from .console import command, open_data
 MODELS = dict(ddgm=train_ddgm, daed=train_daed, blind=train_blind)
 SCHEDULES = dict(linear=Schedule.linear, cosine=Schedule.cosine)
 
-# %% ../../nbs/study/02_training.ipynb #8608daab
+# %% ../../nbs/study/02_training.ipynb #f37de798
 @command
 def denoise_train(
     data:str='digits', # data set: a name, a folder of images, or an .npz file
-    folder:str='', # checkpoint, log and pictures; run again to continue; default: runs/ and the model
+    folder:str='', # checkpoint, log, pictures; run again to continue; default: runs/ and the model
     model:str='ddgm', # what to train: ddgm, daed or blind (a blind denoiser)
     size:str='small', # network and training: small or paper
     loss:str='simple', # training loss of ddgm and daed: simple, vlb, or (ddgm) hybrid
