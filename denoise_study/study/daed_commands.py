@@ -64,14 +64,14 @@ def denoise_transfer(
     transfer_part(study, c, study_ddgm(study), study_daeds(study, (level,)), level)
     write_chapter(study, c)
 
-# %% ../../nbs/study/04_daed_commands.ipynb #0874eb7c
+# %% ../../nbs/study/04_daed_commands.ipynb #3a2733af
 @command
 def denoise_splits(
     data:str='digits', # data set: a name, a folder of images, or an .npz file
     folder:str='runs/splits', # models, page and numbers go here; run again to continue
     levels:str=','.join(map(str, LEVELS)), # noise variances that a denoiser takes over, with commas
     size:str='small', # network and training: small or paper
-    steps:int=0, # training steps of the diffusion model, a sixteenth for each denoiser; 0: the size's
+    steps:int=0, # training steps of the diffusion model, a sixteenth for a denoiser; 0: by size
     n:int=500, # images to sample at each split
     inception:str='', # file with Inception weights (768 channels); default: a trained classifier
     image_size:int=0, # resize images to this many pixels; 0: as they are

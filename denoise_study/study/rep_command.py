@@ -50,13 +50,13 @@ def arms_of(
     if not task.merged: arms.remove('merged')
     return arms
 
-# %% ../../nbs/study/06_rep_command.ipynb #5940ebc6
+# %% ../../nbs/study/06_rep_command.ipynb #0b547417
 @command
 def denoise_rep_command(
     task:str='classification', # what the network is for
     data:str='', # a name, a folder, or (images) an .npz file; default: digits, or drawn shapes
     backbone:str='', # network; default: a small one
-    recipe:str='label_free', # label_free, closed_form, label_aug, alternate, minus, all, or arms by comma
+    recipe:str='label_free', # label_free, closed_form, label_aug, alternate, minus, all, or arms
     out:str='rep.json', # results file to write; a figure goes beside it as .png
     checkpoint:str='', # weights of the base network; default: train one for each seed
     seeds:int=8, # repetitions
