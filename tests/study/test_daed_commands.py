@@ -7,12 +7,12 @@ from helpers_study import command
 def test_splits_and_transfer(tmp_path):
     "What one has trained, the other finds"
     out = command(tmp_path, "denoise-splits", "--folder", "run", "--steps", 11, "--levels", ".1,.3",
-                  "--n", 40).stdout
+                  "--n", 20).stdout
     r = json.loads((tmp_path/"run/results.json").read_text())
     assert [row["model"][:4] for row in r["splits"]] == ["DDGM", "DAED", "DAED"]
     assert "training the diffusion model" in out
     for row in r["splits"]:
-        assert row["n_fake"] == 40
+        assert row["n_fake"] == 20
         assert row["frechet_low"] <= row["frechet"] <= row["frechet_high"]
     assert "<img" in (tmp_path/"run/report.html").read_text()
 

@@ -1,5 +1,6 @@
 "denoise-sample and denoise-evaluate: files that say what they are"
 import json
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     net = UNet(channels=3, width=32, mult=(1, 2), n_blocks=1, attn=(2,), learn_sigma=True)
     model = DDGM(net, Schedule.linear(50), (3, 8, 8), loss="hybrid", var="learned")
-    save_checkpoint(folder/"ddgm.safetensors", model, model)
+    save_checkpoint(folder/"ddgm.safetensors", model, deepcopy(model))
     return folder
 
 
