@@ -1,0 +1,79 @@
+"Detection: detectors, average precision by hand, COCO's format, bad targets"
+import json
+
+import pytest
+import torch
+
+from denoise_study.denoiserep import box_ap, box_dls, BoxSource, Budget, coco_source, denoise_rep
+from denoise_study.denoiserep import detection_task, detector, detector_loss, picture_f1
+from denoise_study.denoiserep import run_protocol, shapes
+from helpers_tasks import jpg
+
+RETINANET = pytest.param("retinanet_resnet50_fpn", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", ["fasterrcnn_tiny", RETINANET])
+def test_detectors_give_losses_and_boxes(name):
+    torch.manual_seed(0)
+    m, s = detector(name, 2), shapes(2)
+    x, y = [s.picture(i) / 255 for i in range(2)], s.targets
+    assert float(detector_loss(m.train()(x, y)).detach()) > 0
+    assert float(detector_loss(m.eval()(x))) == 0
+    if name == "fasterrcnn_tiny": assert len(denoise_rep(m, example=[x[0]]).slots) > 10
+
+
+def test_average_precision_by_hand():
+    """Two objects; the first is found with score .9, a false alarm has .8, the second object .7:
+    precision 1 up to recall 1/2, then 2/3"""
+    boxes = torch.tensor([[0., 0, 10, 10], [20, 20, 30, 30]])
+    t = [dict(boxes=boxes, labels=torch.tensor([1, 1]))]
+    found = torch.tensor([[0., 0, 10, 10], [40, 40, 50, 50], [20, 20, 30, 30]])
+    f = [dict(boxes=found, labels=torch.ones(3).long(), scores=torch.tensor([.9, .8, .7]))]
+    assert box_ap(f, t, 1)["AP50"] == pytest.approx((51 * 1 + 50 * 2 / 3) / 101)
+    assert picture_f1(f[0], t[0]) == pytest.approx(.8)
+
+
+NO_AREA = dict(boxes=torch.zeros(1, 4), labels=torch.ones(1))
+OUTSIDE = dict(boxes=torch.tensor([[0., 0, 1, 1]]), labels=torch.tensor([2]))
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: BoxSource([1], [], ("a",)), "one for each is needed"),
+    (lambda: BoxSource([1], [NO_AREA], ("a",)), "a box without area"),
+    (lambda: BoxSource([1], [OUTSIDE], ("a",)), "outside 1..1"),
+    (lambda: detector("yolo", 2), "backbone: fasterrcnn_tiny or one of"),
+    (lambda: coco_source(".", "none.json"), "does not exist")])
+def test_detection_refuses(call, message):
+    with pytest.raises((ValueError, OSError), match=message): call()
+
+
+def test_bad_annotations(tmp_path):
+    for text in ("[", "[]", '{"images": 1}'):
+        (tmp_path / "a.json").write_text(text)
+        with pytest.raises(ValueError, match="not in COCO's format"):
+            coco_source(tmp_path, tmp_path / "a.json")
+
+
+def test_detection_in_the_protocol():
+    dls = box_dls("shapes", shapes(12), shapes(4, seed=1), shapes(6, seed=2))
+    t = detection_task(dls=dls, steps=2)
+    arms = "label_aug", "alternate", "control"
+    out = run_protocol(t, arms, 2, Budget(steps=2, lr=1e-5), progress=False)
+    assert out.table.groupby("arm").size().eq(2).all() and out.table.AP.notna().all()
+
+
+def test_crowds_and_empty_pictures(tmp_path):
+    """A crowd is not trained on; a picture without objects is no training picture, but a test
+    picture; numbers of classes have holes"""
+    jpg(tmp_path / "a.jpg"), jpg(tmp_path / "b.jpg")
+    box = dict(image_id=1, category_id=7, bbox=[1, 2, 3, 4], area=12)
+    anns = [dict(box, id=1, iscrowd=0), dict(box, id=2, iscrowd=1, image_id=2)]
+    names = (1, "a.jpg"), (2, "b.jpg")
+    images = [dict(id=i, file_name=f, width=8, height=16) for i, f in names]
+    file = tmp_path / "c.json"
+    cats = [dict(id=7, name="cat")]
+    file.write_text(json.dumps(dict(images=images, annotations=anns, categories=cats)))
+    assert [len(coco_source(tmp_path, file, empty=e)) for e in (True, False)] == [2, 1]
+    t = coco_source(tmp_path, file).targets
+    assert t[0]["boxes"].tolist() == [[1, 2, 4, 6]] and t[0]["labels"].tolist() == [1]
+    assert len(t[1]["boxes"]) == 0
