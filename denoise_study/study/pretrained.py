@@ -5,17 +5,20 @@
 # %% auto #0
 __all__ = ['pretrained_models', 'load_pretrained', 'shrink']
 
-# %% ../../nbs/study/00_pretrained.ipynb #33000015
-import json, pandas as pd
+# %% ../../nbs/study/00_pretrained.ipynb #699dbc22
+import json
+import pandas as pd
 from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
 from safetensors import safe_open
 from torch import nn
-from ..core import load_checkpoint, read_tensors, write_tensors
+from ..core import load_checkpoint, one_of, read_tensors, write_tensors
 
-# %% ../../nbs/study/00_pretrained.ipynb #3300002a
-def _files(): return files('denoise_study')/'pretrained_models'
+# %% ../../nbs/study/00_pretrained.ipynb #8aa3d84d
+def _files():
+    "The folder of the models, inside the package"
+    return files('denoise_study')/'pretrained_models'
 
 @cache
 def _described():
@@ -24,42 +27,53 @@ def _described():
     for f in sorted(_files().iterdir(), key=lambda f: f.name):
         if not f.name.endswith('.safetensors'): continue
         with as_file(f) as path, safe_open(path, 'pt') as tensors:
-            found[f.name.removesuffix('.safetensors')] = json.loads(tensors.metadata()['denoise_study'])
+            text = tensors.metadata()['denoise_study']
+        found[f.name.removesuffix('.safetensors')] = json.loads(text)
     return found
 
-# %% ../../nbs/study/00_pretrained.ipynb #33000031
 def pretrained_models(
-)->pd.DataFrame: # a row for each model: what it is, its data, its size, and a number that says how good it is
+) -> pd.DataFrame: # a row for each model: what it is, its data, its size, and how good it is
     "The models that come with the package"
     rows = []
-    for name,desc in _described().items():
-        i,size = desc['info'],_files().joinpath(f'{name}.safetensors').stat().st_size
-        rows.append(dict(name=name, model=desc['model']['class'].rpartition('.')[2], data=i['data']['name'],
-                         pixels='x'.join(map(str, i['data']['size'])), weights=i['parameters'], MB=round(size/1e6, 2),
-                         measured=i['measured']))
+    for name, desc in _described().items():
+        info = desc['info']
+        size = _files().joinpath(f'{name}.safetensors').stat().st_size
+        rows.append(dict(
+            name=name,
+            model=desc['model']['class'].rpartition('.')[2],
+            data=info['data']['name'],
+            pixels='x'.join(map(str, info['data']['size'])),
+            weights=info['parameters'],
+            MB=round(size/1e6, 2),
+            measured=info['measured']))
     return pd.DataFrame(rows).set_index('name')
 
-# %% ../../nbs/study/00_pretrained.ipynb #33000046
+# %% ../../nbs/study/00_pretrained.ipynb #27bd835e
 def load_pretrained(
-    name:str, # one of the names that `pretrained` lists, such as 'ddgm-digits'
+    name:str, # one of the names that `pretrained_models` lists, such as 'ddgm-fashion_mnist'
     device='cpu', # device of the result
-)->nn.Module: # `DDGM`, `DAED` or `Blind` in eval mode; `model.info` says how it was trained and what was measured
+) -> nn.Module: # `DDGM`, `DAED` or `Blind` in eval mode; `model.info`: its training, its numbers
     "A trained model that comes with the package"
-    known = _described()
-    if name not in known: raise ValueError(f'name: one of {", ".join(known)} is accepted, got {name!r}')
-    with as_file(_files()/f'{name}.safetensors') as path: return load_checkpoint(path, device=device)
+    one_of('name', name, _described())
+    with as_file(_files()/f'{name}.safetensors') as path:
+        return load_checkpoint(path, device=device)
 
-# %% ../../nbs/study/00_pretrained.ipynb #33000069
+# %% ../../nbs/study/00_pretrained.ipynb #0c572578
 def shrink(
     checkpoint:str|Path, # file that `save_checkpoint` wrote
     path:str|Path, # file to write: the averaged weights if there are some, in float16
     **info, # added to its description
-)->dict: # the description
+) -> dict: # the description
     "A checkpoint small enough to be given away"
-    tensors,desc = read_tensors(checkpoint)
+    tensors, desc = read_tensors(checkpoint)
     kind = 'ema' if any(k.startswith('ema.') for k in tensors) else 'raw'
-    kept = {k: v.half() if v.is_floating_point() else v for k,v in tensors.items() if k.startswith(f'{kind}.')}
+    kept = {}
+    for k, v in tensors.items():
+        if not k.startswith(f'{kind}.'): continue
+        kept[k] = v.half() if v.is_floating_point() else v
+
     count = sum(v.numel() for v in kept.values())
-    desc = desc | dict(info=desc['info'] | dict(parameters=count, precision='float16') | info)
+    info = dict(parameters=count, precision='float16') | info
+    desc = desc | dict(info=desc['info'] | info)
     write_tensors(path, kept, desc)
     return desc

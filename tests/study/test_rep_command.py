@@ -1,0 +1,30 @@
+"denoise-rep: recipes come with the arms that they must be compared with"
+import json
+
+import pytest
+from helpers_study import command
+
+from denoise_study.denoiserep import ARMS
+from denoise_study.study import arms_of, open_task, RECIPE_ARMS
+
+
+def test_a_recipe_has_its_arms():
+    task = open_task("classification", data="", bs=0, device="cpu")
+    assert all(set(arms) <= set(ARMS) and arms[0] == "base" for arms in RECIPE_ARMS.values())
+    assert arms_of("label_free", task) == ["base", "label_free", "placebo"]
+    assert arms_of("base,minus", task) == ["base", "minus"]
+    lacking = {"minus": task.head, "merged": task.merged}
+    assert arms_of("all", task) == [a for a in ARMS if lacking.get(a, True)]
+
+
+def test_options_that_a_task_does_not_take():
+    with pytest.raises(ValueError, match="classification does not take all of these arguments"):
+        open_task("classification", wings=2)
+
+
+def test_rep(tmp_path):
+    out = command(tmp_path, "denoise-rep", "--recipe", "closed_form", "--seeds", 2, "--steps", 5,
+                  "--base-steps", 10).stdout
+    r = json.loads((tmp_path/"rep.json").read_text())
+    assert [row["arm"] for row in r["arms"]] == ["base", "closed_form"] and r["seeds"] == 2
+    assert (tmp_path/"rep.png").exists() and "2 seeds" in out

@@ -1,0 +1,59 @@
+"denoise-probe and denoise-selfguide: a blind denoiser read and sampled from"
+import json
+
+import numpy as np
+import pytest
+import torch
+from helpers_study import command
+from PIL import Image
+
+from denoise_study.representation import Averages
+from denoise_study.study import chosen_images, open_denoiser
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    "A blind denoiser, trained for eleven steps"
+    folder = tmp_path_factory.mktemp("blind")
+    command(folder, "denoise-train", "--model", "blind", "--image-size", 16, "--folder", "run",
+            "--steps", 11)
+    return folder
+
+
+def test_probe(folder):
+    "The file is what the library reads, and the untrained network stands beside it"
+    out = command(folder, "denoise-probe", "run/blind.safetensors", "--draws", 2, "--taps",
+                  "enc3,mid").stdout
+    a = Averages.load(folder/"phi.safetensors")
+    r = json.loads((folder/"phi.json").read_text())
+    assert set(a.taps) == {"enc3", "mid"} and a.taps["mid"].shape == (180, 128)
+    assert len(set(a.labels.tolist())) == 10 and a.run["draws"] == 2
+    assert "PR of mid" in out
+    assert r["compare"][0].keys() >= {"quantity", "trained_value", "untrained_value"}
+
+
+def test_selfguide(folder):
+    command(folder, "denoise-selfguide", "run/blind.safetensors", "--out", "s.png", "--images",
+            "3,5", "--n", 2, "--levels", 5, "--matching", 3)
+    r = json.loads((folder/"s.json").read_text())
+    assert np.load(folder/"s.npz")["images"].shape == (4, 16, 16, 1)
+    assert r["images"] == [3, 5] and Image.open(folder/"s.png").size[0] > 100
+    assert {"guided", "unconditional"} <= {row["arm"] for row in r["around"]}
+
+
+def test_images_that_are_no_numbers(folder):
+    error = command(folder, "denoise-selfguide", "blind-digits", "--images", "three",
+                    ok=False).stderr
+    assert "images: numbers with commas" in error and "Traceback" not in error
+
+
+def test_one_image_of_each_class():
+    labels = torch.tensor([2, 0, 2, 1, 0])
+    assert chosen_images("", labels) == [1, 3, 0]
+    with pytest.raises(ValueError, match=r"numbers in 0\.\.4 are accepted"):
+        chosen_images("3,5", labels)
+
+
+def test_images_of_another_kind():
+    with pytest.raises(ValueError, match="for 3 channels, digits has 1"):
+        open_denoiser("blind-cifar10", "digits", "", "", "cpu")
