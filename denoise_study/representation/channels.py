@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from matplotlib.axes import Axes
 from scipy import stats
 from torch import Tensor, nn
-from ..core import device_of, evaluating, label_grid, names_width, panel, Panels
-from ..core import panels, show_images, text_color, with_bar
+from ..core import device_of, evaluating, label_grid, names_width, panel, panels
+from ..core import Panels, show_images, text_color, with_bar
 from .probes import _batches, _boot, _check_labels, _check_sigma
 from .probes import _check_taps, _count, _IN, _in_data_order
 from .probes import _noisy_mean, _OUT, _rows_of, channel_averages

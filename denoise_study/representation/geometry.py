@@ -13,7 +13,7 @@ from functools import partial
 from itertools import cycle
 from torch import nn
 from torch.nn.functional import normalize
-from ..core import CYCLE, Features, mean_and_factor, mean_record, Panels, panels
+from ..core import CYCLE, Features, mean_and_factor, mean_record, panels, Panels
 from ..core import step_generator, untrained
 from .channels import selectivity
 from .probes import _batches, _boot, _check_labels, _compare_levels

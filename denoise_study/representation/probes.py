@@ -17,7 +17,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 from ..core import as_features, check_images, curve, CYCLE, device_of, evaluating
-from ..core import Features, ImageLoader, label_ends, panels, Panels, range_of
+from ..core import Features, ImageLoader, label_ends, Panels, panels, range_of
 from ..core import read_tensors, run_info, short_digest, step_generator, text_color
 from ..core import to_unit, with_bar, write_tensors
 

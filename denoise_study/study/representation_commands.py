@@ -10,8 +10,8 @@ from pathlib import Path
 from torch import Tensor
 from ..core import first_images, image_dls, one_of, run_info, save_images, write_json
 from ..denoiser import denoiser, noise_levels, sample
-from ..representation import channel_averages, compare_representations
-from ..representation import comparison_rows, samples_around, self_guided, show_around
+from ..representation import channel_averages, compare_representations, comparison_rows
+from ..representation import samples_around, self_guided, show_around
 from .console import chosen_device, comma_numbers, command, open_model
 
 # %% ../../nbs/study/05_representation_commands.ipynb #e01fc5fb

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from denoise_study.core import curve, CYCLE, figure_of, knob, label_ends, label_grid, names_width
-from denoise_study.core import panel, Panel, panels, png, static_picture, text_color, use_style
+from denoise_study.core import Panel, panel, panels, png, static_picture, text_color, use_style
 
 
 def opened(data): return Image.open(io.BytesIO(data))

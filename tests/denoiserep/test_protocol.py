@@ -107,8 +107,7 @@ def test_no_interval_over_networks_from_one_checkpoint(outcome, dls):
 
 
 def test_denoise_rep_writes_a_row_of_the_table(tmp_path, capsys):
-    from denoise_study.study import denoise_rep
-    from denoise_study.denoiserep import slides_table
+    from denoise_study.denoiserep import denoise_rep, slides_table
     out = tmp_path / "r.json"
     denoise_rep(task="segmentation", recipe="alternate", out=str(out), seeds=2, steps=2,
                 base_steps=4, device="cpu")

@@ -1,7 +1,7 @@
 "The first and the last page of a report"
 from html import escape
 
-from denoise_study.core import Chapter, Claim, Finding, Interval, Study, image_dls, run_info
+from denoise_study.core import Chapter, Claim, Finding, image_dls, Interval, run_info, Study
 from denoise_study.study import made_chapter, short_chapter
 
 
