@@ -1,4 +1,5 @@
 # Written by tools/faces.py
+from .ablation import ablated as ablated
 from .channels import plot_rows as plot_rows
 from .channels import purity_of_sets as purity_of_sets
 from .channels import random_purity as random_purity
@@ -15,6 +16,21 @@ from .chapter import selfguided_part as selfguided_part
 from .chapter import study_blind as study_blind
 from .claims import BLOCKS as BLOCKS
 from .claims import blind_claims as blind_claims
+from .comparison import LevelReadings as LevelReadings
+from .comparison import compare_representations as compare_representations
+from .comparison import comparison_rows as comparison_rows
+from .comparison import label_quantities as label_quantities
+from .comparison import network_quantities as network_quantities
+from .comparison import quantity_controls as quantity_controls
+from .geometry import label_agreement as label_agreement
+from .geometry import linear_probe as linear_probe
+from .geometry import neighbours as neighbours
+from .geometry import unit_rows as unit_rows
+from .grouping import clusters as clusters
+from .grouping import gaussian_like as gaussian_like
+from .grouping import pair_separation as pair_separation
+from .grouping import plot_clusters as plot_clusters
+from .grouping import separation as separation
 from .levels import compare_levels as compare_levels
 from .levels import cosine_to_others as cosine_to_others
 from .levels import plot_stability as plot_stability

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['CLAIMED', 'gratings', 'grating_response', 'channel_statistics', 'selectivity_predicts', 'plot_channels']
 
-# %% ../../nbs/representation/07_responses.ipynb #3cc19bc3
-import math, torch, numpy as np, pandas as pd
+# %% ../../nbs/representation/07_responses.ipynb #567e760f
+import math, torch, pandas as pd
 from functools import partial
 from scipy import stats
 from torch import Tensor, nn
-from ..core import Interval, panels, Panels, text_color
+from ..core import panels, Panels, text_color
 from .levels import statistic_interval
 from .maps import map_statistics
 from .probes import channel_averages, IN_COLOR, OUT_COLOR, participation
