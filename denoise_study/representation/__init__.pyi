@@ -52,6 +52,7 @@ from .responses import channel_statistics as channel_statistics
 from .responses import grating_response as grating_response
 from .responses import gratings as gratings
 from .responses import plot_channels as plot_channels
+from .responses import relative_change as relative_change
 from .responses import selectivity_predicts as selectivity_predicts
 from .resuming import RowFile as RowFile
 from .resuming import check_same_run as check_same_run

@@ -16,12 +16,12 @@ from .resuming import check_same_run, RowFile
 from .walking import check_noise_level, check_taps
 from .walking import ImageWalk, noisy_mean
 
-# %% ../../nbs/representation/03_probes.ipynb #d9661c44
+# %% ../../nbs/representation/03_probes.ipynb #c0d7737e
 def channel_averages(
     D:nn.Module, # a `Denoiser`
     images, # (N,C,H,W) tensor, a pair (tensor, N labels), or a loader of batches (x, y)
     sigma:float=.5, # standard deviation of the noise, for pixels in (0, 1); 0: the clean image
-    taps:tuple|None=None, # names among `D.taps`; None: all of them. ('mid',) runs the encoder half only
+    taps:tuple|None=None, # names among `D.taps`; None: all. ('mid',) runs the encoder half only
     draws:int=20, # noise draws averaged for each image; with sigma 0 there is one
     seed:int=0, # seed of the noise
     range:tuple|None=None, # pixel range of `images`; None: that of a loader, (0, 1) for a tensor
@@ -30,15 +30,16 @@ def channel_averages(
     data:str='not said', # name of the data set, kept with the result
     progress:bool=True, # show a progress bar?
 ) -> Averages: # one row an image, in the order of the data set
-    "Spatial averages of channels, averaged over noise draws and streamed over a data set (section 2.3)"
+    "Spatial averages of channels, averaged over noise and streamed over a data set (section 2.3)"
     check_noise_level(D, sigma)
     if draws < 1 or bs < 1:
         raise ValueError(f'draws, bs: at least 1 is needed, got {draws} and {bs}')
     taps = check_taps(D, taps)
     if sigma == 0: draws = 1
     walk = ImageWalk(images, range, bs)
-    run = dict(denoiser=D.name, taps=list(taps), sigma=float(sigma), draws=draws, seed=seed, data=data)
-    run |= _first_image(walk)
+    run = dict(
+        denoiser=D.name, taps=list(taps), sigma=float(sigma), draws=draws, seed=seed, data=data,
+        **_first_image(walk))
     if path is not None and Path(path).exists(): return _finished(path, run)
 
     rows = RowFile(path, run)
@@ -64,24 +65,24 @@ def _finished(path, run):
     check_same_run(known, res.run, path)
     return res
 
-# %% ../../nbs/representation/03_probes.ipynb #eb6e5c86
+# %% ../../nbs/representation/03_probes.ipynb #41673000
 def participation(
     v:Tensor, # any shape; what is counted runs along `dim`
-    dim:int=-1, # channels of an image (sparsity, Fig. 1), or images of a channel (selectivity, Fig. 3)
+    dim:int=-1, # channels of an image (sparsity), or images of a channel (selectivity)
 ) -> Tensor: # float64, without `dim`, in [1/d,1]; nan where all are zero
     "Participation ratio (Kadkhodaie et al. 2025 section 2.2): active share of the entries"
     v = v.detach().double().abs()
-    v = v/v.amax(dim, keepdim=True) # 0/0 is nan, as it should be; squares of small numbers don't vanish
+    v = v/v.amax(dim, keepdim=True) # squares of small numbers don't vanish; 0/0 is nan, rightly
     return v.sum(dim)**2/(v.shape[dim]*v.square().sum(dim))
 
-# %% ../../nbs/representation/03_probes.ipynb #32261242
+# %% ../../nbs/representation/03_probes.ipynb #2c209e81
 IN_COLOR = CYCLE[4] # input of a block: orange
 OUT_COLOR = CYCLE[2] # output: green
 
 def plot_participation(
-    averages:Averages, # what was read; inputs (`mid.in`) are drawn beside outputs (`mid`) where both were
+    averages:Averages, # what was read; inputs (`mid.in`) are drawn beside outputs (`mid`)
     control:Averages|None=None, # the same taps of the untrained network: dashed outlines
-    along:str='channels', # 'channels': PR of each image (Fig. 1); 'images': PR of each channel (Fig. 3)
+    along:str='channels', # PR of each image (Fig. 1); 'images': PR of each channel (Fig. 3)
     taps:tuple|None=None, # outputs to draw, a panel each; None: all that were read
     axs=None, # Axes, one for each of `taps`; None: a new figure
 ) -> Panels: # the Axes, a histogram in each
@@ -90,11 +91,14 @@ def plot_participation(
     taps = taps or [k for k in averages.taps if not k.endswith('.in')]
     ncols = len(taps) if len(taps) <= 5 else 4
     nrows = -(-len(taps)//ncols)
-    axs = panels(axs, len(taps), (max(3, 1.36*ncols), .4 + 1.6*nrows), ncols, sharey=True)
+    size = max(3, 1.36*ncols), .4 + 1.6*nrows
+    axs = panels(axs, len(taps), size, ncols, sharey=True)
     for ax, tap in zip(axs, taps):
         _draw_histograms(ax, averages, tap, along, histtype='stepfilled', alpha=.6)
-        if control is not None: _draw_histograms(ax, control, tap, along, histtype='step', ls='--')
-        ax.set(title=tap, xlim=(0, 1), xticks=(0, .5, 1), xticklabels=('0', '.5', '1'), yticks=())
+        if control is not None:
+            _draw_histograms(ax, control, tap, along, histtype='step', ls='--')
+        ax.set(title=tap, xlim=(0, 1), yticks=())
+        ax.set_xticks((0, .5, 1), ('0', '.5', '1'))
         ax.set_xlabel(f'PR over {along}', fontsize=9)
     _name_histograms(axs[0], _ratios(averages, taps[0], along), control, along)
     return axs
