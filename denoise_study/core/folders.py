@@ -28,9 +28,10 @@ def _entries(folder):
         seen.add(real)
         for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
             if entry.name.startswith('.'): continue
-            linked = entry.is_symlink()
-            if not linked and entry.is_dir(): places.append(entry.path)
-            elif not linked or not os.path.isdir(entry.path): yield entry
+            if not entry.is_symlink(): is_folder = entry.is_dir()
+            else: is_folder = os.path.isdir(entry.path)
+            if not is_folder: yield entry
+            elif not entry.is_symlink(): places.append(entry.path)
             elif not _is_above(entry.path, folder): links.append(entry.path)
 
 # %% ../../nbs/core/13_folders.ipynb #8ddee914
@@ -59,7 +60,7 @@ def picture_files(
             f'{folder}: no pictures in this folder (found: {left or "nothing"}); accepted are '
             f'{" ".join(suffixes)}, all in the folder itself or all in one subfolder per class')
     if left:
-        warnings.warn(f'{folder}: not read: {left}; pictures are {" ".join(suffixes)}', stacklevel=2)
+        warnings.warn(f'{folder}: not read: {left}; pictures are {" ".join(suffixes)}')
     return sorted(found)
 
 # %% ../../nbs/core/13_folders.ipynb #050b94db

@@ -69,7 +69,8 @@ def from_uint8(
     levels = 255/(hi - lo) # how many levels there are in an interval of length 1
     device = torch.device(u.device if device is None else device)
     if device.type != 'cpu':
-        return u.to(device, non_blocking=True).div(levels).add_(lo)
+        x = u.to(device, non_blocking=True)
+        return x.div(levels).add_(lo)
 
     x = np.divide(u.cpu().numpy(), levels, dtype=np.float32)
     x += lo
@@ -140,8 +141,10 @@ def _tiled(u, ncols, gap, top):
     n, c, h, w = tiles.shape
     nrows = math.ceil(n/ncols)
     blank = tiles.new_full((nrows*ncols - n, c, h, w), 255)
-    grid = torch.cat([tiles, blank]).view(nrows, ncols, c, h, w)
-    grid = grid.permute(0, 3, 1, 4, 2).reshape(nrows*h, ncols*w, c)
+    grid = torch.cat([tiles, blank])
+    grid = grid.view(nrows, ncols, c, h, w)
+    grid = grid.permute(0, 3, 1, 4, 2)
+    grid = grid.reshape(nrows*h, ncols*w, c)
     return grid[:-gap, :-gap]
 
 # %% ../../nbs/core/10_images.ipynb #185e2dfc

@@ -116,7 +116,7 @@ def test_of_an_animation_the_first_frame_is_seen(tmp_path):
     assert open_picture(tmp_path/'a.gif', str, lambda im: im.convert('L').getextrema()) == (10,10)
 
 
-def test_grey_in_a_coloured_folder_becomes_coloured(tmp_path):
+def test_grey_in_a_folder_of_colors_becomes_color(tmp_path):
     save_all(tmp_path, random_images(10, 6, 6, 3))
     save_all(tmp_path, random_images(10, 6, 6), start=10)
     dls = cpu_dls(tmp_path)
