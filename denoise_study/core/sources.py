@@ -71,6 +71,10 @@ def from_array(cls:ArraySource,
     "Images as arrays usually hold them, channels last"
     pixels = images
     if not isinstance(pixels, Tensor): pixels = torch.from_numpy(np.ascontiguousarray(pixels))
+    if pixels.ndim == 3 and pixels.shape[-1] in (1, 3):
+        raise ValueError(
+            f'{name}: shape {tuple(pixels.shape)} is that of one picture (H,W,C): give it as '
+            '`images[None]`; grey images this narrow as `images[..., None]`')
     if pixels.ndim == 3: pixels = pixels[..., None]
     channels_last = pixels.ndim == 4 and pixels.shape[-1] in (1, 3)
     if pixels.dtype != torch.uint8 or not channels_last or 0 in pixels.shape:

@@ -3,6 +3,7 @@ import gzip
 import hashlib
 import pickle
 import sys
+import warnings
 from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,6 +92,54 @@ def test_npz(tmp_path, shape, key):
 
 
 def byte_zeros(*shape): return np.zeros(shape, np.uint8)
+
+@pytest.mark.parametrize('images, labels', [
+    ('arr_0', 'arr_1'), ('x', 'y'), ('X', 'Y'), ('data', 'targets'), ('images', 'label'),
+    ('image', 'target'), ('garments', 'labels'), ('arr_0', None)])
+def test_npz_keys_of_other_people(tmp_path, images, labels):
+    a, y = random_images(20), np.arange(20) % 2
+    np.savez(tmp_path/'a.npz', **{images: a} | ({labels: y} if labels else {}))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert cpu_dls(tmp_path/'a.npz').info.classes == (('0','1') if labels else ())
+    u, found = load_arrays(tmp_path/'a.npz', valid=0, test=0)['train']
+    assert (u[:,0].numpy() == a).all()
+    assert found.tolist() == (y.tolist() if labels else [-1]*20)
+
+
+def test_npz_keys_that_are_not_read_are_named(tmp_path):
+    np.savez(tmp_path/'a.npz', images=random_images(), index=np.arange(40), note='x')
+    with pytest.warns(UserWarning, match='a.npz: not read: index, note; accepted'):
+        load_arrays(tmp_path/'a.npz')
+
+
+@pytest.mark.parametrize('keys', ['images x', 'images label labels', 'arr_0 images', 'X x'])
+def test_npz_keys_that_mean_the_same_are_refused(tmp_path, keys):
+    np.savez(tmp_path/'a.npz', **{key: random_images(4) for key in keys.split()})
+    with pytest.raises(ValueError) as e: load_arrays(tmp_path/'a.npz')
+    assert all(repr(key) in str(e.value) for key in keys.split())
+
+
+@pytest.mark.parametrize('labels, words', [
+    ([0,1,-1,-1], 'data, labels: 2 of 4 images have the label -1'),
+    ([0,1,2,10**9], 'data, labels: numbers of classes are below 1,048,576, got 1000000000')])
+def test_labels_that_are_none_or_no_classes_are_refused(labels, words):
+    with pytest.raises(ValueError, match=words): load_arrays((random_images(4), labels))
+
+
+def test_an_image_labelled_minus_one_is_unlabelled_if_all_are():
+    assert cpu_dls((random_images(10), np.full(10, -1))).info.classes == ()
+
+
+@pytest.mark.parametrize('shape', [(16,16,3), (16,24,1), (3,3,3)])
+def test_one_picture_is_not_a_set_of_grey_ones(tmp_path, shape):
+    a = byte_zeros(*shape)
+    np.savez(tmp_path/'a.npz', images=a)
+    for data in a, torch.tensor(a), tmp_path/'a.npz':
+        with pytest.raises(ValueError, match=r'one picture \(H,W,C\): give it as `images\[None\]`'):
+            load_arrays(data)
+    assert len(load_arrays(a[None], valid=0, test=0)['train'][0]) == 1
+
 
 @pytest.mark.parametrize('arrays, words', [
     (dict(images=np.zeros((4,8,8))), ['`images`','float64','uint8']),

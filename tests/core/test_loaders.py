@@ -8,7 +8,7 @@ import torch
 
 from denoise_study.core import ArraySource, check_images, DataInfo, first_images, image_dls
 from denoise_study.core import ImageLoader, load_arrays, to_uint8
-from helpers_coredata import cpu_dls
+from helpers_coredata import cpu_dls, random_images, save_all
 
 
 def test_digits_need_nothing_and_split_three_ways():
@@ -185,3 +185,35 @@ def test_a_fit_is_repeatable_and_resumes_in_mid_epoch():
         return learn.seen
     whole = seen()
     assert whole == seen() and whole[7:] == seen(1, 2, 1) and len(whole) == 10
+
+
+# Few images ---------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('n, shares, counts', [
+    (1, {}, (1,0,0)), (2, {}, (2,0,0)), (5, {}, (5,0,0)), (6, {}, (4,1,1)),
+    (2, dict(valid=1), (1,1,0)), (3, dict(valid=1, test=1), (1,1,1)),
+    (20, dict(valid=0), (18,0,2)), (20, dict(test=0), (18,2,0)),
+    (20, dict(valid=0., test=0.), (20,0,0)), (20, dict(valid=2, test=1), (17,2,1))])
+@pytest.mark.parametrize('files', [False, True])
+def test_splits_of_few_images_work_also_empty_ones(tmp_path, n, shares, counts, files):
+    a = random_images(n)
+    data = save_all(tmp_path/'f', a) if files else a
+    dls = cpu_dls(data, bs=4, **shares)
+    assert (dls.info.n_train, dls.info.n_valid, dls.info.n_test) == counts
+    for loader, split, count in zip(dls.loaders, ('train', 'valid', 'test'), counts):
+        assert len(list(loader)) == len(loader) == (max(1, count//4) if split == 'train' else
+                                                    -(-count//4))
+        if count:
+            assert len(first_images(dls, split)[0]) == count
+            continue
+        with pytest.raises(ValueError, match=f'{split}: .* has no images'): first_images(dls, split)
+        with pytest.raises(ValueError, match='no batches: 0 images'): loader.one_batch()
+    kinds = load_arrays(data, **shares)
+    assert [len(u) for u, _ in kinds.values()] == list(counts)
+
+
+@pytest.mark.parametrize('n, shares', [
+    (1, dict(valid=1)), (2, dict(valid=2)), (2, dict(valid=1, test=1)), (3, dict(test=3)),
+    (3, dict(valid=2, test=2))])
+def test_splits_that_leave_none_to_train_on_are_refused_by_name(n, shares):
+    with pytest.raises(ValueError, match='^(valid|test)'): cpu_dls(random_images(n), **shares)

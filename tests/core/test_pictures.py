@@ -1,13 +1,14 @@
-"""Pictures in folders: which files, in which order, and every way it goes wrong."""
+"""Pictures in files: as a person sees them, in a known order, and every way it goes wrong."""
 import time
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
-from denoise_study.core import FileSource, load_arrays, map_in_order, picture_files
-from helpers_coredata import RNG, all_bytes, cpu_dls, random_images, save_all
+from denoise_study.core import FileSource, as_seen, load_arrays, map_in_order, open_picture
+from denoise_study.core import picture_head, picture_to_tensor
+from helpers_coredata import RNG, cpu_dls, random_images, save_all
 
 
 def test_map_in_order_keeps_the_order_stops_early_and_passes_errors_on():
@@ -21,16 +22,6 @@ def test_map_in_order_keeps_the_order_stops_early_and_passes_errors_on():
     with pytest.raises(ZeroDivisionError): list(map_in_order(lambda i: 1/i, [1,0], 2))
 
 
-def test_picture_files_are_sorted_and_hidden_ones_do_not_count(tmp_path):
-    save_all(tmp_path/'b', random_images(2))
-    save_all(tmp_path/'a'/'deep', random_images(1), ext='jpg')
-    (tmp_path/'.cache').mkdir()
-    (tmp_path/'.cache'/'x.png').write_bytes(b'')
-    (tmp_path/'notes.txt').write_text('no picture')
-    found = [str(f.relative_to(tmp_path)) for f in picture_files(tmp_path)]
-    assert found == ['a/deep/000.jpg', 'b/000.png', 'b/001.png']
-
-
 def test_files_of_equal_length_and_equal_tails_are_still_told_apart(tmp_path):
     files = [tmp_path/f'{i}.png' for i in range(4)]
     for f, head in zip(files, b'aabc'): f.write_bytes(bytes([head])*10 + bytes(9000))
@@ -41,49 +32,91 @@ def test_files_of_equal_length_and_equal_tails_are_still_told_apart(tmp_path):
     assert a == b and len({a,c,d,e}) == 4
 
 
-def test_flat_and_class_folders(tmp_path):
-    a = random_images(20)
-    flat = cpu_dls(save_all(tmp_path/'flat', a))
-    assert flat.info.classes == () and flat.info.channels == 1
-    assert flat.one_batch()[1].unique().tolist() == [-1]
-    save_all(tmp_path/'c'/'b', a[:12])
-    save_all(tmp_path/'c'/'a'/'deeper', a[12:], start=12)
-    (tmp_path/'c'/'.hidden').mkdir()
-    (tmp_path/'c'/'.hidden'/'x.png').write_bytes(b'no picture')
-    by_class = load_arrays(tmp_path/'c')
-    assert cpu_dls(tmp_path/'c').info.classes == ('a','b')
-    got = {o.numpy().tobytes(): y.item() for u,ys in by_class.values() for o,y in zip(u, ys)}
-    assert got == {o.tobytes(): int(i < 12) for i,o in enumerate(a)}
-    assert all_bytes(by_class) == all_bytes(load_arrays(tmp_path/'flat'))
+# As a person sees it ------------------------------------------------------------------------------
+
+def exif(number):
+    data = Image.Exif()
+    data[0x0112] = number
+    return data
 
 
-@pytest.mark.parametrize('held, counts', [
-    (('val',), (27,3,10)), (('test',), (27,3,10)), (('valid','test'), (30,5,10))])
-def test_a_folder_with_its_own_splits(tmp_path, held, counts):
-    a = random_images(45, 6, 6, 3)
-    save_all(tmp_path/'train'/'x', a[:15])
-    save_all(tmp_path/'train'/'y', a[15:30], start=15)
-    for name in held: save_all(tmp_path/name/'y', a[30:35] if name == 'valid' else a[35:])
-    info = cpu_dls(str(tmp_path)).info
-    assert (info.n_train, info.n_valid, info.n_test) == counts and info.classes == ('x','y')
-    test, labels = load_arrays(tmp_path)['test']
-    channels_last = test.permute(0,2,3,1).contiguous()
-    assert {o.numpy().tobytes() for o in channels_last} == {o.tobytes() for o in a[35:]}
-    assert labels.unique().tolist() == [1]
-    with pytest.raises(ValueError, match='^test: .* official'): cpu_dls(tmp_path, test=.1)
+@pytest.mark.parametrize('ext', ['jpg', 'png', 'webp', 'tif'])
+@pytest.mark.parametrize('number', range(1, 9))
+def test_pictures_are_turned_as_their_exif_data_say(tmp_path, ext, number):
+    file = tmp_path/f'a.{ext}'
+    Image.fromarray(random_images(1, 16, 24, 3)[0]).save(file, exif=exif(number))
+    with Image.open(file) as im: seen = picture_to_tensor(ImageOps.exif_transpose(im))
+    assert torch.equal(open_picture(file, str, picture_to_tensor), seen)
+    assert picture_head(file) == ('RGB', tuple(seen.shape[1:]))
+    source = FileSource([file]).prepare()
+    assert source.hw == tuple(seen.shape[1:]) and torch.equal(source.batch([0])[0], seen)
+    assert source.hw == ((24,16) if number > 4 else (16,24))
 
 
-def test_val_and_valid_beside_test_are_refused(tmp_path):
-    for name in ('train', 'val', 'valid', 'test'): save_all(tmp_path/name, random_images(3))
-    with pytest.raises(ValueError, match='`val` or `valid` beside'): load_arrays(tmp_path)
+@pytest.mark.parametrize('data', [b'Exif\0\0nonsense', b'', exif(0), exif(9), exif(77)], ids=repr)
+def test_an_entry_that_can_not_be_read_turns_nothing(tmp_path, data):
+    file = tmp_path/'a.jpg'
+    Image.fromarray(random_images(1, 16, 24, 3)[0]).save(file, exif=data)
+    assert picture_head(file) == ('RGB', (16,24))
+    assert open_picture(file, str, picture_to_tensor).shape == (3,16,24)
 
 
-def test_a_class_may_be_called_train(tmp_path):
-    for name in 'car','train': save_all(tmp_path/name, random_images(10))
-    assert cpu_dls(tmp_path).info.classes == ('car','train')
+def test_turning_twice_turns_once(tmp_path):
+    Image.fromarray(random_images(1, 16, 24)[0]).save(tmp_path/'a.jpg', exif=exif(6))
+    with Image.open(tmp_path/'a.jpg') as im: seen = as_seen(im)
+    assert as_seen(seen) is seen and seen.size == (16,24)
 
 
-def test_grey_in_a_coloured_folder_becomes_coloured(tmp_path):
+def transparent(mode):
+    "A picture whose left half is transparent over noise, whose right half is 100; and its suffix"
+    rgba = random_images(1, 8, 8, 4)[0]
+    rgba[:, :4, 3] = 0
+    rgba[:, 4:] = (100, 100, 100, 255)
+    im = Image.fromarray(rgba)
+    if mode in ('RGBA', 'LA'): return im.convert(mode), 'png'
+    if mode == 'PA': return im.convert('RGBA').convert('PA'), 'png'
+    key = np.full((8,8,3), 100, np.uint8)
+    key[:, :4] = (7, 7, 7) if mode == 'L' else (7, 200, 30)
+    im = Image.fromarray(key)
+    im = im.quantize(4) if mode == 'P' else im.convert(mode)
+    im.info['transparency'] = im.getpixel((0,0))
+    return im, 'gif' if mode == 'P' else 'png'
+
+
+@pytest.mark.parametrize('ground, level', [('white', 255), ('black', 0)])
+@pytest.mark.parametrize('mode', ['RGBA', 'LA', 'PA', 'RGB', 'L', 'P'])
+def test_what_is_transparent_shows_the_ground(mode, ground, level):
+    im, _ = transparent(mode)
+    u = picture_to_tensor(as_seen(im, ground))
+    assert len(u) == (1 if mode in ('L', 'LA') else 3)
+    assert (u[:, :, :4] == level).all() and (u[:, :, 4:] == 100).all()
+
+
+@pytest.mark.parametrize('mode', ['RGBA', 'LA', 'RGB', 'L', 'P'])
+def test_transparent_files_lie_on_white(tmp_path, mode):
+    im, ext = transparent(mode)
+    for i in range(4): im.save(tmp_path/f'{i}.{ext}', transparency=im.info.get('transparency'))
+    u, _ = load_arrays(tmp_path, valid=0, test=0)['train']
+    assert (u[:, :, :, :4] == 255).all() and (u[:, :, :, 4:] == 100).all()
+
+
+@pytest.mark.parametrize('mode', ['RGBA', 'LA'])
+def test_half_transparent_is_half_white_and_opaque_is_left_alone(mode):
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    for alpha in 255, 128:
+        im = Image.fromarray(levels).convert(mode)
+        im.putalpha(alpha)
+        expected = levels*(alpha/255) + 255*(1 - alpha/255)
+        assert np.abs(picture_to_tensor(as_seen(im))[0].numpy() - expected).max() < 1
+
+
+def test_of_an_animation_the_first_frame_is_seen(tmp_path):
+    frames = [Image.new('L', (8,8), level) for level in (10, 200)]
+    frames[0].save(tmp_path/'a.gif', save_all=True, append_images=frames[1:])
+    assert open_picture(tmp_path/'a.gif', str, lambda im: im.convert('L').getextrema()) == (10,10)
+
+
+def test_grey_in_a_folder_of_colors_becomes_color(tmp_path):
     save_all(tmp_path, random_images(10, 6, 6, 3))
     save_all(tmp_path, random_images(10, 6, 6), start=10)
     dls = cpu_dls(tmp_path)
@@ -115,24 +148,12 @@ def error(kind, *words, path, **kwargs):
     assert all(str(w) in str(e.value) for w in words), str(e.value)
 
 
-def test_an_empty_folder_is_named(tmp_path):
-    error(FileNotFoundError, tmp_path, '.png', path=tmp_path)
-    (tmp_path/'notes.txt').write_text('no picture')
-    error(FileNotFoundError, tmp_path, path=tmp_path)
-
-
-def test_pictures_beside_classes_and_empty_classes_are_named(tmp_path):
-    mixed = save_all(tmp_path/'mixed', random_images(3))
-    save_all(mixed/'a', random_images(3))
-    error(ValueError, mixed, '000.png', 'subfolders', path=mixed)
-    hollow = tmp_path/'hollow'
-    save_all(hollow/'a', random_images(3))
-    (hollow/'b').mkdir()
-    error(FileNotFoundError, hollow/'b', path=hollow)
-    strange = tmp_path/'strange'
-    save_all(strange/'train'/'a', random_images(9))
-    save_all(strange/'val'/'b', random_images(3))
-    error(ValueError, strange/'val'/'b', path=strange)
+def test_too_many_pixels_are_refused_by_the_head(tmp_path, monkeypatch):
+    save_all(tmp_path, random_images(3, 40, 40))
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)
+    error(ValueError, '000.png', '40x40 pixels', '1,000', path=tmp_path)
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', None)
+    assert picture_head(tmp_path/'000.png') == ('L', (40,40))
 
 
 def test_sizes_that_differ_and_deep_pictures_are_named(tmp_path):
