@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from denoise_study.denoiser import BlindUNet, denoiser, Denoiser, GaussianDenoiser
+from denoise_study.denoiser import BlindUNet, Denoiser, denoiser, GaussianDenoiser
 
 C = np.array([[1, 0, .6], [0, .5, -.3], [.6, -.3, 1]])     # covariance of three numbers
 WHOLE = np.geomspace(1e-3, 1e3, 120)                        # noise levels of a whole integral

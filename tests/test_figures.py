@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from denoise_study.core import ArraySource, Chapter, CYCLE, figure_of, ImageLoader, label_ends
-from denoise_study.core import Panel, panel, panels, Panels, show_images
+from denoise_study.core import Panel, panel, Panels, panels, show_images
 from denoise_study.diffusion import log_snr_curves, plot_log_snr, plot_sweep, show_rows
 from denoise_study.diffusion import show_samples, show_ways_back
 from denoise_study.daed import plot_splits, plot_transition, show_transfer, transition_point

@@ -9,7 +9,7 @@ __all__ = ['roughness', 'Yardstick', 'quality_table', 'split_sweep', 'plot_split
 import math, pandas as pd
 from torch import Tensor
 from ..core import check_images, compare_sets, compute_features, CYCLE, mean_interval
-from ..core import panels, Panels
+from ..core import Panels, panels
 from ..diffusion import DDGM, kind_of, log_power
 from .cut import split
 from .splits import same_noise, steps_replaced

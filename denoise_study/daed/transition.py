@@ -9,7 +9,7 @@ __all__ = ['rotated', 'errors_by_image', 'resampled_ratios', 'switch_onset', 'tr
 import numpy as np, pandas as pd
 from fastcore.basics import AttrDict
 from torch import Tensor
-from ..core import check_images, curve, CYCLE, panels, Panels
+from ..core import check_images, curve, CYCLE, Panels, panels
 from ..diffusion import summarise, sweep_axes, sweep_curves
 
 # %% ../../nbs/daed/04_transition.ipynb #887c87b7

@@ -8,7 +8,7 @@ __all__ = ['sweep_curves', 'sweep_axes', 'plot_sweep']
 # %% ../../nbs/diffusion/19_curves.ipynb #fa4448b6
 import numpy as np, pandas as pd
 from matplotlib.axes import Axes
-from ..core import curve, CYCLE, label_ends, panels, Panels
+from ..core import curve, CYCLE, label_ends, Panels, panels
 from .reconstruction import summarise
 from .ways import WAY_COLORS
 

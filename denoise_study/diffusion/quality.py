@@ -8,7 +8,7 @@ __all__ = ['show_samples', 'nearest_images', 'sample_quality']
 # %% ../../nbs/diffusion/21_quality.ipynb #1257b4ab
 import torch
 from torch import Tensor
-from ..core import compare_sets, compute_features, panels, Panels, show_images, Study
+from ..core import compare_sets, compute_features, Panels, panels, show_images, Study
 from ..core import untrained
 from .ddgm import DDGM
 

@@ -10,7 +10,7 @@ import numpy as np, pandas as pd, torch
 from fastcore.basics import AttrDict
 from itertools import cycle
 from torch import Tensor
-from ..core import check_images, curve, CYCLE, panels, Panels
+from ..core import check_images, curve, CYCLE, Panels, panels
 from .schedules import Schedule
 
 # %% ../../nbs/diffusion/15_signal.ipynb #98b4c81c

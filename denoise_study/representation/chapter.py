@@ -16,16 +16,17 @@ from ..core import Chapter, feature_space, first_images, Interval, load_checkpoi
 from ..core import mean_interval, panels, Study, untrained
 from ..denoiser import blind_preset, Denoiser, denoiser, GaussianDenoiser, noise_levels
 from ..denoiser import plot_psnr, psnr_curve, sample, train_blind
-from .channels import channel_statistics, plot_channels, plot_rows
-from .channels import selectivity_predicts
+from .channels import plot_rows
+from .responses import channel_statistics, plot_channels
+from .responses import selectivity_predicts
 from .claims import blind_claims, BLOCKS
 from .densities import conditional_distance
-from .geometry import clusters, compare_representations
-from .geometry import comparison_rows, neighbours, plot_clusters
-from .geometry import separation
+from .comparison import compare_representations, comparison_rows
+from .grouping import clusters, plot_clusters, separation
+from .geometry import neighbours
 from .noise_level import noise_level_check, plot_noise_level
 from .probes import channel_averages, participation, plot_participation
-from .probes import plot_stability, stability
+from .levels import plot_stability, stability
 from .ratios import plot_ratio, ratio_test
 from .resemblance import samples_around
 from .selfguided import self_guided, show_around

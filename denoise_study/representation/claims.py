@@ -11,7 +11,7 @@ import math
 import pandas as pd
 from ..core import bootstrap_interval, Claim, Finding, Interval, Learned, resamples
 from ..core import t_interval
-from .channels import CLAIMED
+from .responses import CLAIMED
 from .ratios import bounds_interval
 
 # %% ../../nbs/representation/28_claims.ipynb #aae16680

@@ -10,7 +10,7 @@ import torch, numpy as np, pandas as pd
 from fastcore.basics import AttrDict
 from itertools import combinations, cycle
 from torch import Tensor
-from ..core import CYCLE, mean_and_factor, panels, Panels, step_generator
+from ..core import CYCLE, mean_and_factor, Panels, panels, step_generator
 from .readings import as_rows, check_image_labels
 
 # %% ../../nbs/representation/10_grouping.ipynb #7cab52fa

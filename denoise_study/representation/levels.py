@@ -11,7 +11,7 @@ from functools import partial
 from itertools import cycle
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
-from ..core import curve, CYCLE, Interval, label_ends, panels, Panels
+from ..core import curve, CYCLE, Interval, label_ends, Panels, panels
 from .probes import channel_averages
 
 # %% ../../nbs/representation/04_levels.ipynb #78a86bbb

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ..core import device_of, evaluating, with_bar
 from .channels import selectivity
 from .probes import participation
-from .walking import check_noise_level, check_taps
-from .walking import ImageWalk, noisy_mean
+from .walking import check_noise_level, check_taps, ImageWalk
+from .walking import noisy_mean
 
 # %% ../../nbs/representation/06_maps.ipynb #99fd8ab7
 class MapSums:

@@ -9,12 +9,12 @@ __all__ = ['IN_COLOR', 'OUT_COLOR', 'channel_averages', 'participation', 'plot_p
 import numpy as np
 from pathlib import Path
 from torch import Tensor, nn
-from ..core import CYCLE, device_of, evaluating, panels, Panels
-from ..core import short_digest, text_color, with_bar
+from ..core import CYCLE, device_of, evaluating, Panels, panels, short_digest
+from ..core import text_color, with_bar
 from .readings import Averages
 from .resuming import check_same_run, RowFile
-from .walking import check_noise_level, check_taps
-from .walking import ImageWalk, noisy_mean
+from .walking import check_noise_level, check_taps, ImageWalk
+from .walking import noisy_mean
 
 # %% ../../nbs/representation/03_probes.ipynb #c0d7737e
 def channel_averages(

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ..core import panels, Panels, text_color
 from .levels import statistic_interval
 from .maps import map_statistics
-from .probes import channel_averages, IN_COLOR, OUT_COLOR, participation
+from .probes import channel_averages, IN_COLOR, OUT_COLOR
+from .probes import participation
 
 # %% ../../nbs/representation/07_responses.ipynb #8c287c7f
 def gratings(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from denoise_study.core import FileSource, as_seen, load_arrays, map_in_order, open_picture
+from denoise_study.core import as_seen, FileSource, load_arrays, map_in_order, open_picture
 from denoise_study.core import picture_head, picture_to_tensor
 from helpers_coredata import RNG, cpu_dls, random_images, save_all
 

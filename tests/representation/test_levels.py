@@ -8,12 +8,8 @@ from torch import nn
 
 from helpers_probes import Reader, make, normal, pictures
 from denoise_study.core import untrained
-from denoise_study.representation import (
-    cosine_to_others,
-    plot_stability,
-    stability,
-    statistic_interval,
-)
+from denoise_study.representation import cosine_to_others, plot_stability, stability
+from denoise_study.representation import statistic_interval
 
 torch.set_num_threads(1)
 D = make()

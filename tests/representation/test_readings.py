@@ -6,8 +6,8 @@ import torch
 from helpers_probes import WIDTHS, make, pictures, read
 from denoise_study.core import frechet, save_checkpoint
 from denoise_study.denoiser import BlindUNet
-from denoise_study.representation import Averages, as_rows, check_image_labels
-from denoise_study.representation import label_agreement, linear_probe, neighbours
+from denoise_study.representation import as_rows, Averages, check_image_labels, label_agreement
+from denoise_study.representation import linear_probe, neighbours
 
 torch.set_num_threads(1)
 D = make()

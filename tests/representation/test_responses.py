@@ -9,13 +9,9 @@ from torch import nn
 
 from helpers_probes import gen, make, normal, pictures, read
 from denoise_study.denoiser import Denoiser, denoiser
-from denoise_study.representation import (
-    channel_statistics,
-    grating_response,
-    gratings,
-    participation,
-)
-from denoise_study.representation import plot_channels, selectivity_predicts, statistic_interval
+from denoise_study.representation import channel_statistics, grating_response, gratings
+from denoise_study.representation import participation, plot_channels, selectivity_predicts
+from denoise_study.representation import statistic_interval
 
 torch.set_num_threads(1)
 D = make()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers_probes import loader, make, pictures, read, spread
-from denoise_study.representation import ImageWalk, image_draws, noisy_mean
+from denoise_study.representation import image_draws, ImageWalk, noisy_mean
 
 torch.set_num_threads(1)
 D = make()
