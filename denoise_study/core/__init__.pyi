@@ -101,9 +101,7 @@ from .resampling import resamples as resamples
 from .resampling import t_interval as t_interval
 from .resampling import two_level_bootstrap as two_level_bootstrap
 from .resampling import two_level_interval as two_level_interval
-from .resume import JSONLog as JSONLog
 from .resume import Resume as Resume
-from .resume import SampleGrid as SampleGrid
 from .resume import get_rng as get_rng
 from .resume import pack as pack
 from .resume import set_rng as set_rng
@@ -131,3 +129,5 @@ from .verdicts import check_terms as check_terms
 from .verdicts import verdict as verdict
 from .verdicts import verdict_css as verdict_css
 from .verdicts import weakest as weakest
+from .watching import JSONLog as JSONLog
+from .watching import SampleGrid as SampleGrid
