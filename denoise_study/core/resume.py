@@ -22,6 +22,7 @@ from torch import Tensor
 from .basics import unwrap
 from .checkpoints import check_same_model, describe
 from .files import read_tensors, write_tensors
+from .identity import check_same_run, run_identity
 
 # %% ../../nbs/core/25_resume.ipynb #23c439c9
 def pack(
@@ -82,10 +83,14 @@ class Resume(Callback):
         path:str|Path, # state file, `.safetensors`
         seconds:float=60., # save when this long has passed since the last time
         steps:int|None=None, # save every so many steps instead
+        result:str|Path|None=None, # checkpoint that the run will write; an old one is compared, too
+        fresh:bool=False, # begin anew, whatever is there
     ):
         self.path = Path(path)
         self.seconds = seconds
         self.steps = steps
+        self.result = result
+        self.fresh = fresh
         self.at = None # state to go on from
         self.last = None # the last step in it
         self.rows = [] # finished epochs, as a table has them
@@ -99,7 +104,7 @@ class Resume(Callback):
         tensors = {}
         skeleton = pack(_state(self, epoch, batch), tensors)
         model = describe(unwrap(self.learn.model))
-        desc = dict(kind='training state', model=model, state=skeleton)
+        desc = dict(kind='training state', model=model, run=self.identity, state=skeleton)
         try: write_tensors(self.path, tensors, desc)
         except OSError as e: warnings.warn(f'training goes on without a new state: {e}')
         self.saved = time.monotonic()
@@ -194,7 +199,29 @@ def before_fit(self:Resume):
     self.first = 0 # batches of the current epoch that are done
     self.saved = time.monotonic()
     self.active = not hasattr(self.learn, 'lr_finder')
-    if self.active and self.path.exists(): self._go_on()
+    if not self.active: return
+    self.identity = run_identity(self.learn)
+    if self.fresh: self._begin_anew()
+    else: self._look_around()
+
+@patch
+def _begin_anew(self:Resume):
+    "Nothing of an earlier run may be found by the next one"
+    if not rank_distrib(): self.path.unlink(missing_ok=True)
+
+@patch
+def _look_around(self:Resume):
+    "Go on from the state if there is one; files of another run are refused"
+    if self.path.exists(): self._go_on()
+    elif self.result and Path(self.result).exists():
+        _, desc = read_tensors(self.result)
+        self._check(desc, desc.get('info', {}).get('run'), self.result)
+
+@patch
+def _check(self:Resume, desc, run, path):
+    "Is a file of this model and of this run?"
+    check_same_model(describe(unwrap(self.learn.model)), desc['model'], path)
+    check_same_run(self.identity, run, path)
 
 @patch
 def _go_on(self:Resume):
@@ -214,10 +241,10 @@ def _read(self:Resume):
     tensors, desc = read_tensors(self.path)
     if desc.get('kind') != 'training state':
         raise ValueError(f'{self.path} holds a {desc.get("kind")}, not a training state')
-    check_same_model(describe(unwrap(self.learn.model)), desc['model'], self.path)
+    self._check(desc, desc.get('run'), self.path)
     state = unpack(desc['state'], tensors)
     n = state['where']['n_epoch']
-    if n != self.n_epoch:
+    if n != self.n_epoch: # a file of an earlier version
         raise ValueError(
             f'n_epoch: fit was asked for {self.n_epoch} epochs, but {self.path} is the state '
             f'of a run of {n}. Ask for the same number, or train into another folder.')
@@ -250,7 +277,9 @@ def before_train(self:Resume):
     _put_back(self.learn, at)
 
 @patch
-def after_fit(self:Resume): _all_epochs(self.learn)
+def after_fit(self:Resume):
+    self.fresh = False
+    _all_epochs(self.learn)
 
 def _put_back(learn, at):
     "Weights, average, optimiser, place and random states"

@@ -34,6 +34,7 @@ def denoise_learner(
     clip:float|None=None, # largest norm of the gradient; None: no clipping
     seed:int=0, # seed of the noise during training
     folder:str|Path|None=None, # for log and state; with it, training can be killed and resumed
+    fresh:bool=False, # begin anew, whatever is in the folder
     opt_func=AdamW, # optimiser
     cbs=None, # more callbacks
     **kwargs, # other arguments of `Learner`
@@ -45,7 +46,7 @@ def denoise_learner(
     if bf16: all_cbs.append(Bf16())
     if clip: all_cbs.append(GradientClip(clip))
     if folder is not None:
-        all_cbs.append(Resume(Path(folder)/'state.safetensors'))
+        all_cbs.append(Resume(Path(folder)/'state.safetensors', fresh=fresh))
         all_cbs.append(JSONLog(Path(folder)/'log.jsonl'))
     all_cbs += L(cbs)
     return Learner(

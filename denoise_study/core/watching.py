@@ -14,7 +14,7 @@ from fastai.callback.core import Callback
 from fastai.torch_core import rank_distrib
 from fastcore.basics import patch
 from .basics import unwrap
-from .files import replacing, write_text
+from .files import clean_leftovers, save_figure, write_text
 from .images import show_images
 from .objectives import averaged
 from .plots import panel
@@ -47,7 +47,9 @@ class JSONLog(Callback):
         self.images = 0
         resume = getattr(self.learn, 'resume', None)
         last = getattr(resume, 'last', None) # of the state that is taken up
-        if self.run and last is not None and self.path.exists(): self._keep_until(last)
+        if not (self.run and self.path.exists()): return
+        if last is not None: self._keep_until(last)
+        elif getattr(resume, 'fresh', False): self.path.unlink()
 
     def _keep_until(self, last):
         "Drop the lines of steps that come again"
@@ -77,8 +79,9 @@ def after_batch(self:JSONLog):
 def after_epoch(self:JSONLog):
     recorder = self.learn.recorder
     if recorder.values:
-        values = map(float, recorder.values[-1])
-        metrics = dict(zip(recorder.metric_names[1:], values))
+        metrics = {}
+        for name, value in zip(recorder.metric_names[1:], recorder.values[-1]):
+            if value is not None: metrics[name] = float(value) # None: no validation images
         self.write(step=self.train_iter, epoch=self.epoch, **metrics)
 
 # %% ../../nbs/core/26_watching.ipynb #3cc1b77c
@@ -94,6 +97,9 @@ class SampleGrid(Callback):
         self.folder = Path(folder)
         self.every = every
 
+    def before_fit(self):
+        if not rank_distrib(): clean_leftovers(self.folder)
+
     def after_epoch(self):
         if rank_distrib() or hasattr(self.learn, 'lr_finder'): return
         done = self.epoch + 1
@@ -102,7 +108,5 @@ class SampleGrid(Callback):
         model = averaged(self.learn) or unwrap(self.learn.model)
         ax = show_images(self.sample(model), range=model.range, ax=panel(None, (6, 6)))
         set_rng(rng)
-        try:
-            with replacing(self.folder/f'epoch-{done:04d}.png') as tmp:
-                ax.figure.savefig(tmp, format='png', dpi=70)
+        try: save_figure(self.folder/f'epoch-{done:04d}.png', ax, dpi=70)
         except OSError as e: warnings.warn(f'training goes on without a picture: {e}')

@@ -23,6 +23,7 @@ def train_daed(
     seed:int=0, # seed of initial weights and noise
     sched:Schedule|None=None, # forward process before the split; None: linear, with the preset's number of steps
     width:int|None=None, # channels of the network's first level; None: those of the size
+    fresh:bool=False, # begin anew, whatever is in the folder
 )->DAED: # the averaged model, in eval mode; also in folder/daed.safetensors
     "Train generator and denoiser jointly (DAED section 4); continues if it was interrupted"
     p,info = preset(dls.info, size, width),dls.info
@@ -30,7 +31,7 @@ def train_daed(
     learned,sched = loss != 'simple',sched or Schedule.linear(p['T'])
     model = DAED(UNet(**dict(p['net'], learn_sigma=learned)), UNet(**p['net']), sched.merge_first(sched.nearest(level)),
                  (info.channels, *info.size), loss=loss, var='learned' if learned else 'large', range=info.range)
-    return fit(dls, model, Path(folder)/'daed.safetensors', p, steps, bf16, seed, preview)
+    return fit(dls, model, Path(folder)/'daed.safetensors', p, steps, bf16, seed, preview, fresh=fresh)
 
 def train_dae(
     dls, # images, from `image_dls`
@@ -41,9 +42,10 @@ def train_dae(
     steps:int|None=None, # training steps; None: those of the preset
     bf16:bool=False, # autocast to bfloat16
     seed:int=0, # seed of initial weights and noise
+    fresh:bool=False, # begin anew, whatever is in the folder
 )->DAED: # the averaged model, in eval mode; also in folder/daed.safetensors
     "Train a denoiser for the first steps of a trained diffusion model (DAED section 4, two steps)"
     p = preset(dls.info, size)
     torch.manual_seed(seed)
     model = DAED.from_ddgm(ddgm, split, UNet(**p['net']))
-    return fit(dls, model, Path(folder)/'daed.safetensors', p, steps, bf16, seed)
+    return fit(dls, model, Path(folder)/'daed.safetensors', p, steps, bf16, seed, fresh=fresh)
