@@ -63,6 +63,12 @@ from .images import to_uint8 as to_uint8
 from .images import whole_number as whole_number
 from .inception import Inception2048 as Inception2048
 from .inception import Inception768 as Inception768
+from .interruption import Stopped as Stopped
+from .interruption import hold_folder as hold_folder
+from .interruption import leave_folder as leave_folder
+from .interruption import stop_asked as stop_asked
+from .interruption import stoppable as stoppable
+from .interruption import take_folder as take_folder
 from .intervals import Interval as Interval
 from .loaders import ImageLoader as ImageLoader
 from .loaders import ImageLoaders as ImageLoaders

@@ -23,6 +23,7 @@ from .basics import unwrap
 from .checkpoints import check_same_model, describe
 from .files import read_tensors, write_tensors
 from .identity import check_same_run, run_identity
+from .interruption import leave_folder, stop_asked, Stopped, take_folder
 
 # %% ../../nbs/core/25_resume.ipynb #23c439c9
 def pack(
@@ -91,6 +92,7 @@ class Resume(Callback):
         self.steps = steps
         self.result = result
         self.fresh = fresh
+        self.holds = False # the folder was taken by this fit
         self.at = None # state to go on from
         self.last = None # the last step in it
         self.rows = [] # finished epochs, as a table has them
@@ -200,6 +202,7 @@ def before_fit(self:Resume):
     self.saved = time.monotonic()
     self.active = not hasattr(self.learn, 'lr_finder')
     if not self.active: return
+    self.holds = take_folder(self.path.parent)
     self.identity = run_identity(self.learn)
     if self.fresh: self._begin_anew()
     else: self._look_around()
@@ -256,13 +259,21 @@ def after_batch(self:Resume):
     if not (self.training and self.active): return
     if self.steps: due = self.learn.train_iter % self.steps == 0
     else: due = time.monotonic() - self.saved > self.seconds
-    if due: self.save(self.epoch, self.first + self.iter + 1)
+    if due or stop_asked(): self.save(self.epoch, self.first + self.iter + 1)
+    self._stop_if_asked()
 
 @patch
 def after_epoch(self:Resume):
     if not self.active: return
     self.rows.append([str(v) for v in self.learn.recorder.log])
     self.save(self.epoch + 1, 0)
+    self._stop_if_asked()
+
+@patch
+def _stop_if_asked(self:Resume):
+    "The state was saved just now: this is the place to stop"
+    if not stop_asked(): return
+    raise Stopped(f'stopped at step {self.learn.train_iter}; the same command continues')
 
 # %% ../../nbs/core/25_resume.ipynb #76c8352b
 @patch
@@ -279,6 +290,8 @@ def before_train(self:Resume):
 @patch
 def after_fit(self:Resume):
     self.fresh = False
+    if self.holds: leave_folder(self.path.parent)
+    self.holds = False
     _all_epochs(self.learn)
 
 def _put_back(learn, at):

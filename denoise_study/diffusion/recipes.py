@@ -12,8 +12,8 @@ from copy import copy
 from fastai.torch_core import rank_distrib
 from pathlib import Path
 from torch import nn, Tensor
-from ..core import averaged, DataInfo, denoise_learner, distributed, one_of, SampleGrid
-from ..core import save_checkpoint, unwrap
+from ..core import averaged, DataInfo, denoise_learner, distributed, hold_folder, one_of
+from ..core import SampleGrid, save_checkpoint, stoppable, unwrap
 from .ddgm import DDGM
 from .schedules import Schedule
 from .unet import UNet
@@ -69,6 +69,13 @@ def _last_loss(learn):
     if len(last) < 2 or last[1] is None: return {}
     return dict(valid_loss=float(last[1]))
 
+def _save(path, learn, seed):
+    "The checkpoint, with the run that it is of"
+    run = learn.resume.identity
+    save_checkpoint(
+        path, learn.model, averaged(learn), data=learn.dls.info.to_dict(), seed=seed,
+        steps=run['steps'], run=run, **_last_loss(learn))
+
 def fit(
     dls, # images, from `image_dls`
     model:nn.Module, # objective module
@@ -93,12 +100,9 @@ def fit(
         cbs=look)
     learn.resume.result = path
     train = learn.fit_one_cycle if p['one_cycle'] else learn.fit
-    with distributed(learn): train(epochs, p['lr'], cbs=cbs)
-
-    if not rank_distrib():
-        save_checkpoint(
-            path, learn.model, averaged(learn), data=dls.info.to_dict(), seed=seed,
-            steps=epochs*len(dls.train), run=learn.resume.identity, **_last_loss(learn))
+    with hold_folder(folder):
+        with stoppable(), distributed(learn): train(epochs, p['lr'], cbs=cbs)
+        if not rank_distrib(): _save(path, learn, seed)
     trained = averaged(learn) or unwrap(learn.model)
     return trained.eval()
 
