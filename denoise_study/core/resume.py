@@ -157,17 +157,22 @@ def _record(recorder):
         val=recorder.smooth_loss.val)
 
 # %% ../../nbs/core/25_resume.ipynb #c10d84c1
-def _begin_with(learn, first):
-    "Let this fit begin with the epoch `first`: no callback hears of those before"
-    run = learn._with_events
-    def with_events(f, event, *args, **kwargs):
-        if event == 'epoch' and learn.epoch < first: return
-        run(f, event, *args, **kwargs)
-    learn._with_events = with_events
+@patch
+def _with_events(self:Resume, f, event, *args, **kwargs):
+    "fastai's own, but for finished epochs; an epoch that fails gives the folder back"
+    learn = self.learn
+    if event == 'epoch' and learn.epoch < self.begin: return
+    try: type(learn)._with_events(learn, f, event, *args, **kwargs)
+    except BaseException:
+        if event == 'epoch': self._leave()
+        raise
 
-def _all_epochs(learn):
-    "The loop over epochs is fastai's again"
-    learn.__dict__.pop('_with_events', None)
+@patch
+def _leave(self:Resume):
+    "The loop over epochs is fastai's again, and the folder is free"
+    self.learn.__dict__.pop('_with_events', None)
+    if self.holds: leave_folder(self.path.parent)
+    self.holds = False
 
 # %% ../../nbs/core/25_resume.ipynb #14ab1c3f
 def _restore_record(learn, record):
@@ -194,18 +199,24 @@ def _restore_callbacks(learn, trackers, rows):
 # %% ../../nbs/core/25_resume.ipynb #2c071afc
 @patch
 def before_fit(self:Resume):
-    _all_epochs(self.learn)
+    self._leave()
     self.at = None
     self.last = None
     self.rows = []
+    self.begin = 0 # the first epoch that is not finished
     self.first = 0 # batches of the current epoch that are done
     self.saved = time.monotonic()
     self.active = not hasattr(self.learn, 'lr_finder')
     if not self.active: return
     self.holds = take_folder(self.path.parent)
     self.identity = run_identity(self.learn)
-    if self.fresh: self._begin_anew()
-    else: self._look_around()
+    self.learn._with_events = self._with_events
+    try:
+        if self.fresh: self._begin_anew()
+        else: self._look_around()
+    except BaseException: # another run's file
+        self._leave()
+        raise
 
 @patch
 def _begin_anew(self:Resume):
@@ -234,9 +245,8 @@ def _go_on(self:Resume):
     self.rows = self.at['record'].get('rows', [])
     _restore_record(self.learn, self.at['record'])
     _restore_callbacks(self.learn, self.at.get('trackers', {}), self.rows)
-    finished = self.at['where']['epoch']
-    if finished == self.n_epoch: self.before_train() # what is left is to hand over the weights
-    _begin_with(self.learn, finished)
+    self.begin = self.at['where']['epoch']
+    if self.begin == self.n_epoch: self.before_train() # what is left: to hand over the weights
 
 @patch
 def _read(self:Resume):
@@ -281,7 +291,6 @@ def before_train(self:Resume):
     "Put everything back, after all other callbacks and just before the first batch"
     self.first = 0
     if self.at is None: return
-    _all_epochs(self.learn)
     at = self.at
     self.at = None
     self.first = at['where']['batch']
@@ -290,9 +299,7 @@ def before_train(self:Resume):
 @patch
 def after_fit(self:Resume):
     self.fresh = False
-    if self.holds: leave_folder(self.path.parent)
-    self.holds = False
-    _all_epochs(self.learn)
+    self._leave()
 
 def _put_back(learn, at):
     "Weights, average, optimiser, place and random states"

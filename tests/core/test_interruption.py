@@ -104,3 +104,15 @@ def test_a_folder_that_can_not_be_written_is_refused_before_the_first_step(tmp_p
         def before_batch(self): raise AssertionError("a step was made")
     with pytest.raises(OSError, match="file/run: this folder can't be written"):
         trained(tmp_path/"file/run", Never())
+
+
+def test_a_training_that_fails_gives_its_folder_back(tmp_path):
+    class Fails(Callback):
+        def after_epoch(self): raise ZeroDivisionError("of a kind")
+
+    with pytest.raises(ZeroDivisionError): trained(tmp_path, Fails())
+    assert not list(tmp_path.glob(".*"))
+    trained(tmp_path)
+    with pytest.raises(ValueError, match="seed"):
+        denoise_learner(digits(256), Linear(), folder=tmp_path, seed=1).fit_one_cycle(2, 1e-2)
+    assert not list(tmp_path.glob(".*"))
