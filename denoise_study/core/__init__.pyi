@@ -115,10 +115,6 @@ from .resampling import t_interval as t_interval
 from .resampling import two_level_bootstrap as two_level_bootstrap
 from .resampling import two_level_interval as two_level_interval
 from .resume import Resume as Resume
-from .resume import get_rng as get_rng
-from .resume import pack as pack
-from .resume import set_rng as set_rng
-from .resume import unpack as unpack
 from .sets import compare_sets as compare_sets
 from .sets import knn_precision_recall as knn_precision_recall
 from .sets import prd as prd
@@ -133,6 +129,10 @@ from .splits import Splits as Splits
 from .splits import draw_sides as draw_sides
 from .splits import open_splits as open_splits
 from .stages import Study as Study
+from .state import get_rng as get_rng
+from .state import pack as pack
+from .state import set_rng as set_rng
+from .state import unpack as unpack
 from .training import denoise_learner as denoise_learner
 from .training import distributed as distributed
 from .verdicts import Learned as Learned

@@ -52,7 +52,8 @@ def test_frozen_weights_belong_to_a_run():
     assert frozen_digest(a) != frozen_digest(b)
 
 
-def learner(folder, dls=None, **kw): return denoise_learner(dls or arrays(), Linear(), folder=folder, **kw)
+def learner(folder, dls=None, **kw):
+    return denoise_learner(dls or arrays(), Linear(), folder=folder, **kw)
 
 
 @pytest.mark.parametrize("other,field", [
