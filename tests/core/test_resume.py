@@ -11,8 +11,8 @@ import pytest
 import torch
 from helpers_training import Linear, digits, quiet_fit, small
 
-from denoise_study.core import denoise_learner, load_checkpoint, pack, read_tensors, SampleGrid
-from denoise_study.core import save_checkpoint, unpack
+from denoise_study.core import denoise_learner, load_checkpoint, read_tensors, SampleGrid
+from denoise_study.core import save_checkpoint
 
 SCRIPT = Path(__file__).with_name("run_training.py")
 ENV = dict(os.environ, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
@@ -63,15 +63,6 @@ def test_resume_wants_the_same_run(tmp_path):
     # nothing left to do: hands over the result
     done = quiet_fit(denoise_learner(digits(), Linear(), folder=tmp_path), 2)
     assert not torch.equal(done.model.w, Linear().w) and len(done.recorder.values) == 2
-
-
-def test_pack_round_trip():
-    nest = dict(a=[1, 2.5, None, "x"], b=(torch.arange(3), {0: torch.eye(2), "k": True}), c={})
-    tensors = {}
-    back = unpack(json.loads(json.dumps(pack(nest, tensors))), tensors)
-    assert back["a"] == nest["a"] and back["c"] == {}
-    assert isinstance(back["b"], tuple) and torch.equal(back["b"][1][0], torch.eye(2))
-    with pytest.raises(TypeError, match="state.f"): pack(dict(f=print), {}, "state")
 
 
 def test_full_disk_keeps_the_old_file(tmp_path):
