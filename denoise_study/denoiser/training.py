@@ -121,6 +121,7 @@ def train_blind(
     seed:int=0, # seed of initial weights and noise
     width:int|None=None, # channels of the network's first level; None: those of the size
     law:str='sqrt', # distribution of the noise level, one of `NOISE_LAWS`; 'log' begins at .01
+    fresh:bool=False, # begin anew, whatever is in the folder
 ) -> Blind: # the trained objective, in eval mode; also in folder/blind.safetensors
     "Train a blind denoiser and save it (Kadkhodaie et al. 2025); continues if it was interrupted"
     info = dls.info
@@ -133,4 +134,4 @@ def train_blind(
 
     path = Path(folder)/'blind.safetensors'
     cbs = [] if preset['one_cycle'] else halving(preset['lr'])
-    return fit(dls, model, path, preset, steps, bf16, seed, clip=None, cbs=cbs)
+    return fit(dls, model, path, preset, steps, bf16, seed, clip=None, cbs=cbs, fresh=fresh)

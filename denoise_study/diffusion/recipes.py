@@ -12,8 +12,8 @@ from copy import copy
 from fastai.torch_core import rank_distrib
 from pathlib import Path
 from torch import nn, Tensor
-from ..core import averaged, DataInfo, denoise_learner, distributed, one_of, SampleGrid
-from ..core import save_checkpoint, unwrap
+from ..core import averaged, DataInfo, denoise_learner, distributed, hold_folder, one_of
+from ..core import SampleGrid, save_checkpoint, stoppable, unwrap
 from .ddgm import DDGM
 from .schedules import Schedule
 from .unet import UNet
@@ -63,6 +63,19 @@ def _in_epochs(dls, steps):
     dls.loaders = [train, *dls.loaders[1:]]
     return epochs, dls
 
+def _last_loss(learn):
+    "The validation loss of the last epoch, if there is a validation set"
+    *_, last = learn.recorder.values
+    if len(last) < 2 or last[1] is None: return {}
+    return dict(valid_loss=float(last[1]))
+
+def _save(path, learn, seed):
+    "The checkpoint, with the run that it is of"
+    run = learn.resume.identity
+    save_checkpoint(
+        path, learn.model, averaged(learn), data=learn.dls.info.to_dict(), seed=seed,
+        steps=run['steps'], run=run, **_last_loss(learn))
+
 def fit(
     dls, # images, from `image_dls`
     model:nn.Module, # objective module
@@ -74,6 +87,7 @@ def fit(
     draw:Callable|None=None, # model -> images for the pictures; None: no pictures
     clip:float|None=1., # largest norm of the gradient
     cbs=(), # more callbacks for the fit, such as a schedule
+    fresh:bool=False, # begin anew, whatever is in the folder
 ) -> nn.Module: # the averaged model if there is an average, in eval mode
     "Train an objective module and save it; continues if it was interrupted"
     path = Path(path)
@@ -82,15 +96,13 @@ def fit(
     look = []
     if draw: look.append(SampleGrid(draw, folder/'samples', every=max(1, epochs//10)))
     learn = denoise_learner(
-        dls, model, ema=p['ema'], bf16=bf16, clip=clip, seed=seed, folder=folder, cbs=look)
+        dls, model, ema=p['ema'], bf16=bf16, clip=clip, seed=seed, folder=folder, fresh=fresh,
+        cbs=look)
+    learn.resume.result = path
     train = learn.fit_one_cycle if p['one_cycle'] else learn.fit
-    with distributed(learn): train(epochs, p['lr'], cbs=cbs)
-
-    if not rank_distrib():
-        *_, last = learn.recorder.values
-        save_checkpoint(
-            path, learn.model, averaged(learn), data=dls.info.to_dict(), seed=seed,
-            steps=epochs*len(dls.train), valid_loss=float(last[1]))
+    with hold_folder(folder):
+        with stoppable(), distributed(learn): train(epochs, p['lr'], cbs=cbs)
+        if not rank_distrib(): _save(path, learn, seed)
     trained = averaged(learn) or unwrap(learn.model)
     return trained.eval()
 
@@ -114,6 +126,7 @@ def train_ddgm(
     sched:Schedule|None=None, # forward process; None: linear, with the preset's number of steps
     width:int|None=None, # channels of the network's first level; None: those of the size
     net:dict|None=None, # arguments of the network; None: those of the preset
+    fresh:bool=False, # begin anew, whatever is in the folder
 ) -> DDGM: # the averaged model, in eval mode; also in folder/ddgm.safetensors
     "Train a diffusion model and save it (DAED section 2.1); continues if it was interrupted"
     info = dls.info
@@ -127,4 +140,5 @@ def train_ddgm(
         loss=loss,
         var='learned' if learned else 'large',
         range=info.range)
-    return fit(dls, model, Path(folder)/'ddgm.safetensors', p, steps, bf16, seed, preview)
+    path = Path(folder)/'ddgm.safetensors'
+    return fit(dls, model, path, p, steps, bf16, seed, preview, fresh=fresh)

@@ -1,5 +1,7 @@
 "Files: replaced in one step, and results written as they are"
 import json
+import os
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -7,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from denoise_study.core import Claim, Finding, image_dls, Interval, Learned, read_tensors
-from denoise_study.core import replacing, run_info, save_images, write_json, write_tensors
-from denoise_study.core import write_text
+from denoise_study.core import Claim, clean_leftovers, Finding, image_dls, Interval, Learned, panel
+from denoise_study.core import process_lives, read_tensors, replacing, run_info, save_figure
+from denoise_study.core import save_images, write_json, write_tensors, write_text
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -86,3 +88,55 @@ def test_images_are_kept_as_bytes_that_image_dls_reads(tmp_path):
     batch = dls.train.one_batch()[0]
     order = batch.flatten(1).sum(1).argsort()
     assert (batch[order] - x).abs().max() <= 1.01/255
+
+
+def test_an_interrupt_leaves_no_half_file(tmp_path):
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path/"a.txt") as tmp:
+        tmp.write_text("half")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    with replacing(tmp_path/"a.txt") as one, replacing(tmp_path/"a.txt") as two:
+        assert one != two
+        one.write_text("one")
+        two.write_text("two")
+    assert (tmp_path/"a.txt").read_text() == "one"      # the last to end
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+WRITERS = {
+    "x.npz": lambda path: save_images(path, torch.zeros(2, 1, 4, 4), (-1, 1)),
+    "x.png": lambda path: save_figure(path, panel(None, (1, 1))),
+    "x.json": lambda path: write_json(path, dict(a=1))}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_was_there_survives_a_writer_that_is_stopped(tmp_path, name, monkeypatch):
+    path = tmp_path/name
+    path.write_bytes(b"good")
+    def cut(*args): raise KeyboardInterrupt     # before it replaces the old file
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr("os.replace", cut)
+        WRITERS[name](path)
+    assert path.read_bytes() == b"good" and len(list(tmp_path.iterdir())) == 1
+    WRITERS[name](path)
+    assert path.read_bytes() != b"good"
+
+
+def test_leftovers_are_removed_when_their_writer_is_gone(tmp_path):
+    with subprocess.Popen(["true"]) as gone: gone.wait()
+    names = [f".a.npz.{pid}-01234567.tmp" for pid in (gone.pid, os.getpid())]
+    for name in [*names, ".other.tmp", "a.npz"]: (tmp_path/name).touch()
+    assert clean_leftovers(tmp_path) == [names[0]] and not process_lives(gone.pid)
+    left = {p.name for p in tmp_path.iterdir()}
+    assert left == {names[1], ".other.tmp", "a.npz"} and clean_leftovers(tmp_path/"none") == []
+
+
+def test_tensors_that_share_memory_are_written(tmp_path):
+    w = torch.randn(4, 4)
+    shared = dict(a=w, b=w, c=w[:2], d=w.T)
+    write_tensors(tmp_path/"a.safetensors", shared, {})
+    back, _ = read_tensors(tmp_path/"a.safetensors")
+    assert all(torch.equal(back[k], shared[k]) for k in shared)

@@ -1,4 +1,5 @@
 "Presets are the papers', and a training ends where it should"
+import numpy as np
 import pytest
 import torch
 
@@ -40,3 +41,40 @@ def test_a_training_takes_the_steps_that_were_asked_for(tmp_path):
 def test_size_is_one_of_two():
     with pytest.raises(ValueError, match="size: .*'small', 'paper'.*got 'large'"):
         preset(info(1, 8), "large")
+
+
+def random_images(seed=0, n=200):
+    images = np.random.default_rng(seed).integers(0, 256, (n, 8, 8), dtype=np.uint8)
+    return image_dls(images, bs=64, device="cpu")
+
+
+def trained(folder, dls=None, **kw):
+    sched = Schedule.linear(30)
+    return train_ddgm(dls or random_images(), folder, steps=2, width=16, sched=sched, **kw)
+
+
+def test_another_run_in_the_folder_is_refused(tmp_path):
+    first = trained(tmp_path)
+    path = tmp_path/"ddgm.safetensors"
+    kept = path.read_bytes()
+    for other, field in ((dict(dls=random_images(1)), "images"), (dict(seed=1), "seed"),
+                         (dict(bf16=True), "precision")):
+        with pytest.raises(ValueError, match=f"{field}: this run has"): trained(tmp_path, **other)
+    (tmp_path/"state.safetensors").unlink()     # the finished checkpoint alone is enough to know
+    with pytest.raises(ValueError, match="seed: this run has 1, .*ddgm.safetensors is of a run"):
+        trained(tmp_path, seed=1)
+    assert path.read_bytes() == kept
+    assert load_checkpoint(path).info["run"]["seed"] == 0
+    other = trained(tmp_path, seed=1, fresh=True)
+    assert not torch.equal(next(first.parameters()), next(other.parameters()))
+    assert load_checkpoint(path).info["run"]["seed"] == 1
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_a_set_without_validation_images_is_trained_on(tmp_path, n):
+    dls = random_images(n=n)
+    assert dls.info.n_valid == 0
+    trained(tmp_path, dls)
+    info = load_checkpoint(tmp_path/"ddgm.safetensors").info
+    assert info["steps"] == 2 and "valid_loss" not in info
+    trained(tmp_path, dls)      # and taken up again
