@@ -53,8 +53,9 @@ def _frechet(a, b):
     shift = (m1 - m2).square().sum()
     trace1 = torch.linalg.vector_norm(l1)**2
     trace2 = torch.linalg.vector_norm(l2)**2
+    traces = trace1 + trace2
     root = _nuclear_norm(_cross(l1, l2))
-    d = shift + trace1 + trace2 - 2*root
+    d = shift + traces - 2*root
     return d.clamp(min=0).item() # rounding can leave -1e-13 for equal sets
 
 # %% ../../nbs/core/34_distances.ipynb #c4e8418b
@@ -204,7 +205,7 @@ def frechet_interval(
         a = mean_and_factor(real.x, v)
         b = mean_and_factor(fake.x, w)
         draws.append(_frechet(a, b))
-    draws = torch.tensor(draws).double()
+    draws = torch.tensor(draws, dtype=torch.float64)
     n = min(len(real), len(fake))
     interval = bootstrap_interval(value, draws, n, level=level, centred=True, lowest=0)
     bias = draws.mean().item() - value

@@ -135,7 +135,7 @@ def prd(
         scores, _ = _prd_scores(p, q, v/n, w/n, beta)
         draws.append(scores)
     records = []
-    for value, drawn in zip(values, torch.tensor(draws).double().T):
+    for value, drawn in zip(values, torch.tensor(draws, dtype=torch.float64).T):
         interval = bootstrap_interval(value, drawn, n, level=level, centred=True,
                                       lowest=0, highest=1)
         bias = drawn.mean().item() - value

@@ -12,8 +12,8 @@ from copy import copy
 from fastai.torch_core import rank_distrib
 from pathlib import Path
 from torch import nn, Tensor
-from ..core import averaged, DataInfo, denoise_learner, distributed, hold_folder, one_of
-from ..core import SampleGrid, save_checkpoint, stoppable, unwrap
+from ..core import averaged, DataInfo, denoise_learner, distributed, hold_folder
+from ..core import one_of, SampleGrid, save_checkpoint, stoppable, unwrap
 from .ddgm import DDGM
 from .schedules import Schedule
 from .unet import UNet

@@ -94,7 +94,7 @@ from .responses import plot_channels as plot_channels
 from .responses import relative_change as relative_change
 from .responses import selectivity_predicts as selectivity_predicts
 from .resuming import RowFile as RowFile
-from .resuming import check_same_run as check_same_run
+from .resuming import check_same_reading as check_same_reading
 from .selfguided import self_guided as self_guided
 from .selfguided import show_around as show_around
 from .targets import Target as Target

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from ..core import Chapter, feature_space, first_images, Interval, load_checkpoint
 from ..core import mean_interval, panels, Study, untrained
-from ..denoiser import blind_preset, Denoiser, denoiser, GaussianDenoiser, noise_levels
+from ..denoiser import blind_preset, denoiser, Denoiser, GaussianDenoiser, noise_levels
 from ..denoiser import plot_psnr, psnr_curve, sample, train_blind
 from .channels import plot_rows
 from .responses import channel_statistics, plot_channels

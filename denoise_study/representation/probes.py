@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..core import CYCLE, device_of, evaluating, Panels, panels, short_digest
 from ..core import text_color, with_bar
 from .readings import Averages
-from .resuming import check_same_run, RowFile
+from .resuming import check_same_reading, RowFile
 from .walking import check_noise_level, check_taps, ImageWalk
 from .walking import noisy_mean
 
@@ -62,7 +62,7 @@ def _finished(path, run):
     "The result of the same run, if that is what `path` holds"
     res = Averages.load(path)
     known = {k: v for k, v in run.items() if v is not None}
-    check_same_run(known, res.run, path)
+    check_same_reading(known, res.run, path)
     return res
 
 # %% ../../nbs/representation/03_probes.ipynb #41673000

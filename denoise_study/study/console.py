@@ -6,12 +6,12 @@
 __all__ = ['command', 'chosen_device', 'open_data', 'comma_numbers', 'open_model', 'open_ddgm']
 
 # %% ../../nbs/study/01_console.ipynb #e5ea723e
-import torch
+import re, torch
 from collections.abc import Callable
 from fastcore.script import CliError, call_parse, is_cli
 from functools import wraps
 from torch import nn
-from ..core import image_dls, load_checkpoint
+from ..core import FolderInUse, image_dls, load_checkpoint, Stopped
 from ..diffusion import DDGM, preset
 from .pretrained import load_pretrained, pretrained_models
 
@@ -19,17 +19,25 @@ from .pretrained import load_pretrained, pretrained_models
 def command(
     f:Callable, # function whose parameters have docments
 ) -> Callable: # the same function; as a console script it reads the command line
-    "A console command: errors that name what is wrong end with that line"
+    "A console command: errors that name what is wrong end with that line, and so does Ctrl-C"
     name = f.__name__.removesuffix('_command').replace('_', '-')
 
     @wraps(f)
     def _f(*args, **kwargs):
         try:
             return f(*args, **kwargs)
-        except (ValueError, OSError) as e:
-            if is_cli(): raise CliError(f'{name}: {e}') from e
+        except KeyboardInterrupt as e:
+            if not is_cli(): raise
+            print(e if isinstance(e, Stopped) else f'{name}: stopped')
+            raise SystemExit(130) from None
+        except (ValueError, OSError, FolderInUse) as e:
+            if is_cli(): raise CliError(f'{name}: {_without_prefix(e)}') from e
             raise
     return call_parse(_f)
+
+def _without_prefix(e):
+    "An error in words, without what fastai puts before those of a callback"
+    return re.sub(r'^Exception occured in `\w+` when calling event `\w+`:\s*', '', str(e))
 
 # %% ../../nbs/study/01_console.ipynb #e96c87e0
 def chosen_device(

@@ -8,7 +8,7 @@ __all__ = ['TASKS', 'RECIPE_ARMS', 'open_task', 'arms_of', 'denoise_rep_command'
 # %% ../../nbs/study/06_rep_command.ipynb #e7f64b07
 from fastcore.script import store_true
 from pathlib import Path
-from ..core import one_of, run_info, write_json
+from ..core import one_of, run_info, save_figure, write_json
 from ..denoiserep import ARMS, Budget, classification_task, detection_task
 from ..denoiserep import retrieval_task, run_protocol, segmentation_task, Task
 from .console import chosen_device, command
@@ -81,7 +81,7 @@ def denoise_rep_command(
     found = run_protocol(t, arms, seeds, Budget(steps=steps), folder or out.with_suffix(''))
 
     write_json(out, dict(run=run, seeds=seeds) | found.to_dict())
-    found.plot().figure.savefig(out.with_suffix('.png'), dpi=110)
+    save_figure(out.with_suffix('.png'), found.plot(), dpi=110)
     table = found.arms()[['arm', 'value', 'difference', 'low', 'high', 'n']]
     print(table.to_string(index=False))
     print(f'{t.metric}, {seeds} seeds; all numbers and the claims are in {out}')

@@ -8,7 +8,8 @@ __all__ = ['open_denoiser', 'denoise_probe', 'chosen_images', 'denoise_selfguide
 # %% ../../nbs/study/05_representation_commands.ipynb #3b88b542
 from pathlib import Path
 from torch import Tensor
-from ..core import first_images, image_dls, one_of, run_info, save_images, write_json
+from ..core import first_images, image_dls, one_of, run_info, save_figure, save_images
+from ..core import write_json
 from ..denoiser import denoiser, noise_levels, sample
 from ..representation import channel_averages, compare_representations, comparison_rows
 from ..representation import samples_around, self_guided, show_around
@@ -129,5 +130,5 @@ def denoise_selfguide(
     file = out.with_suffix('.npz')
     save_images(file, samples, (0., 1.))
     write_json(out.with_suffix('.json'), run | dict(around=table))
-    show_around(targets, samples, free).figure.savefig(out, dpi=110)
+    save_figure(out, show_around(targets, samples, free), dpi=110)
     print(f'{len(samples)} images around {len(numbers)} ({sampler}, seed {seed}): {out}, {file}')

@@ -10,7 +10,7 @@ import math
 from fastcore.script import bool_arg
 from pathlib import Path
 from ..core import Chapter, feature_space, image_dls, Interval, panel, run_info
-from ..core import save_images, show_images, Study, write_json
+from ..core import save_figure, save_images, show_images, Study, write_json
 from ..diffusion import bits_part, DDGM, samples_part, sweep_part
 from .console import chosen_device, command, open_ddgm
 
@@ -37,7 +37,7 @@ def denoise_sample(
     shown = x[:400]
     ncols = math.ceil(len(shown)**.5)
     ax = show_images(shown, range=model.range, ncols=ncols, ax=panel(None, (8, 8)))
-    ax.figure.savefig(out, dpi=110)
+    save_figure(out, ax, dpi=110)
     kind = model.info['weights']
     print(f'{n} images ({kind} weights, {method}, seed {seed}): {out} and {file}')
 

@@ -38,6 +38,7 @@ def denoise_train(
     bf16:store_true=False, # train in bfloat16
     seed:int=0, # seed of weights and noise
     noise_law:str='', # noise levels of a blind model: sqrt (the paper's, default), uniform, log
+    fresh:store_true=False, # begin anew, whatever is in the folder
 ):
     "Train a model; interrupted, it continues"
     if noise_law and model != 'blind':
@@ -48,7 +49,8 @@ def denoise_train(
     if model == 'blind': form = dict(range=(0., 1.), pad_to=8)
     dls, _ = open_data(data, root, image_size, size, device, **form)
 
-    recipe = dict(size=size, steps=steps or None, width=width or None, bf16=bf16, seed=seed)
+    recipe = dict(
+        size=size, steps=steps or None, width=width or None, bf16=bf16, seed=seed, fresh=fresh)
     if noise_law: recipe['law'] = noise_law
     if model == 'daed': recipe['level'] = level
     if model != 'blind':

@@ -75,7 +75,7 @@ def test_the_second_training_in_a_folder_is_refused(tmp_path):
     other = FORK.Process(target=hold, args=(tmp_path/"run", there))
     other.start()
     assert here.recv() == "mine"
-    with pytest.raises(RuntimeError, match=f"process {other.pid} is training into this folder"):
+    with pytest.raises(FolderInUse, match=f"process {other.pid} is training into this folder"):
         trained(tmp_path/"run")
     assert [p.name for p in (tmp_path/"run").iterdir()] == [".lock"]
     leftover = tmp_path/f"run/.state.safetensors.{other.pid}-01234567.tmp"

@@ -8,7 +8,7 @@ from scipy import stats
 from torch import nn
 
 from helpers_probes import gen, make, normal, pictures, read
-from denoise_study.denoiser import Denoiser, denoiser
+from denoise_study.denoiser import denoiser, Denoiser
 from denoise_study.representation import channel_statistics, grating_response, gratings
 from denoise_study.representation import participation, plot_channels, selectivity_predicts
 from denoise_study.representation import statistic_interval
