@@ -8,7 +8,8 @@ import torch
 from fastai.callback.core import Callback
 from helpers_training import Linear, digits
 
-from denoise_study.core import denoise_learner, hold_folder, leave_folder, read_tensors, stop_asked
+from denoise_study.core import denoise_learner, FolderInUse, hold_folder, leave_folder
+from denoise_study.core import read_tensors, stop_asked
 from denoise_study.core import stoppable, Stopped, take_folder, unpack
 
 FORK = multiprocessing.get_context("fork")
