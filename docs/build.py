@@ -3,6 +3,7 @@ no network.
 
 Further arguments go to Sphinx, such as -E to begin anew. Warnings are errors. What is not built
 here is written by hand in docs/pages."""
+
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-sys.path[:0] = [str(HERE), str(ROOT/"tools")]
+sys.path[:0] = [str(HERE), str(ROOT / "tools")]
 from faces import notebooks as rooms, room_of, WINGS  # noqa: E402
 from links import Names  # noqa: E402
 from nb2sphinx import Site, convert, exported  # noqa: E402
@@ -22,21 +23,30 @@ from readme import code_md  # noqa: E402
 from results import result_pages  # noqa: E402
 from summaries import summary  # noqa: E402
 
-TUTORIALS = ["the_study_in_five_minutes", "your_own_images",
-             "where_does_a_diffusion_model_stop_generating", "what_a_blind_denoiser_sees",
-             "sampling_from_a_representation",
-             "denoise_the_features_of_a_network_you_already_have", "your_own_denoiser",
-             "train_on_a_gpu"]
+TUTORIALS = [
+    "the_study_in_five_minutes",
+    "your_own_images",
+    "where_does_a_diffusion_model_stop_generating",
+    "what_a_blind_denoiser_sees",
+    "sampling_from_a_representation",
+    "denoise_the_features_of_a_network_you_already_have",
+    "your_own_denoiser",
+    "train_on_a_gpu",
+]
 COPIED = {"CONTRIBUTING.md": "further/contributing", "CHANGELOG.md": "further/changelog"}
 
 
-def place(path): return path.relative_to(ROOT).as_posix()
-def library(): return {place(p): f"library/{p.parent.name}/{room_of(p)}" for p in rooms()}
+def place(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def library():
+    return {place(p): f"library/{p.parent.name}/{room_of(p)}" for p in rooms()}
 
 
 def tutorials():
     "Path from the root -> page, in the order above, new ones after them"
-    paths = sorted((ROOT/"nbs/tutorials").glob("*.ipynb"))
+    paths = sorted((ROOT / "nbs/tutorials").glob("*.ipynb"))
     known = [p for name in TUTORIALS for p in paths if p.stem == name]
     others = [p for p in paths if p not in known]
     return {place(p): f"tutorials/{p.stem}" for p in known + others}
@@ -55,7 +65,7 @@ def module_of(page):
 
 def head_of(notebook):
     "Title and one-line summary of a notebook"
-    first = json.loads((ROOT/notebook).read_text(encoding="utf-8"))["cells"][0]
+    first = json.loads((ROOT / notebook).read_text(encoding="utf-8"))["cells"][0]
     title, _, summary = "".join(first["source"]).removeprefix("# ").partition("\n")
     return title, summary.strip().removeprefix("> ")
 
@@ -63,12 +73,13 @@ def head_of(notebook):
 def front(site):
     """Named sections of nbs/index.ipynb, for the hand-written pages to include: README and site say
     the same, with the same pictures"""
-    cells = json.loads((ROOT/"nbs/index.ipynb").read_text(encoding="utf-8"))["cells"]
+    cells = json.loads((ROOT / "nbs/index.ipynb").read_text(encoding="utf-8"))["cells"]
     found, name = {}, ""
     for i, c in enumerate(cells):
         src = "".join(c["source"])
         name = (re.findall(r"^## (.+)$", src, re.M) or [name])[0]
-        if c["cell_type"] == "markdown": src = re.sub(r"^## .+$", "", src, flags=re.M).strip()
+        if c["cell_type"] == "markdown":
+            src = re.sub(r"^## .+$", "", src, flags=re.M).strip()
         else:
             src = "\n\n".join(code_md(c, f"index-{i}", name, {}))
             src = src.replace("](docs/images/", "](/images/")
@@ -76,14 +87,16 @@ def front(site):
     return {k: "\n\n".join(v) for k, v in found.items()}
 
 
-def seen_from(page, doc): return os.path.relpath(page, Path(doc).parent)
+def seen_from(page, doc):
+    return os.path.relpath(page, Path(doc).parent)
 
 
 def titles(site, books, prefix, doc):
     "A table of notebooks: title, summary"
     rows = []
     for path, page in books.items():
-        if not page.startswith(prefix): continue
+        if not page.startswith(prefix):
+            continue
         title, summary = head_of(path)
         rows.append(f"| [{title}]({seen_from(page, doc)}.ipynb) | {site.names.text(summary)} |")
     return "\n".join(["| | |", "|---|---|", *rows])
@@ -105,15 +118,18 @@ def wing_page(site, books, wing):
     doc = f"library/{wing}/index"
     pages = [page for page in books.values() if page.startswith(f"library/{wing}/")]
     tree = "\n".join(["```{toctree}", ":hidden:", "", *(f"/{page}" for page in pages), "```"])
-    say = (f"Everything here is imported from the wing: `from denoise_study.{wing} import ...`. "
-           "A notebook uses those above it, and the wings before this one.")
+    say = (
+        f"Everything here is imported from the wing: `from denoise_study.{wing} import ...`. "
+        "A notebook uses those above it, and the wings before this one."
+    )
     table = titles(site, books, f"library/{wing}/", doc)
     return "\n\n".join([f"# {wing}", f"{{.lead}}\n{WINGS[wing]}", say, table, tree]) + "\n"
 
 
 def listed(books, prefix):
     "What stands under a heading of the tree: the wings of the library, or pages of a folder"
-    if prefix == "library/": return "\n".join(f"/library/{wing}/index" for wing in WINGS)
+    if prefix == "library/":
+        return "\n".join(f"/library/{wing}/index" for wing in WINGS)
     return "\n".join(f"/{page}" for page in books.values() if page.startswith(prefix))
 
 
@@ -122,7 +138,8 @@ def notebooks_of(site, names, doc):
     found = {}
     for name in re.split(r",\s*", names):
         module = site.names.home.get(name, [None])[0]
-        if not module: raise SystemExit(f"{doc}: {{{{of: {name}}}}}, but there is no such name")
+        if not module:
+            raise SystemExit(f"{doc}: {{{{of: {name}}}}}, but there is no such name")
         found[module] = seen_from(f"library/{module.replace('.', '/')}", doc)
     return ", ".join(f"[{m.rpartition('.')[2]}]({page}.ipynb)" for m, page in found.items())
 
@@ -137,8 +154,8 @@ def hand_written(site, books, src):
     {{titles: folder/}}, {{wings}} and {{summary: name}} for tables, {{of: name}} for the notebook
     that a name is made in"""
     sections = front(site)
-    for f in sorted((HERE/"pages").rglob("*.md")):
-        doc = f.relative_to(HERE/"pages").with_suffix("").as_posix()
+    for f in sorted((HERE / "pages").rglob("*.md")):
+        doc = f.relative_to(HERE / "pages").with_suffix("").as_posix()
         md = f.read_text(encoding="utf-8")
         made = {
             r"\{\{titles: ([\w/]+)\}\}": lambda m: titles(site, books, m[1], doc),
@@ -148,11 +165,13 @@ def hand_written(site, books, src):
         }
         md = re.sub(r"\{\{list: ([\w/]+)\}\}", lambda m: listed(books, m[1]), md)
         md = site.prose(md, place(f), doc)
-        for pattern, make in made.items(): md = re.sub(pattern, make, md)
-        write(src/f"{doc}.md", summed(md))
-    for wing in WINGS: write(src/f"library/{wing}/index.md", wing_page(site, books, wing))
+        for pattern, make in made.items():
+            md = re.sub(pattern, make, md)
+        write(src / f"{doc}.md", summed(md))
+    for wing in WINGS:
+        write(src / f"library/{wing}/index.md", wing_page(site, books, wing))
     for f, doc in COPIED.items():
-        write(src/f"{doc}.md", site.prose((ROOT/f).read_text(encoding="utf-8"), f, doc))
+        write(src / f"{doc}.md", site.prose((ROOT / f).read_text(encoding="utf-8"), f, doc))
 
 
 def write(path, text):
@@ -162,19 +181,28 @@ def write(path, text):
 
 def pages_of(books, results):
     "Path from the root of all that can be linked to -> its page"
-    pages = books | COPIED | {"nbs/index.ipynb": "index", "CITATION.cff": "further/citation",
-                              "LICENSE": "further/citation"}
-    for f in (HERE/"pages").rglob("*.md"):
-        pages[place(f)] = f.relative_to(HERE/"pages").with_suffix("").as_posix()
+    pages = (
+        books
+        | COPIED
+        | {
+            "nbs/index.ipynb": "index",
+            "CITATION.cff": "further/citation",
+            "LICENSE": "further/citation",
+        }
+    )
+    for f in (HERE / "pages").rglob("*.md"):
+        pages[place(f)] = f.relative_to(HERE / "pages").with_suffix("").as_posix()
     for name in results:
-        for ext in ("json", "md"): pages[f"docs/results/{name}.{ext}"] = f"results/{name}"
+        for ext in ("json", "md"):
+            pages[f"docs/results/{name}.{ext}"] = f"results/{name}"
     return pages
 
 
 def verdict_colors(static):
     "The colours of verdicts are those of the reports"
     from denoise_study.core import verdict_css
-    write(static/"verdicts.css", verdict_css() + "\n")
+
+    write(static / "verdicts.css", verdict_css() + "\n")
 
 
 def sources(src):
@@ -182,31 +210,52 @@ def sources(src):
     books = notebooks()
     code = {}
     for path, page in library().items():
-        notebook = json.loads((ROOT/path).read_text(encoding="utf-8"))
+        notebook = json.loads((ROOT / path).read_text(encoding="utf-8"))
         code[module_of(page)] = "\n\n".join(exported(notebook))
     results = result_pages(ROOT)
     site = Site(ROOT, Names(code), pages_of(books, results))
     for path, page in books.items():
-        write(src/f"{page}.ipynb", json.dumps(convert(site, path, page, module_of(page)), indent=1))
-    for k, md in results.items(): write(src/f"results/{k}.md", summed(md))
-    shutil.copytree(ROOT/"docs/images", src/"images")
-    verdict_colors(src/"static")
+        write(
+            src / f"{page}.ipynb", json.dumps(convert(site, path, page, module_of(page)), indent=1)
+        )
+    for k, md in results.items():
+        write(src / f"results/{k}.md", summed(md))
+    shutil.copytree(ROOT / "docs/images", src / "images")
+    verdict_colors(src / "static")
     hand_written(site, books, src)
     return len(books)
 
 
 def main(args):
-    start, src = time.time(), HERE/"_src"
+    start, src = time.time(), HERE / "_src"
     shutil.rmtree(src, ignore_errors=True)
     n = sources(src)
     middle = time.time()
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-j", "2", "-b", "html",
-               "-c", HERE, src, HERE/"_build/html", *args]
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "--keep-going",
+        "-q",
+        "-j",
+        "2",
+        "-b",
+        "html",
+        "-c",
+        HERE,
+        src,
+        HERE / "_build/html",
+        *args,
+    ]
     code = subprocess.run(command).returncode
-    pages = sum(1 for _ in (HERE/"_build/html").rglob("*.html"))
-    print(f"{pages} pages of {n} notebooks and more: sources {middle - start:.1f} s, "
-          f"Sphinx {time.time() - middle:.1f} s -> docs/_build/html/index.html")
+    pages = sum(1 for _ in (HERE / "_build/html").rglob("*.html"))
+    print(
+        f"{pages} pages of {n} notebooks and more: sources {middle - start:.1f} s, "
+        f"Sphinx {time.time() - middle:.1f} s -> docs/_build/html/index.html"
+    )
     return code
 
 
-if __name__ == "__main__": sys.exit(main(sys.argv[1:]))
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,5 @@
 "Sphinx settings of the site; build.py writes the sources that it reads"
+
 import sys
 from configparser import ConfigParser
 from pathlib import Path
@@ -10,12 +11,18 @@ sys.path.insert(0, str(HERE))
 from apidoc import spans  # noqa: E402, it lies beside this file
 
 ini = ConfigParser(delimiters=["="], interpolation=None)
-ini.read(HERE.parent/"settings.ini", encoding="utf-8")
+ini.read(HERE.parent / "settings.ini", encoding="utf-8")
 project, author, release = (ini["DEFAULT"][k] for k in ("lib_name", "author", "version"))
 project_copyright = f"2026, {author}"
 extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx.ext.viewcode", "sphinx_copybutton"]
-myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "attrs_block", "attrs_inline",
-                          "deflist"]
+myst_enable_extensions = [
+    "dollarmath",
+    "amsmath",
+    "colon_fence",
+    "attrs_block",
+    "attrs_inline",
+    "deflist",
+]
 myst_heading_anchors = 4
 nb_execution_mode = "off"
 nb_merge_streams = True
@@ -24,19 +31,25 @@ mathjax_path = "mathjax-tex-svg.js"
 mathjax3_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "global"}}
 html_theme = "furo"
 html_title = "denoise_study"
-html_static_path = ["_static", "vendor", "_src/static"]     # the last is written by build.py
+html_static_path = ["_static", "vendor", "_src/static"]  # the last is written by build.py
 html_css_files = ["site.css", "verdicts.css"]
 html_js_files = ["site.js"]
 html_show_sourcelink = html_copy_source = False
 html_show_search_summary = False  # it fetches pages, which a browser refuses for files
 html_show_sphinx = False
 html_theme_options = {
-    "light_css_variables": {"color-brand-primary": "#0b62a3", "color-brand-content": "#0b62a3",
-                            "color-foreground-muted": "#5a6068",
-                            "font-stack": "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, "
-                                          "Arial, sans-serif"},
-    "dark_css_variables": {"color-brand-primary": "#7cc0f0", "color-brand-content": "#7cc0f0",
-                           "color-foreground-muted": "#a3adb8"}}
+    "light_css_variables": {
+        "color-brand-primary": "#0b62a3",
+        "color-brand-content": "#0b62a3",
+        "color-foreground-muted": "#5a6068",
+        "font-stack": "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif",
+    },
+    "dark_css_variables": {
+        "color-brand-primary": "#7cc0f0",
+        "color-brand-content": "#7cc0f0",
+        "color-foreground-muted": "#a3adb8",
+    },
+}
 pygments_style, pygments_dark_style = "a11y-light", "github-dark"
 add_module_names = False
 python_maximum_signature_line_length = 88
@@ -47,7 +60,7 @@ viewcode_follow_imported_members = False
 
 
 def find_source(app, module):
-    code = (HERE.parent/(module.replace(".", "/") + ".py")).read_text(encoding="utf-8")
+    code = (HERE.parent / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8")
     ModuleAnalyzer.for_string(code, module)
     return code, spans(code)
 

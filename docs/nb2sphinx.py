@@ -3,6 +3,7 @@ names in it are for, with the code folded beneath.
 
 nbdev's own pages show an exported cell as documentation only. Here the code is the lesson, so it
 stays, one click away."""
+
 import ast
 import json
 import os
@@ -29,6 +30,7 @@ def only_imports(code):
 
 class Site:
     "What a page has to know of the others"
+
     def __init__(self, root, names, pages):
         # pages: path from the root -> docname
         self.root, self.names, self.pages = Path(root), names, pages
@@ -36,21 +38,30 @@ class Site:
     def relink(self, md, source, docname):
         """Links to files of the repository -> pages of the site; a link to what has no page stops
         the build"""
+
         def move(m):
             path, _, anchor = m[2].partition("#")
-            if not path: return f"{m[1]}(#{slug(anchor)})"
-            target = os.path.normpath(Path(source).parent/path)
-            if target not in self.pages and os.environ.get("DRAFT"): return m[1].strip("[]")
+            if not path:
+                return f"{m[1]}(#{slug(anchor)})"
+            target = os.path.normpath(Path(source).parent / path)
+            if target not in self.pages and os.environ.get("DRAFT"):
+                return m[1].strip("[]")
             if target not in self.pages:
-                raise SystemExit(f"{source}: {m[2]} is linked, but the site has no page for "
-                                 f"{target}")
+                raise SystemExit(
+                    f"{source}: {m[2]} is linked, but the site has no page for {target}"
+                )
             there = os.path.relpath(self.pages[target], Path(docname).parent)
             book = target.endswith(".ipynb") and target != "nbs/index.ipynb"
             at = f"#{slug(anchor)}" if anchor else ""
             return f"{m[1]}({there}{'.ipynb' if book else '.md'}{at})"
+
         link = r"(\[(?:[^\[\]`]|`[^`]*`|\[[^\]]*\])*\])\((?![a-z]+:|/)([^)\s]+)\)"
-        return re.sub(rf"^```.*?^```|{link}|`[^`\n]+`", lambda m: move(m) if m[1] else m[0], md,
-                      flags=re.S | re.M)
+        return re.sub(
+            rf"^```.*?^```|{link}|`[^`\n]+`",
+            lambda m: move(m) if m[1] else m[0],
+            md,
+            flags=re.S | re.M,
+        )
 
     def prose(self, md, source, docname, module=None):
         return self.names.text(self.relink(md, source, docname), module)
@@ -59,16 +70,21 @@ class Site:
         "Title and summary, and under them where the notebook is"
         title, _, rest = md.partition("\n")
         summary, _, rest = rest.strip().removeprefix("> ").partition("\n")
-        there = os.path.relpath(self.root/source, self.root/"docs/_src"/Path(docname).parent)
+        there = os.path.relpath(self.root / source, self.root / "docs/_src" / Path(docname).parent)
         where = [f"{{download}}`notebook <{there}>`"]
-        if module: where.insert(0, f"`denoise_study.{module}`")
+        if module:
+            where.insert(0, f"`denoise_study.{module}`")
         where += [f"[open in Colab]({url})" for url in colab]
-        out = [title, "{.lead}\n" + self.prose(summary, source, docname, module),
-               "{.where}\n" + " · ".join(where)]
+        out = [
+            title,
+            "{.lead}\n" + self.prose(summary, source, docname, module),
+            "{.where}\n" + " · ".join(where),
+        ]
         return "\n\n".join(out + [rest.strip()])
 
 
-def slug(anchor): return re.sub(r"[^\w\- ]", "", anchor.lower()).replace(" ", "-")
+def slug(anchor):
+    return re.sub(r"[^\w\- ]", "", anchor.lower()).replace(" ", "-")
 
 
 def code_cell(cell, code, tags, alt, **config):
@@ -76,7 +92,8 @@ def code_cell(cell, code, tags, alt, **config):
     outputs = []
     for o in cell["outputs"]:
         data = o.get("data", {})
-        if "text/html" in data: data = {k: v for k, v in data.items() if k != "text/markdown"}
+        if "text/html" in data:
+            data = {k: v for k, v in data.items() if k != "text/markdown"}
         outputs.append(dict(o, data=data) if data else o)
     meta = dict(tags=tags, mystnb=dict(image=dict(alt=alt), **config))
     return dict(cell_type="code", execution_count=None, metadata=meta, source=code, outputs=outputs)
@@ -84,44 +101,74 @@ def code_cell(cell, code, tags, alt, **config):
 
 def convert(site, source, docname, module=None):
     "The notebook at `source` (path from the root) as a notebook for myst-nb"
-    nb, cells, heading = json.loads((site.root/source).read_text(encoding="utf-8")), [], ""
+    nb, cells, heading = json.loads((site.root / source).read_text(encoding="utf-8")), [], ""
     md = lambda text: cells.append(dict(cell_type="markdown", metadata={}, source=text))
-    colab = BADGE.findall("".join("".join(c["source"]) for c in nb["cells"] if c["cell_type"]
-                                  == "markdown"))
+    colab = BADGE.findall(
+        "".join("".join(c["source"]) for c in nb["cells"] if c["cell_type"] == "markdown")
+    )
     kind, text = (lambda t: site.names.kind(t, module)), (lambda t: site.names.sentence(t, module))
     for i, cell in enumerate(nb["cells"]):
         src = "".join(cell["source"]).strip()
         if cell["cell_type"] == "markdown":
             heading = (re.findall(r"^#+ (.+)$", src, re.M) or [heading])[-1]
-            md(site.head(src, source, docname, module, colab) if not cells
-               else site.prose(BADGE.sub("", src), source, docname, module))
-        if cell["cell_type"] != "code": continue
+            md(
+                site.head(src, source, docname, module, colab)
+                if not cells
+                else site.prose(BADGE.sub("", src), source, docname, module)
+            )
+        if cell["cell_type"] != "code":
+            continue
         opts, code = split_directives(src)
         off = lambda key: opts.get(key) == "false"
-        if "hide" in opts or "default_exp" in opts or off("include") or not code: continue
-        alt = opts.get("fig-alt") or opts.get(
-            "fig-cap") or f"Picture made by the code above, in the section {heading}"
-        if "export" in opts or "exporti" in opts:
-            if only_imports(code): continue
-            for e in entries(code): md(block(e, module, kind, text))
-            cells.append(code_cell(cell, code, ["hide-input"], alt, code_prompt_show="Code",
-                                   code_prompt_hide="Code"))
+        if "hide" in opts or "default_exp" in opts or off("include") or not code:
             continue
-        asked = {"remove-input": off("echo"), "remove-output": off("output"),
-                 "hide-input": only_imports(code)}
+        alt = (
+            opts.get("fig-alt")
+            or opts.get("fig-cap")
+            or f"Picture made by the code above, in the section {heading}"
+        )
+        if "export" in opts or "exporti" in opts:
+            if only_imports(code):
+                continue
+            for e in entries(code):
+                md(block(e, module, kind, text))
+            cells.append(
+                code_cell(
+                    cell,
+                    code,
+                    ["hide-input"],
+                    alt,
+                    code_prompt_show="Code",
+                    code_prompt_hide="Code",
+                )
+            )
+            continue
+        asked = {
+            "remove-input": off("echo"),
+            "remove-output": off("output"),
+            "hide-input": only_imports(code),
+        }
         tags = [tag for tag, wanted in asked.items() if wanted]
         flags = [f for f in ("slow", "cuda") if f in opts]
         if "cuda" in flags:
-            md("{.flag}\nRuns with a GPU only; outputs, where there are any, are those of its last "
-               "run.")
-        elif flags: md("{.flag}\nTakes minutes.")
+            md(
+                "{.flag}\nRuns with a GPU only; outputs, where there are any, are those of its last "
+                "run."
+            )
+        elif flags:
+            md("{.flag}\nTakes minutes.")
         if "fig-cap" in opts:
             cells.append(code_cell(cell, code, tags, alt, figure=dict(caption=opts["fig-cap"])))
         else:
-            cells.append(code_cell(cell, code, tags, alt, code_prompt_show="Imports",
-                                   code_prompt_hide="Imports"))
-    for i, c in enumerate(cells): c["id"] = f"c{i}"
+            cells.append(
+                code_cell(
+                    cell, code, tags, alt, code_prompt_show="Imports", code_prompt_hide="Imports"
+                )
+            )
+    for i, c in enumerate(cells):
+        c["id"] = f"c{i}"
     meta = {k: v for k, v in nb["metadata"].items() if k == "widgets"}
-    meta |= dict(kernelspec=dict(name="python3", display_name="Python 3"),
-                 language_info=dict(name="python"))
+    meta |= dict(
+        kernelspec=dict(name="python3", display_name="Python 3"), language_info=dict(name="python")
+    )
     return dict(nb, cells=cells, metadata=meta)

@@ -3,16 +3,18 @@
 
 nbs/index.ipynb shows them by calling it; a page in docs/pages says {{summary: name}}. Claims and
 settings are repeated word for word from the files."""
+
 import json
 from pathlib import Path
 
 from denoise_study.core import claims_markdown
 from results import as_claims, chip, escape, grid, interval, table
 
-RESULTS = Path(__file__).resolve().parent/"results"
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def record(name): return json.loads((RESULTS/f"{name}.json").read_text(encoding="utf-8"))
+def record(name):
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def quality():
@@ -20,13 +22,16 @@ def quality():
     study = record("study_digits")
     rows = study["chapters"]["A diffusion model"]["quality"]
     measures = ["frechet", "precision", "recall"]
-    said = (f"`{study['run']['command']}` on digits, seed {study['seed']}, "
-            f"{study['run']['device']}: samples against {rows[0]['n_real']} test images, "
-            f"feature space {rows[0]['feature_space']}, 95% intervals over images, one training "
-            f"run.")
-    return said, grid(["set", "n", "Fréchet distance", "precision", "recall"],
-                      [[r["name"], str(r["n_fake"]), *(interval(r[m]) for m in measures)]
-                       for r in rows])
+    said = (
+        f"`{study['run']['command']}` on digits, seed {study['seed']}, "
+        f"{study['run']['device']}: samples against {rows[0]['n_real']} test images, "
+        f"feature space {rows[0]['feature_space']}, 95% intervals over images, one training "
+        f"run."
+    )
+    return said, grid(
+        ["set", "n", "Fréchet distance", "precision", "recall"],
+        [[r["name"], str(r["n_fake"]), *(interval(r[m]) for m in measures)] for r in rows],
+    )
 
 
 def speed():
@@ -40,7 +45,7 @@ def speed():
         ours = rate.pop("denoise_study")
         other, peer = max(rate.items(), key=lambda item: item[1])
         what = f"training step, {setting}, against the fastest of {len(rate)} libraries ({other})"
-        lines[what] = f"{ours/peer:.2f}x"
+        lines[what] = f"{ours / peer:.2f}x"
     fastest = unet["best_against_fastest_peer_fp32"]
     lines["training step, our bf16+fused against the fastest fp32"] = f"{fastest:.2f}x"
     frechet = next(r for r in record("bench_metrics")["rows"] if "scipy" in r)
@@ -48,8 +53,9 @@ def speed():
     lines["what the Learner adds to a bare loop, a step"] = f"{learner['overhead, ms']:.2f} ms"
     loop = learner["ancestral loop over its forward passes"]
     lines["what the sampling loop adds to its forward passes"] = f"{loop:.1%}"
-    cost = {k: f"{r['ratio']:.2f}x [{r['low']:.2f}, {r['high']:.2f}]"
-            for k, r in rep["rows"].items()}
+    cost = {
+        k: f"{r['ratio']:.2f}x [{r['low']:.2f}, {r['high']:.2f}]" for k, r in rep["rows"].items()
+    }
     lines["a network with its denoising layers fused, against the plain one"] = cost["fused"]
     behind = "the same, denoising behind the backbone (DenoiseRep^-), not fused"
     lines[behind] = cost["DenoiseRep^-"]
@@ -62,25 +68,34 @@ def speed():
 def daed():
     "The claims of Deja et al. (2022)"
     r = record("daed_fashion_mnist")
-    said = (f"The claims of Deja et al. (2022) beside what came out on {r['data']['name']} with a "
-            f"small network on a CPU (`{r['run']['command']}`, seed {r['seed']}, {r['n']} samples, "
-            f"{r['n_eval']//2} images for the switch, one training run):")
+    said = (
+        f"The claims of Deja et al. (2022) beside what came out on {r['data']['name']} with a "
+        f"small network on a CPU (`{r['run']['command']}`, seed {r['seed']}, {r['n']} samples, "
+        f"{r['n_eval'] // 2} images for the switch, one training run):"
+    )
     claims = as_claims(r["claims"])
-    if claims: return said, claims_markdown(claims)
-    rows = [[c["claim"], c["ours"], chip(c["verdict"])] for c in r["claims"]
-            if c["verdict"] != "not measured"]
+    if claims:
+        return said, claims_markdown(claims)
+    rows = [
+        [c["claim"], c["ours"], chip(c["verdict"])]
+        for c in r["claims"]
+        if c["verdict"] != "not measured"
+    ]
     return said, grid(["claim", "measured", "verdict"], rows)
 
 
-def bold(verdict): return f"**{chip(verdict)}**:"
+def bold(verdict):
+    return f"**{chip(verdict)}**:"
 
 
 def verdicts(records):
     "Claim with its place -> verdict, what was measured, and the control"
     claims = as_claims(records)
     if not claims:
-        return {f"{c['claim']} ({c['where']})": f"{bold(c['verdict'])} {c['ours']} ({c['control']})"
-                for c in records}
+        return {
+            f"{c['claim']} ({c['where']})": f"{bold(c['verdict'])} {c['ours']} ({c['control']})"
+            for c in records
+        }
     found = {}
     for c in claims:
         texts = {k: escape(v) for k, v in c.texts().items()}
@@ -94,18 +109,25 @@ def blind():
     "The claims of Kadkhodaie et al. (2025), on two data sets"
     runs = [record(f"blind_{k}") for k in ("fashion_mnist", "cifar10")]
     steps = " and ".join(str(r["checkpoint"]["steps"]) for r in runs)
-    said = (f"The claims of Kadkhodaie et al. (2025), each with its control in brackets. Two blind "
-            "networks of 0.6 million weights, one training run each, "
-            f"{steps} steps of 128 images (`denoise-train --model blind --bf16`), measured by "
-            f"`tools/record_blind.py` on {runs[0]['run']['device']}; 95% intervals over images, "
-            "channels, targets or pairs. The test images of the second set are a tenth of "
-            "CIFAR-10's training images, held out. The paper's networks have 13 million weights "
-            "and learned from photographs for days, so a claim that fails here is not refuted; one "
-            "that the untrained network shares is true, and no evidence of learning.")
+    said = (
+        f"The claims of Kadkhodaie et al. (2025), each with its control in brackets. Two blind "
+        "networks of 0.6 million weights, one training run each, "
+        f"{steps} steps of 128 images (`denoise-train --model blind --bf16`), measured by "
+        f"`tools/record_blind.py` on {runs[0]['run']['device']}; 95% intervals over images, "
+        "channels, targets or pairs. The test images of the second set are a tenth of "
+        "CIFAR-10's training images, held out. The paper's networks have 13 million weights "
+        "and learned from photographs for days, so a claim that fails here is not refuted; one "
+        "that the untrained network shares is true, and no evidence of learning."
+    )
     found = [verdicts(r["claims"]) for r in runs]
     claims = dict.fromkeys(claim for f in found for claim in f)
-    head = ["claim", *(f"{r['data']['name']}, {r['n']} test images, {r['targets']} of them sampled "
-                       "around" for r in runs)]
+    head = [
+        "claim",
+        *(
+            f"{r['data']['name']}, {r['n']} test images, {r['targets']} of them sampled around"
+            for r in runs
+        ),
+    ]
     rows = [[claim, *(f.get(claim, "not measured") for f in found)] for claim in claims]
     return said, grid(head, rows)
 
@@ -113,12 +135,22 @@ def blind():
 def rep():
     "The slides' table of Xu et al. (2024), and what it lacks"
     from denoise_study.denoiserep import slides_table
+
     rows = slides_table([record(f.stem) for f in sorted(RESULTS.glob("rep_*.json"))]).to_dict(
-        "records")
-    rows = [{"network": f"{r.pop('backbone')}, {r.pop('data')}",
-             **{k: f"{v:.2f}" if isinstance(v, float) else v for k, v in r.items()}} for r in rows]
-    return ("Does DenoiseRep help? Each arm against the one that lacks only it, in per cent with "
-            "95% intervals over seeds:", table(rows))
+        "records"
+    )
+    rows = [
+        {
+            "network": f"{r.pop('backbone')}, {r.pop('data')}",
+            **{k: f"{v:.2f}" if isinstance(v, float) else v for k, v in r.items()},
+        }
+        for r in rows
+    ]
+    return (
+        "Does DenoiseRep help? Each arm against the one that lacks only it, in per cent with "
+        "95% intervals over what the row says:",
+        table(rows),
+    )
 
 
 SUMMARIES = dict(quality=quality, speed=speed, daed=daed, blind=blind, rep=rep)

@@ -1,4 +1,5 @@
 "What several test files share: seeded draws, small models, OpenAI's layout, scripts to be run"
+
 import math
 import os
 import subprocess
@@ -17,18 +18,29 @@ from denoise_study.diffusion import DDGM, reconstruction_sweep, ScaleNorm, Sched
 from denoise_study.representation import channel_averages
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ROOT/"tests/scripts"     # programs that tests start in processes of their own
+SCRIPTS = ROOT / "tests/scripts"  # programs that tests start in processes of their own
 ENV = dict(os.environ, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
-HO = Schedule.linear(1000)     # that of Ho et al. (2020)
-WIDTHS = 6, 10, 14, 22     # all different, so that an index off by one has the wrong length
+HO = Schedule.linear(1000)  # that of Ho et al. (2020)
+WIDTHS = 6, 10, 14, 22  # all different, so that an index off by one has the wrong length
 
 
 # Draws and comparisons
 
-def gen(seed=0): return torch.Generator().manual_seed(seed)
-def rand(*shape, seed=0, **kw): return torch.rand(shape, generator=gen(seed), **kw)
-def randn(*shape, seed=0, **kw): return torch.randn(shape, generator=gen(seed), **kw)
-def images(n, side=8, c=1, seed=0): return rand(n, c, side, side, seed=seed)*2 - 1     # in [-1,1]
+
+def gen(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def rand(*shape, seed=0, **kw):
+    return torch.rand(shape, generator=gen(seed), **kw)
+
+
+def randn(*shape, seed=0, **kw):
+    return torch.randn(shape, generator=gen(seed), **kw)
+
+
+def images(n, side=8, c=1, seed=0):
+    return rand(n, c, side, side, seed=seed) * 2 - 1  # in [-1,1]
 
 
 def pictures(n=12, side=16, seed=0):
@@ -37,7 +49,7 @@ def pictures(n=12, side=16, seed=0):
     return nn.functional.interpolate(small, size=side, mode="bicubic").clamp(0, 1)
 
 
-def close(a, b, rtol=0., atol=0.):
+def close(a, b, rtol=0.0, atol=0.0):
     "Whether two tensors, arrays or numbers are equal in double precision, but for what is allowed"
     a, b = (torch.as_tensor(v, dtype=torch.float64) for v in (a, b))
     torch.testing.assert_close(a, b, rtol=rtol, atol=atol)
@@ -45,22 +57,27 @@ def close(a, b, rtol=0., atol=0.):
 
 # Models
 
-def digits(bs=64, **kw): return image_dls("digits", bs=bs, device="cpu", **kw)
+
+def digits(bs=64, **kw):
+    return image_dls("digits", bs=bs, device="cpu", **kw)
 
 
 def quiet_fit(learn, n=1, lr=1e-2):
     "Train without bars and tables; the Learner"
-    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(n, lr)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(n, lr)
     return learn
 
 
 def trained(out=1, T=50, channels=1, side=8, **kw):
     "A diffusion model that does something, without training"
     torch.manual_seed(0)
-    net = UNet(channels=channels, width=32, mult=(1, 2), n_blocks=1, attn=(2,),
-               learn_sigma=out == 2)
+    net = UNet(
+        channels=channels, width=32, mult=(1, 2), n_blocks=1, attn=(2,), learn_sigma=out == 2
+    )
     for p in net.parameters():
-        if not p.any(): nn.init.normal_(p, std=.05)
+        if not p.any():
+            nn.init.normal_(p, std=0.05)
     return DDGM(net, Schedule.linear(T), (channels, side, side), **kw)
 
 
@@ -69,8 +86,10 @@ def blind_denoiser(seed=0, widths=WIDTHS):
     torch.manual_seed(seed)
     net = BlindUNet(1, widths, (2, 2, 2))
     for m in net.modules():
-        if isinstance(m, ScaleNorm): nn.init.normal_(m.gain, std=.5)
-        elif getattr(m, "bias", None) is not None: nn.init.normal_(m.bias, std=.05)
+        if isinstance(m, ScaleNorm):
+            nn.init.normal_(m.gain, std=0.5)
+        elif getattr(m, "bias", None) is not None:
+            nn.init.normal_(m.bias, std=0.05)
     return denoiser(net, (1, 16, 16))
 
 
@@ -82,24 +101,38 @@ def averages():
 
 # Errors of reconstruction
 
+
 def sweep(models, x, *args, **kw):
     return reconstruction_sweep(models, x, *args, **dict(dict(progress=False), **kw))
 
 
-def constructed(onset=None, n=(80, 90), ts=(1, 2, 4, 8, 12, 16, 20), size=.3, spread=.2, ease=1.,
-                seed=0):
+def constructed(
+    onset=None, n=(80, 90), ts=(1, 2, 4, 8, 12, 16, 20), size=0.3, spread=0.2, ease=1.0, seed=0
+):
     """A table of errors whose gap opens at `onset`, with a linear baseline that knows the `ease` of
     the second set"""
     rng, rows = np.random.default_rng(seed), []
-    for name, k, at, factor in (("a", n[0], None, 1.), ("b", n[1], onset, ease)):
+    for name, k, at, factor in (("a", n[0], None, 1.0), ("b", n[1], onset, ease)):
         common = rng.normal(size=k)
         for t in ts:
-            base = .02*t*factor*(1 + spread*(.7*common + .5*rng.normal(size=k)))
-            grown = 1 + (size if at is not None and t >= at else 0.)
-            errors = {"ancestral": base*grown*(1 + .05*rng.normal(size=k)), "linear": base,
-                      "noisy": np.full(k, .03*t)}
-            where = dict(model="m", set=name, t=t, step=t, share=t/100, level=.01*t,
-                         log_snr=5. - .1*t, seed=0, image=np.arange(k))
+            base = 0.02 * t * factor * (1 + spread * (0.7 * common + 0.5 * rng.normal(size=k)))
+            grown = 1 + (size if at is not None and t >= at else 0.0)
+            errors = {
+                "ancestral": base * grown * (1 + 0.05 * rng.normal(size=k)),
+                "linear": base,
+                "noisy": np.full(k, 0.03 * t),
+            }
+            where = dict(
+                model="m",
+                set=name,
+                t=t,
+                step=t,
+                share=t / 100,
+                level=0.01 * t,
+                log_snr=5.0 - 0.1 * t,
+                seed=0,
+                image=np.arange(k),
+            )
             for how, e in errors.items():
                 rows.append(pd.DataFrame(dict(where, how=how, mae=e, mse=e**2)))
     return pd.concat(rows, ignore_index=True)
@@ -112,52 +145,70 @@ IMPROVED = dict(width=32, mult=(1, 2), n_blocks=2, attn=(2,))
 
 class OpenAIState:
     "A state dict with the names and shapes of OpenAI's U-Nets, and random numbers in it"
+
     def __init__(self, width, scale_shift=True, seed=0):
         self.tensors, self.generator = {}, gen(seed)
-        self.embedding, self.scale_shift = 4*width, scale_shift
+        self.embedding, self.scale_shift = 4 * width, scale_shift
 
-    def put(self, name, *shape, bias=True, gain=1.):
+    def put(self, name, *shape, bias=True, gain=1.0):
         noise = torch.randn(shape, generator=self.generator)
         fan = math.prod(shape[1:]) or 1
-        self.tensors[f"{name}.weight"] = (noise*gain/math.sqrt(fan) if len(shape) > 1
-                                          else 1 + .2*noise)
+        self.tensors[f"{name}.weight"] = (
+            noise * gain / math.sqrt(fan) if len(shape) > 1 else 1 + 0.2 * noise
+        )
         if bias:
-            self.tensors[f"{name}.bias"] = .2*torch.randn(shape[0], generator=self.generator)
+            self.tensors[f"{name}.bias"] = 0.2 * torch.randn(shape[0], generator=self.generator)
 
     def block(self, at, i, o):
         self.put(f"{at}.in_layers.0", i)
         self.put(f"{at}.in_layers.2", o, i, 3, 3)
-        self.put(f"{at}.emb_layers.1", (1 + self.scale_shift)*o, self.embedding)
+        self.put(f"{at}.emb_layers.1", (1 + self.scale_shift) * o, self.embedding)
         self.put(f"{at}.out_layers.0", o)
         self.put(f"{at}.out_layers.3", o, o, 3, 3)
-        if i != o: self.put(f"{at}.skip_connection", o, i, 1, 1)
+        if i != o:
+            self.put(f"{at}.skip_connection", o, i, 1, 1)
 
     def attention(self, at, c):
         self.put(f"{at}.norm", c)
-        self.put(f"{at}.qkv", 3*c, c, 1, gain=2.)
+        self.put(f"{at}.qkv", 3 * c, c, 1, gain=2.0)
         self.put(f"{at}.proj_out", c, c, 1)
 
 
-def openai_state(width, mult, n_blocks, attn, channels=3, out=3, n_classes=None, updown=False,
-                 conv=True, scale_shift=True, seed=0):
+def openai_state(
+    width,
+    mult,
+    n_blocks,
+    attn,
+    channels=3,
+    out=3,
+    n_classes=None,
+    updown=False,
+    conv=True,
+    scale_shift=True,
+    seed=0,
+):
     "The state dict of one of OpenAI's U-Nets"
     sd = OpenAIState(width, scale_shift, seed)
-    widths = [int(width*m) for m in mult]
+    widths = [int(width * m) for m in mult]
     sd.put("time_embed.0", sd.embedding, width)
     sd.put("time_embed.2", sd.embedding, sd.embedding)
-    if n_classes: sd.put("label_emb", n_classes, sd.embedding, bias=False)
+    if n_classes:
+        sd.put("label_emb", n_classes, sd.embedding, bias=False)
 
     sd.put("input_blocks.0.0", widths[0], channels, 3, 3)
     c, kept, n = widths[0], [widths[0]], 1
     for level, w in enumerate(widths):
         for _ in range(n_blocks):
             sd.block(f"input_blocks.{n}.0", c, w)
-            if 2**level in attn: sd.attention(f"input_blocks.{n}.1", w)
+            if 2**level in attn:
+                sd.attention(f"input_blocks.{n}.1", w)
             c, n = w, n + 1
             kept.append(c)
         if level < len(widths) - 1:
-            if updown: sd.block(f"input_blocks.{n}.0", c, c)
-            elif conv: sd.put(f"input_blocks.{n}.0.op", c, c, 3, 3)
+            if updown:
+                sd.block(f"input_blocks.{n}.0", c, c)
+            elif conv:
+                sd.put(f"input_blocks.{n}.0.op", c, c, 3, 3)
             kept.append(c)
             n += 1
 
@@ -174,8 +225,10 @@ def openai_state(width, mult, n_blocks, attn, channels=3, out=3, n_classes=None,
                 sd.attention(f"output_blocks.{n}.1", c)
                 k = 2
             if level and j == n_blocks:
-                if updown: sd.block(f"output_blocks.{n}.{k}", c, c)
-                elif conv: sd.put(f"output_blocks.{n}.{k}.conv", c, c, 3, 3)
+                if updown:
+                    sd.block(f"output_blocks.{n}.{k}", c, c)
+                elif conv:
+                    sd.put(f"output_blocks.{n}.{k}.conv", c, c, 3, 3)
             n += 1
     sd.put("out.0", c)
     sd.put("out.2", out, c, 3, 3)
@@ -184,15 +237,21 @@ def openai_state(width, mult, n_blocks, attn, channels=3, out=3, n_classes=None,
 
 # Programs
 
+
 def script(name, *args, processes=0):
     "Command that runs a file of tests/scripts, in several processes where that is asked for"
     # torchrun: accelerate's own launcher starts one process on a CPU, whatever number it is told
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    return [sys.executable, *(launcher if processes else []), str(SCRIPTS/f"{name}.py"),
-            *map(str, args)]
+    return [
+        sys.executable,
+        *(launcher if processes else []),
+        str(SCRIPTS / f"{name}.py"),
+        *map(str, args),
+    ]
 
 
 def run_script(name, *args, processes=0):
     "Run it to its end, without its words"
-    subprocess.run(script(name, *args, processes=processes), check=True, env=ENV,
-                   stdout=subprocess.DEVNULL)
+    subprocess.run(
+        script(name, *args, processes=processes), check=True, env=ENV, stdout=subprocess.DEVNULL
+    )

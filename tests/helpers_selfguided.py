@@ -1,4 +1,5 @@
 "What the tests of guided sampling share: small denoisers, and worlds in which guidance is known"
+
 import math
 
 import numpy as np
@@ -8,13 +9,20 @@ from torch import nn
 
 from denoise_study.denoiser import BlindUNet, Denoiser, denoiser, GaussianDenoiser
 
-C = np.array([[1, 0, .6], [0, .5, -.3], [.6, -.3, 1]])     # covariance of three numbers
-WHOLE = np.geomspace(1e-3, 1e3, 120)                        # noise levels of a whole integral
+C = np.array([[1, 0, 0.6], [0, 0.5, -0.3], [0.6, -0.3, 1]])  # covariance of three numbers
+WHOLE = np.geomspace(1e-3, 1e3, 120)  # noise levels of a whole integral
 
 
-def gen(seed=0): return torch.Generator().manual_seed(seed)
-def rand(*shape, seed=0): return torch.rand(shape, generator=gen(seed))
-def randn(*shape, seed=0): return torch.randn(shape, generator=gen(seed))
+def gen(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def rand(*shape, seed=0):
+    return torch.rand(shape, generator=gen(seed))
+
+
+def randn(*shape, seed=0):
+    return torch.randn(shape, generator=gen(seed))
 
 
 def small(seed=0, shape=(1, 16, 16)):
@@ -24,16 +32,19 @@ def small(seed=0, shape=(1, 16, 16)):
 
 class Linear(GaussianDenoiser):
     "Exact denoiser of Gaussian data whose phi is A times the image: guidance is known"
-    def __init__(self, cov, A, mean=.5):
+
+    def __init__(self, cov, A, mean=0.5):
         cov = torch.as_tensor(cov)
         super().__init__(torch.full((len(cov), 1, 1), mean), cov)
         self.taps, self.A = ("mid",), torch.as_tensor(A)
 
-    def averages(self, x, sigma=None, taps=("mid",)): return {"mid": x.flatten(1)@self.A.T.to(x)}
+    def averages(self, x, sigma=None, taps=("mid",)):
+        return {"mid": x.flatten(1) @ self.A.T.to(x)}
 
 
 class Smooth(Denoiser):
     "phi in double precision, for finite differences"
+
     def __init__(self):
         super().__init__(nn.Conv2d(1, 5, 3, padding=1), (1, 8, 8), taps=("mid",))
         self.double()
@@ -44,6 +55,7 @@ class Smooth(Denoiser):
 
 class Foreign(nn.Module):
     "A bias-free residual CNN"
+
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
@@ -51,14 +63,17 @@ class Foreign(nn.Module):
         self.body = nn.Conv2d(8, 12, 3, stride=2, padding=1, bias=False)
         self.act, self.tail = nn.ReLU(), nn.ConvTranspose2d(12, 1, 2, 2, bias=False)
 
-    def forward(self, x): return self.tail(self.act(self.body(self.head(x).relu())))*.1 + .5*x
+    def forward(self, x):
+        return self.tail(self.act(self.body(self.head(x).relu()))) * 0.1 + 0.5 * x
 
 
-RESET = dict(method="gd", lr=math.inf, steps=1)             # a linear phi is reset in one step
+RESET = dict(method="gd", lr=math.inf, steps=1)  # a linear phi is reset in one step
 
 
 def refused(call, message):
     "The call raises an error whose text has `message` in it"
     flags = "(?s)"
-    if message.startswith("(?i)"): flags, message = "(?si)", message[4:]
-    with pytest.raises((ValueError, TypeError), match=f"{flags}{message}"): call()
+    if message.startswith("(?i)"):
+        flags, message = "(?si)", message[4:]
+    with pytest.raises((ValueError, TypeError), match=f"{flags}{message}"):
+        call()

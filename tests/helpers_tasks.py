@@ -1,4 +1,5 @@
 "For the tests of DenoiseRep's tasks: a small task, a budget spent in a second, a picture file"
+
 import numpy as np
 from PIL import Image
 from torch import nn
@@ -15,8 +16,18 @@ def perceptron():
 
 def perceptron_task(dls, **kwargs):
     "Digits, twenty steps"
-    return Task("classification", dls, perceptron, accuracy, "accuracy@1", head="3", steps=20,
-                lr=1e-2, about=dict(data="digits"), **kwargs)
+    return Task(
+        "classification",
+        dls,
+        perceptron,
+        accuracy,
+        "accuracy@1",
+        head="3",
+        steps=20,
+        lr=1e-2,
+        about=dict(data="digits"),
+        **kwargs,
+    )
 
 
 def jpg(path):

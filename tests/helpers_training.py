@@ -1,4 +1,5 @@
 "Models and runs that the tests of training share"
+
 import torch
 from torch import nn
 
@@ -8,7 +9,9 @@ from denoise_study.diffusion import DDGM, Schedule, UNet
 
 class Linear(nn.Module):
     "The smallest objective: one scale per pixel, one noise level"
-    shape, range = (1, 8, 8), (-1., 1.)
+
+    shape, range = (1, 8, 8), (-1.0, 1.0)
+
     def __init__(self):
         super().__init__()
         self.config = {}
@@ -17,17 +20,20 @@ class Linear(nn.Module):
     def draw(self, shape, generator):
         return torch.ones(shape[0]), torch.randn(shape, generator=generator)
 
-    def forward(self, x0, z): return (self.w*(x0 + .5*z) - x0).pow(2).mean((1, 2, 3))
+    def forward(self, x0, z):
+        return (self.w * (x0 + 0.5 * z) - x0).pow(2).mean((1, 2, 3))
 
 
-def digits(bs=64): return image_dls("digits", bs=bs, device="cpu")
+def digits(bs=64):
+    return image_dls("digits", bs=bs, device="cpu")
 
 
 def small(T=20, **kw):
     net = UNet(channels=1, width=32, mult=(1,), n_blocks=1, attn=())
-    return DDGM(net, Schedule.linear(T, end=.015), shape=(1, 8, 8), **kw)
+    return DDGM(net, Schedule.linear(T, end=0.015), shape=(1, 8, 8), **kw)
 
 
 def quiet_fit(learn, n=1, lr=1e-2):
-    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(n, lr)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(n, lr)
     return learn

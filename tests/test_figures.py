@@ -1,5 +1,6 @@
 """Every figure function takes the Axes to draw into and returns them. They are found by what they
 return: a new one has to be added to CALLS, below"""
+
 import ast
 import re
 from functools import cache
@@ -34,82 +35,99 @@ SCORES = [f"{k}{end}" for k in ("frechet", "precision", "recall") for end in (""
 
 @cache
 def errors():
-    return sweep(trained(), {"a": images(6), "b": images(6, seed=1)}, [1, 3, 8],
-                 ("ancestral", "mean"))
+    return sweep(
+        trained(), {"a": images(6), "b": images(6, seed=1)}, [1, 3, 8], ("ancestral", "mean")
+    )
 
 
 @cache
 def parting():
     "Errors of two sets, with a switch"
-    return constructed(onset=8).assign(ms_ssim=1., win=7, scales=1)
+    return constructed(onset=8).assign(ms_ssim=1.0, win=7, scales=1)
 
 
 def channels():
-    return pd.DataFrame({k: np.linspace(.1, 1, 8)**(i + 1) for i, k in enumerate(("pr", *CLAIMED))})
+    return pd.DataFrame(
+        {k: np.linspace(0.1, 1, 8) ** (i + 1) for i, k in enumerate(("pr", *CLAIMED))}
+    )
 
 
 def splits():
-    places = dict(log_snr=[5., 4, 2], tenth_log_snr=3., feature_space="pixels", n_fake=9, n_real=9)
-    return pd.DataFrame({"model": ["DDGM", "early", "late"], **places,
-                         **{k: [.2, .3, .4] for k in SCORES}})
+    places = dict(
+        log_snr=[5.0, 4, 2], tenth_log_snr=3.0, feature_space="pixels", n_fake=9, n_real=9
+    )
+    return pd.DataFrame(
+        {"model": ["DDGM", "early", "late"], **places, **{k: [0.2, 0.3, 0.4] for k in SCORES}}
+    )
 
 
 def outcome():
     out = Outcome(SimpleNamespace(metric="accuracy"), Budget())
     for arm, seed in [(a, s) for a in ("base", "placebo", "control") for s in range(3)]:
-        out.add(dict(arm=arm, seed=seed, accuracy=.5 + .01*seed*len(arm)),
-                dict(items=torch.zeros(2)))
+        out.add(
+            dict(arm=arm, seed=seed, accuracy=0.5 + 0.01 * seed * len(arm)),
+            dict(items=torch.zeros(2)),
+        )
     return out
 
 
 def loader():
-    return ImageLoader(ArraySource((X*255).round().byte()), bs=4, device=torch.device("cpu"))
+    return ImageLoader(ArraySource((X * 255).round().byte()), bs=4, device=torch.device("cpu"))
 
 
 def steady():
-    table = stability(D, X, sigmas=(.2, .5), taps=("enc1", "mid"), draws=2, progress=False)
+    table = stability(D, X, sigmas=(0.2, 0.5), taps=("enc1", "mid"), draws=2, progress=False)
     return pd.concat([table, table.assign(network="other")])
 
 
-LEVELS = pd.DataFrame(dict(sigma=[.1, .5], ratio=[1., .9], std=.1, n=3, N=4))
-GROUPS = torch.arange(12)%2
-CALLS = {}     # wing.function -> call with the Axes as keyword argument, shape of what is returned
+LEVELS = pd.DataFrame(dict(sigma=[0.1, 0.5], ratio=[1.0, 0.9], std=0.1, n=3, N=4))
+GROUPS = torch.arange(12) % 2
+CALLS = {}  # wing.function -> call with the Axes as keyword argument, shape of what is returned
 
 
 def drawn(name, *shape):
     "Enter a call under the name of what it draws; the shape is that of its panels, none for one"
-    def enter(call): CALLS[name] = call, shape or None
+
+    def enter(call):
+        CALLS[name] = call, shape or None
+
     return enter
 
 
 @drawn("core.show_batch")
-def _(**kw): return loader().show_batch(**kw)
+def _(**kw):
+    return loader().show_batch(**kw)
 
 
 @drawn("core.show_images")
-def _(**kw): return show_images(X, (0., 1.), **kw)
+def _(**kw):
+    return show_images(X, (0.0, 1.0), **kw)
 
 
 @drawn("diffusion.show_samples", 2)
-def _(**kw): return show_samples(images(9), images(9), (-1., 1.), **kw)
+def _(**kw):
+    return show_samples(images(9), images(9), (-1.0, 1.0), **kw)
 
 
 @drawn("diffusion.show_ways_back")
-def _(**kw): return show_ways_back(trained(), images(1), [1, 9], 0, **kw)
+def _(**kw):
+    return show_ways_back(trained(), images(1), [1, 9], 0, **kw)
 
 
 @drawn("diffusion.plot_log_snr", 1, 2)
 def _(**kw):
-    curves = log_snr_curves(HO, {"a": images(3), "b": images(3)/2})
+    curves = log_snr_curves(HO, {"a": images(3), "b": images(3) / 2})
     return plot_log_snr(curves, **kw)
 
 
 @drawn("diffusion.plot_sweep", 2)
-def _(**kw): return plot_sweep(errors(), **kw)
+def _(**kw):
+    return plot_sweep(errors(), **kw)
 
 
 @drawn("daed.plot_splits", 3)
-def _(**kw): return plot_splits(splits(), **kw)
+def _(**kw):
+    return plot_splits(splits(), **kw)
 
 
 @drawn("daed.plot_transition", 2)
@@ -125,17 +143,19 @@ def _(**kw):
 
 
 @drawn("daed.show_transfer")
-def _(**kw): return show_transfer({"m": trained(T=200)}, images(3), **kw)
+def _(**kw):
+    return show_transfer({"m": trained(T=200)}, images(3), **kw)
 
 
 @drawn("denoiser.plot_psnr")
 def _(**kw):
-    curve = psnr_curve({"a": D, "b": D}, X, (.1, .5), progress=False)
+    curve = psnr_curve({"a": D, "b": D}, X, (0.1, 0.5), progress=False)
     return plot_psnr(curve, **kw)
 
 
 @drawn("representation.plot_channels", len(CLAIMED))
-def _(**kw): return plot_channels(channels(), channels(), **kw)
+def _(**kw):
+    return plot_channels(channels(), channels(), **kw)
 
 
 @drawn("representation.plot_rows")
@@ -151,36 +171,43 @@ def _(**kw):
 
 
 @drawn("representation.plot_participation", 3)
-def _(**kw): return plot_participation(A, A, taps=("enc2", "mid", "dec2"), **kw)
+def _(**kw):
+    return plot_participation(A, A, taps=("enc2", "mid", "dec2"), **kw)
 
 
 @drawn("representation.plot_stability", 2)
-def _(**kw): return plot_stability(steady(), **kw)
+def _(**kw):
+    return plot_stability(steady(), **kw)
 
 
 @drawn("representation.plot_noise_level")
-def _(**kw): return plot_noise_level(LEVELS, label="x", **kw)
+def _(**kw):
+    return plot_noise_level(LEVELS, label="x", **kw)
 
 
 @drawn("representation.plot_ratio")
 def _(**kw):
-    table = pd.DataFrame(dict(dphi2=[1e-9, 1., 2, 3, 4, 5], d2=[1., 1, 2, 3, 4, 6], se=.1,
-                              floor=.1))
+    table = pd.DataFrame(
+        dict(dphi2=[1e-9, 1.0, 2, 3, 4, 5], d2=[1.0, 1, 2, 3, 4, 6], se=0.1, floor=0.1)
+    )
     return plot_ratio(table, ratio_test(table.d2, table.dphi2, 1e-6, n_perm=19), **kw)
 
 
 @drawn("representation.show_around", 3)
-def _(**kw): return show_around(X[:2], X[:6], X[:8], **kw)
+def _(**kw):
+    return show_around(X[:2], X[:6], X[:8], **kw)
 
 
 @drawn("denoiserep.plot")
-def _(**kw): return outcome().plot(**kw)
+def _(**kw):
+    return outcome().plot(**kw)
 
 
 each_call = pytest.mark.parametrize("call,shape", CALLS.values(), ids=CALLS)
 
 
-def is_function(node): return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+def is_function(node):
+    return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
 
 
 def is_figure(node):
@@ -196,7 +223,8 @@ def figure_functions():
     "wing.name -> node of every figure function"
     found = {}
     for path in modules:
-        if path.stem == "plots": continue     # the mechanism itself, below
+        if path.stem == "plots":
+            continue  # the mechanism itself, below
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in filter(is_figure, filter(is_function, ast.walk(tree))):
             name = f"{path.parent.name}.{node.name}"
@@ -205,7 +233,8 @@ def figure_functions():
     return found
 
 
-def test_every_figure_function_is_called_here(): assert set(figure_functions()) == set(CALLS)
+def test_every_figure_function_is_called_here():
+    assert set(figure_functions()) == set(CALLS)
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -213,19 +242,28 @@ def test_signatures_say_the_rule(name):
     "`ax:Axes|None=None` and Axes, or `axs=None` and Panels"
     node, several = figure_functions()[name], CALLS[name][1] is not None
     args = [*node.args.args, *node.args.kwonlyargs]
-    defaults = dict(zip([a.arg for a in node.args.args][::-1],
-                        [ast.unparse(d) for d in node.args.defaults[::-1]]))
-    taken = [(a.arg, a.annotation and ast.unparse(a.annotation), defaults[a.arg]) for a in args
-             if a.arg in ("ax", "axs")]
+    defaults = dict(
+        zip(
+            [a.arg for a in node.args.args][::-1],
+            [ast.unparse(d) for d in node.args.defaults[::-1]],
+        )
+    )
+    taken = [
+        (a.arg, a.annotation and ast.unparse(a.annotation), defaults[a.arg])
+        for a in args
+        if a.arg in ("ax", "axs")
+    ]
     assert taken == [("axs", None, "None") if several else ("ax", "Axes | None", "None")]
     assert ast.unparse(node.returns) == ("Panels" if several else "Axes")
 
 
 def test_figures_begin_in_one_place():
     "No module or tool makes figures on its own, and none imports pyplot"
-    files = [*modules, *(ROOT/"tools").glob("*.py"), *(ROOT/"docs").glob("*.py")]
+    files = [*modules, *(ROOT / "tools").glob("*.py"), *(ROOT / "docs").glob("*.py")]
+
     def having(pattern):
         return {p.stem for p in files if re.search(pattern, p.read_text(encoding="utf-8"), re.M)}
+
     assert having(r"\bFigure\(") == {"plots"} and having(r"^\s*(import|from) .*\bpyplot\b") == set()
 
 
@@ -235,8 +273,10 @@ def test_draws_into_the_axes_it_is_given(call, shape):
     grid = fig.subplots(1, int(np.prod(shape or 1)) + 1, squeeze=False)[0]
     mine, other, before = grid[:-1], grid[-1], list(fig.get_children())
     made = call(ax=mine[0]) if shape is None else call(axs=list(mine))
-    if shape is None: assert made is mine[0]
-    else: assert isinstance(made, Panels) and made.shape == shape and list(made.flat) == list(mine)
+    if shape is None:
+        assert made is mine[0]
+    else:
+        assert isinstance(made, Panels) and made.shape == shape and list(made.flat) == list(mine)
     # no axes, title or legend beside them
     assert fig.get_children() == before and fig.get_suptitle() == ""
     assert all(ax.has_data() for ax in mine) and not other.has_data() and not plt.get_fignums()
@@ -252,14 +292,21 @@ def test_makes_a_figure_of_its_own(call, shape):
     # for a phone; in the library's style
     assert fig.get_figwidth() <= 7.2 and not fig.axes[0].spines["top"].get_visible()
     FigureCanvasAgg(fig).draw()
-    texts = [t for ax in fig.axes for t in [*ax.texts, ax.title, ax._left_title, ax.xaxis.label,
-                                            ax.yaxis.label] if t.get_text()]
+    texts = [
+        t
+        for ax in fig.axes
+        for t in [*ax.texts, ax.title, ax._left_title, ax.xaxis.label, ax.yaxis.label]
+        if t.get_text()
+    ]
     boxes = [t.get_window_extent() for t in texts]
     assert min((t.get_fontsize() for t in texts), default=9) >= 8
     width, height = fig.bbox.size
     # clipped
-    assert [t.get_text() for t, b in zip(texts, boxes) if b.x0 < -1 or b.y0 < -1 or b.x1 > width
-            + 1 or b.y1 > height + 1] == []
+    assert [
+        t.get_text()
+        for t, b in zip(texts, boxes)
+        if b.x0 < -1 or b.y0 < -1 or b.x1 > width + 1 or b.y1 > height + 1
+    ] == []
     assert made._repr_png_().startswith(b"\x89PNG")
 
 
@@ -268,7 +315,8 @@ def test_wrong_axes_are_refused_by_name(call, shape):
     name, n = ("ax", 1) if shape is None else ("axs", int(np.prod(shape)))
     for wrong, got in (Figure().subplots(1, n + 1), n + 1), (Figure(), "a Figure"), ([], 0):
         needed = f"^{name}: {n} Axes are needed, one for each panel, got {got}"
-        with pytest.raises(ValueError, match=needed): call(**{name: wrong})
+        with pytest.raises(ValueError, match=needed):
+            call(**{name: wrong})
 
 
 def test_single_axes_and_nested_ones_are_understood():
@@ -302,8 +350,9 @@ def test_names_at_the_ends_keep_apart_on_any_scale():
     for scale in "linear", "log":
         ax = panel(None)
         ax.set_yscale(scale)
-        ends = [(1, y, f"{y}", c) for y, c in zip((1, 1.001, 1.002, 100.), CYCLE)]
-        for x, y, *_ in ends: ax.plot([0, x], [1, y])
+        ends = [(1, y, f"{y}", c) for y, c in zip((1, 1.001, 1.002, 100.0), CYCLE)]
+        for x, y, *_ in ends:
+            ax.plot([0, x], [1, y])
         label_ends(ax, ends)
         FigureCanvasAgg(ax.figure).draw()
         boxes = sorted((t.get_window_extent() for t in ax.texts), key=lambda b: b.y0)
@@ -314,7 +363,9 @@ def test_names_at_the_ends_keep_apart_on_any_scale():
 
 def test_reports_take_axes_arrays_and_figures():
     c, axs = Chapter("x"), panels(None, 2)
-    for drawn in axs, list(axs), axs[0], axs.figure: c.figure(drawn, "two")
+    for drawn in axs, list(axs), axs[0], axs.figure:
+        c.figure(drawn, "two")
     assert len(set(c.blocks)) == 1 and figure_of(axs[:1]) is axs.figure
     for wrong in [], "a.png", None:
-        with pytest.raises(TypeError, match="^drawn: Axes"): c.figure(wrong, "nothing")
+        with pytest.raises(TypeError, match="^drawn: Axes"):
+            c.figure(wrong, "nothing")

@@ -1,4 +1,5 @@
 "Every notebook is a test: it runs from top to bottom, as `nbdev-test` runs it"
+
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,16 @@ cfg = get_config(Path(__file__).parent)
 notebooks = sorted(nbglob(cfg.nbs_path, as_path=True))
 
 
-def name(path): return path.relative_to(cfg.nbs_path).with_suffix("").as_posix()
+def name(path):
+    return path.relative_to(cfg.nbs_path).with_suffix("").as_posix()
 
 
 @pytest.mark.parametrize("path", notebooks, ids=name)
 def test_notebook(path, forced_flags, capfd):
-    passed, _ = run_notebook(path.absolute(), skip_flags=cfg.tst_flags.split(),
-                             force_flags=forced_flags, basepath=cfg.config_path)
+    passed, _ = run_notebook(
+        path.absolute(),
+        skip_flags=cfg.tst_flags.split(),
+        force_flags=forced_flags,
+        basepath=cfg.config_path,
+    )
     assert passed, capfd.readouterr().err

@@ -1,5 +1,6 @@
 """docs/readme.py turns a notebook into a README: what is kept, what is dropped, and when it calls
 the result stale"""
+
 import base64
 import importlib.util
 import json
@@ -8,64 +9,91 @@ from pathlib import Path
 
 import pytest
 
-spec = importlib.util.spec_from_file_location("readme",
-                                              Path(__file__).parents[1] / "docs/readme.py")
+spec = importlib.util.spec_from_file_location(
+    "readme", Path(__file__).parents[1] / "docs/readme.py"
+)
 readme = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(readme)
 
 PNG = b"\x89PNG not really"
 STDOUT = dict(output_type="stream", name="stdout", text=["one\n", "two\n"])
 STDERR = dict(output_type="stream", name="stderr", text=["a warning\n"])
-PLOT = dict(output_type="display_data", metadata={},
-            data={"image/png": base64.b64encode(PNG).decode(), "text/plain": ["<Figure>"]})
-TABLE = dict(output_type="execute_result", metadata={},
-             data={"text/html": ["<table></table>"], "text/plain": ["a table"]})
+PLOT = dict(
+    output_type="display_data",
+    metadata={},
+    data={"image/png": base64.b64encode(PNG).decode(), "text/plain": ["<Figure>"]},
+)
+TABLE = dict(
+    output_type="execute_result",
+    metadata={},
+    data={"text/html": ["<table></table>"], "text/plain": ["a table"]},
+)
 VALUE = dict(output_type="execute_result", metadata={}, data={"text/plain": ["42"]})
 
 
 @pytest.fixture
 def build(tmp_path):
     "Write a notebook of the given cells into an empty project; returns the project's root"
+
     def _build(*cells):
         (tmp_path / "nbs").mkdir(exist_ok=True)
         (tmp_path / "nbs/index.ipynb").write_text(json.dumps(dict(cells=cells)))
         return tmp_path
+
     return _build
 
 
-def md(text): return dict(cell_type="markdown", source=[text])
-def code(text, *outputs): return dict(cell_type="code", source=[text], outputs=list(outputs))
+def md(text):
+    return dict(cell_type="markdown", source=[text])
 
 
-@pytest.mark.parametrize("source, output, kept, dropped", [
-    ("1 + 41", VALUE, ["```python\n1 + 41\n```", "```text\n42\n```"], []),
-    ("f()", STDOUT, ["```text\none\ntwo\n```"], []),
-    ("f()", STDERR, ["f()"], ["a warning"]),
-    ("df", TABLE, ["<table></table>"], ["a table"]),
-    ("#| hide\nsecret()", VALUE, [], ["secret", "42"]),
-    ("#| echo: false\nsecret()", VALUE, ["42"], ["secret", "#|"]),
-    ("#| eval: false\ndanger()", VALUE, ["danger()"], ["42", "#|"]),
-    ("#| output: false\nf()", VALUE, ["f()"], ["42", "#|"]),
-    ('#| fig-alt: "A digit"\nplot()', PLOT, ["![A digit](docs/images/index-0-0.png)"],
-     ["<Figure>", "#|"]),
-    ("#| slow\nf()", VALUE, ["f()", "42"], ["#|"]),
-])
+def code(text, *outputs):
+    return dict(cell_type="code", source=[text], outputs=list(outputs))
+
+
+@pytest.mark.parametrize(
+    "source, output, kept, dropped",
+    [
+        ("1 + 41", VALUE, ["```python\n1 + 41\n```", "```text\n42\n```"], []),
+        ("f()", STDOUT, ["```text\none\ntwo\n```"], []),
+        ("f()", STDERR, ["f()"], ["a warning"]),
+        ("df", TABLE, ["<table></table>"], ["a table"]),
+        ("#| hide\nsecret()", VALUE, [], ["secret", "42"]),
+        ("#| echo: false\nsecret()", VALUE, ["42"], ["secret", "#|"]),
+        ("#| eval: false\ndanger()", VALUE, ["danger()"], ["42", "#|"]),
+        ("#| output: false\nf()", VALUE, ["f()"], ["42", "#|"]),
+        (
+            '#| fig-alt: "A digit"\nplot()',
+            PLOT,
+            ["![A digit](docs/images/index-0-0.png)"],
+            ["<Figure>", "#|"],
+        ),
+        ("#| slow\nf()", VALUE, ["f()", "42"], ["#|"]),
+    ],
+)
 def test_code_cell(build, source, output, kept, dropped):
     text = readme.render(build(code(source, output)) / "nbs/index.ipynb")["README.md"].decode()
     assert [k for k in kept if k not in text] == [] and [d for d in dropped if d in text] == []
 
 
-@pytest.mark.parametrize("source, expected", [
-    ("[a](00_a.ipynb#x)", "[a](nbs/00_a.ipynb#x)"),
-    ("[c](../CONTRIBUTING.md)", "[c](CONTRIBUTING.md)"),
-    ("[w](https://example.org/a) [h](#use) [m](mailto:a@b.c)",
-     "[w](https://example.org/a) [h](#use) [m](mailto:a@b.c)"),
-    ("```\nf[i](x)\n``` and `g[i](x)`", "```\nf[i](x)\n``` and `g[i](x)`"),
-])
-def test_links_are_seen_from_the_root(source, expected): assert readme.relink(source) == expected
+@pytest.mark.parametrize(
+    "source, expected",
+    [
+        ("[a](00_a.ipynb#x)", "[a](nbs/00_a.ipynb#x)"),
+        ("[c](../CONTRIBUTING.md)", "[c](CONTRIBUTING.md)"),
+        (
+            "[w](https://example.org/a) [h](#use) [m](mailto:a@b.c)",
+            "[w](https://example.org/a) [h](#use) [m](mailto:a@b.c)",
+        ),
+        ("```\nf[i](x)\n``` and `g[i](x)`", "```\nf[i](x)\n``` and `g[i](x)`"),
+    ],
+)
+def test_links_are_seen_from_the_root(source, expected):
+    assert readme.relink(source) == expected
 
 
-def test_fence_outlasts_the_text(): assert readme.fence("```", "text") == "````text\n```\n````"
+def test_fence_outlasts_the_text():
+    assert readme.fence("```", "text") == "````text\n```\n````"
 
 
 def test_check(build, capsys):
@@ -81,7 +109,8 @@ def test_check(build, capsys):
 
 
 def test_unknown_argument():
-    with pytest.raises(SystemExit, match="--check"): readme.main(["--chekc"])
+    with pytest.raises(SystemExit, match="--check"):
+        readme.main(["--chekc"])
 
 
 def test_tables_are_those_of_the_results_files(monkeypatch):
@@ -89,22 +118,36 @@ def test_tables_are_those_of_the_results_files(monkeypatch):
     root = Path(__file__).parents[1]
     monkeypatch.syspath_prepend(root / "docs")
     from summaries import SUMMARIES, summary
-    cells = [c for c in json.loads((root / "nbs/index.ipynb").read_text())["cells"]
-             if c["cell_type"] == "code"]
-    kept = {m[1]: "".join(c["outputs"][0]["data"]["text/markdown"]) for c in cells
-            if (m := re.search(r"summary\('(\w+)'\)", "".join(c["source"])))}
+
+    cells = [
+        c
+        for c in json.loads((root / "nbs/index.ipynb").read_text())["cells"]
+        if c["cell_type"] == "code"
+    ]
+    kept = {
+        m[1]: "".join(c["outputs"][0]["data"]["text/markdown"])
+        for c in cells
+        if (m := re.search(r"summary\('(\w+)'\)", "".join(c["source"])))
+    }
     assert kept.keys() == SUMMARIES.keys()
     stale = [name for name, text in kept.items() if text != summary(name)]
     assert stale == [], "run python tools/refresh.py index and python docs/readme.py"
 
 
-@pytest.mark.parametrize("row, said", [
-    (dict(arm="a", value=.8, low=.7, high=.9), "0.8 \\[0.7, 0.9]"),
-    (dict(arm="a", value=.8, difference=.01, low=-.01, high=.03), "0.8 | 0.01 \\[-0.01, 0.03]"),
-    (dict(arm="a", b=dict(c_d=dict(e_f=[1, 2]))), "c\\_d e\\_f 1, 2"),
-    (dict(arm="a", psnr=20., psnr_low=19., psnr_high=21.), "20 \\[19, 21]"),
-])
+@pytest.mark.parametrize(
+    "row, said",
+    [
+        (dict(arm="a", value=0.8, low=0.7, high=0.9), "0.8 \\[0.7, 0.9]"),
+        (
+            dict(arm="a", value=0.8, difference=0.01, low=-0.01, high=0.03),
+            "0.8 | 0.01 \\[-0.01, 0.03]",
+        ),
+        (dict(arm="a", b=dict(c_d=dict(e_f=[1, 2]))), "c\\_d e\\_f 1, 2"),
+        (dict(arm="a", psnr=20.0, psnr_low=19.0, psnr_high=21.0), "20 \\[19, 21]"),
+    ],
+)
 def test_an_interval_stands_beside_its_number(monkeypatch, row, said):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "docs")
     from results import table
+
     assert f"| a | {said} |" in table([row])

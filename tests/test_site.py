@@ -3,6 +3,7 @@ without a network.
 
 Needs Debian's chromium and chromium-driver (or Chrome and chromedriver); skipped without them, or
 without the `docs` extra."""
+
 import ast
 import importlib.util
 import re
@@ -19,21 +20,40 @@ import pytest
 ROOT = Path(__file__).parents[1]
 HTML = ROOT / "docs/_build/html"
 AXE = ROOT / "tests/vendor/axe.min.js"
-RULES = ["color-contrast", "image-alt", "link-name", "button-name", "label", "document-title",
-         "html-has-lang", "heading-order", "list", "duplicate-id-aria",
-         "aria-allowed-attr", "aria-required-attr", "aria-valid-attr-value",
-         "scrollable-region-focusable"]
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
-               None)
-MISSING = [name for name in ("sphinx", "myst_nb", "furo", "selenium")
-           if not importlib.util.find_spec(name)]
-pytestmark = [pytest.mark.skipif(not (BROWSER and shutil.which("chromedriver")),
-                                 reason="no chromium and chromium-driver here"),
-              pytest.mark.skipif(bool(MISSING),
-                                 reason=f"pip install -e '.[docs]' is needed: "
-                                        f"{', '.join(MISSING)} missing")]
+RULES = [
+    "color-contrast",
+    "image-alt",
+    "link-name",
+    "button-name",
+    "label",
+    "document-title",
+    "html-has-lang",
+    "heading-order",
+    "list",
+    "duplicate-id-aria",
+    "aria-allowed-attr",
+    "aria-required-attr",
+    "aria-valid-attr-value",
+    "scrollable-region-focusable",
+]
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+MISSING = [
+    name for name in ("sphinx", "myst_nb", "furo", "selenium") if not importlib.util.find_spec(name)
+]
+pytestmark = [
+    pytest.mark.skipif(
+        not (BROWSER and shutil.which("chromedriver")),
+        reason="no chromium and chromium-driver here",
+    ),
+    pytest.mark.skipif(
+        bool(MISSING), reason=f"pip install -e '.[docs]' is needed: {', '.join(MISSING)} missing"
+    ),
+]
 
-REPORT = """const done = arguments[1];
+REPORT = (
+    """const done = arguments[1];
 Promise.resolve(window.MathJax?.startup?.promise).then(() => {
   const article = document.querySelector("article").cloneNode(true);
   article.querySelectorAll("pre, code, mjx-container, script").forEach(e => e.remove());
@@ -47,7 +67,9 @@ Promise.resolve(window.MathJax?.startup?.promise).then(() => {
     axe: found.violations.map(v => v.id + ": " + v.nodes.slice(0, 2).map(n => n.html.slice(0,
     120)).join(" | ")),
   }));
-}, e => done({error: String(e)}));""" % RULES
+}, e => done({error: String(e)}));"""
+    % RULES
+)
 
 WIDE = """return [...document.querySelectorAll("article *")].filter(e =>
 e.getBoundingClientRect().right > innerWidth + 1 && !e.closest("pre, .table-wrapper, .output,
@@ -59,8 +81,9 @@ e.getBoundingClientRect().right > innerWidth + 1 && !e.closest("pre, .table-wrap
 def site():
     "The built site; its time is that of a fresh build"
     shutil.rmtree(HTML, ignore_errors=True)
-    done = subprocess.run([sys.executable, "docs/build.py", "-E"], cwd=ROOT, capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [sys.executable, "docs/build.py", "-E"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     print(done.stdout)
     return HTML
@@ -69,30 +92,41 @@ def site():
 @pytest.fixture(scope="session")
 def pages(site):
     "All pages but those that only list source code"
-    found = sorted(p for p in site.rglob("*.html") if "_modules" not in p.parts and "_static" not
-                   in p.parts)
+    found = sorted(
+        p for p in site.rglob("*.html") if "_modules" not in p.parts and "_static" not in p.parts
+    )
     assert len(found) > 40
     return found
 
 
 def start(width, height, phone=False, dark=False):
     from selenium import webdriver
+
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-                 f"--window-size={width},{height}"): options.add_argument(flag)
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        f"--window-size={width},{height}",
+    ):
+        options.add_argument(flag)
     if phone:
         screen = {"width": width, "height": height, "pixelRatio": 1.0}
         options.add_experimental_option("mobileEmulation", {"deviceMetrics": screen})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options,
-                              service=webdriver.ChromeService(shutil.which("chromedriver")))
+    driver = webdriver.Chrome(
+        options=options, service=webdriver.ChromeService(shutil.which("chromedriver"))
+    )
     driver.execute_cdp_cmd("Network.enable", {})
     # as in a train
     driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["http://*", "https://*"]})
     if dark:
-        driver.execute_cdp_cmd("Emulation.setEmulatedMedia",
-                               {"features": [{"name": "prefers-color-scheme", "value": "dark"}]})
+        driver.execute_cdp_cmd(
+            "Emulation.setEmulatedMedia",
+            {"features": [{"name": "prefers-color-scheme", "value": "dark"}]},
+        )
     return driver
 
 
@@ -119,8 +153,10 @@ def look(driver, page, everything=False):
     alike = ["pre", "mjx-container", ".sidebar-drawer", ".toc-drawer"]
     seen = driver.execute_async_script(REPORT, [] if everything else alike)
     wrong = complaints(driver) + seen.get("broken", []) + seen.get("axe", [])
-    if "error" in seen: wrong.append(seen["error"])
-    if seen.get("raw"): wrong.append("a formula is not drawn: raw $$ or \\( in the text")
+    if "error" in seen:
+        wrong.append(seen["error"])
+    if seen.get("raw"):
+        wrong.append("a formula is not drawn: raw $$ or \\( in the text")
     if seen.get("maths", 0) > seen.get("drawn", 0):
         wrong.append(f"{seen['maths']} formulas, {seen['drawn']} drawn")
     return wrong
@@ -129,8 +165,10 @@ def look(driver, page, everything=False):
 def test_pages(browser, pages):
     "Every page: no console errors, no missing files, formulas drawn, contrast and names"
     second = start(1280, 900)
+
     def half(driver, some):
         return {str(p.relative_to(HTML)): w for p in some if (w := look(driver, p))}
+
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(half, (browser, second), (pages[::2], pages[1::2])))
     second.quit()
@@ -142,8 +180,16 @@ def test_pages(browser, pages):
 def test_kinds_of_pages(site, dark):
     "A page of each kind to the last element, on a light and on a dark page"
     driver = start(1280, 900, dark=dark)
-    kinds = ["index", "choosing", "library/core/index", "library/diffusion/schedules",
-             "results/study_digits", "papers/daed", "further/traps", "tutorials/your_own_images"]
+    kinds = [
+        "index",
+        "choosing",
+        "library/core/index",
+        "library/diffusion/schedules",
+        "results/study_digits",
+        "papers/daed",
+        "further/traps",
+        "tutorials/your_own_images",
+    ]
     wrong = {k: w for k in kinds if (w := look(driver, site / f"{k}.html", everything=True))}
     driver.quit()
     assert wrong == {}
@@ -155,20 +201,22 @@ def test_phone(pages):
     for p in pages:
         driver.get(p.as_uri())
         width = driver.execute_script("return document.documentElement.scrollWidth")
-        if width > 390: wrong[str(p.relative_to(HTML))] = width, driver.execute_script(WIDE)
+        if width > 390:
+            wrong[str(p.relative_to(HTML))] = width, driver.execute_script(WIDE)
     driver.quit()
     assert wrong == {}
 
 
 def test_search(browser, site):
     "The search, which runs in the browser, finds a patched method and leads to it"
-    complaints(browser)     # of the pages before
+    complaints(browser)  # of the pages before
     browser.get((site / "search.html").as_uri() + "?q=merge_first")
     for _ in range(100):
         found = browser.find_elements("css selector", "#search-results li a")
         links = [a.get_attribute("href") for a in found]
-        if any("merge_first" in link for link in links): break
-        time.sleep(.1)
+        if any("merge_first" in link for link in links):
+            break
+        time.sleep(0.1)
     room = ".".join(faces.homes()["Schedule"][0])
     there = f"library/{room.replace('.', '/')}.html#denoise_study.{room}.Schedule.merge_first"
     assert any(link.endswith(there) for link in links), links
@@ -178,26 +226,29 @@ def test_search(browser, site):
 def test_widget_moves(browser, site):
     "A slider of a tutorial chooses another picture"
     from selenium.webdriver.common.keys import Keys
+
     browser.get((site / "tutorials/where_does_a_diffusion_model_stop_generating.html").as_uri())
     find = lambda css: browser.find_elements("css selector", css)
     for _ in range(150):
-        if find(".noUi-handle") and find("img.widget-image"): break
-        time.sleep(.1)
+        if find(".noUi-handle") and find("img.widget-image"):
+            break
+        time.sleep(0.1)
     shown = lambda: [i.get_attribute("src") for i in find("img.widget-image") if i.is_displayed()]
     before, handle = shown(), find(".noUi-handle")[0]
     assert len(before) == 1 and handle.get_attribute("aria-label")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", handle)
     handle.send_keys(Keys.ARROW_RIGHT)
     for _ in range(50):
-        if shown() != before: break
-        time.sleep(.1)
+        if shown() != before:
+            break
+        time.sleep(0.1)
     assert len(shown()) == 1 and shown() != before
 
 
 def test_tutorials_open_in_colab(site):
     "Their link is there in words; the badge's picture would come from the network"
-    for notebook in sorted((ROOT/"nbs/tutorials").glob("*.ipynb")):
-        html = (site/f"tutorials/{notebook.stem}.html").read_text(encoding="utf-8")
+    for notebook in sorted((ROOT / "nbs/tutorials").glob("*.ipynb")):
+        html = (site / f"tutorials/{notebook.stem}.html").read_text(encoding="utf-8")
         there = rf"https://colab\.research\.google\.com/github/[^\"]+/nbs/tutorials/{notebook.name}"
         assert re.search(f'href="{there}"', html), notebook.name
         assert "colab-badge" not in html, notebook.name
@@ -206,7 +257,8 @@ def test_tutorials_open_in_colab(site):
 def patched_methods(tree):
     "Class.method of what a module patches into classes, fastai's events left out"
     for f in tree.body:
-        if not isinstance(f, ast.FunctionDef): continue
+        if not isinstance(f, ast.FunctionDef):
+            continue
         decorated = any("patch" in ast.unparse(d) for d in f.decorator_list)
         if decorated and not f.name.startswith(("_", "before_", "after_")):
             yield f"{ast.unparse(f.args.args[0].annotation)}.{f.name}"
@@ -218,13 +270,14 @@ def test_every_public_name_has_its_place(site):
     wrong = []
     for module in faces.modules():
         wing, room = module.parent.name, module.stem
-        html = (site/f"library/{wing}/{room}.html").read_text(encoding="utf-8")
+        html = (site / f"library/{wing}/{room}.html").read_text(encoding="utf-8")
         tree = ast.parse(module.read_text(encoding="utf-8"))
         for name in [*faces.public(module), *patched_methods(tree)]:
             full = f"denoise_study.{wing}.{room}.{name}"
             source = f"_modules/denoise_study/{wing}/{room}.html#{full}"
             for anchor in full, f"denoise_study.{wing}.{name}":
-                if f'id="{anchor}"' not in html: wrong.append(f"{anchor} has no entry")
+                if f'id="{anchor}"' not in html:
+                    wrong.append(f"{anchor} has no entry")
             if source not in html and f"{room}.html#{name}" not in html:
                 wrong.append(f"{full} has no source link")
     assert wrong == []
@@ -233,8 +286,8 @@ def test_every_public_name_has_its_place(site):
 def test_each_wing_has_its_page(site):
     "A folder of the library: its line, and its notebooks in reading order"
     for wing in faces.WINGS:
-        html = (site/f"library/{wing}/index.html").read_text(encoding="utf-8")
-        article = html[html.index("<article"):html.index("</article>")]
+        html = (site / f"library/{wing}/index.html").read_text(encoding="utf-8")
+        article = html[html.index("<article") : html.index("</article>")]
         rooms = [f"{faces.room_of(path)}.html" for path in faces.notebooks(wing)]
         places = [article.find(f'href="{room}"') for room in rooms]
         assert -1 not in places and places == sorted(places), wing
@@ -242,6 +295,7 @@ def test_each_wing_has_its_page(site):
 
 def test_verdicts_have_the_colours_of_the_reports(site):
     from denoise_study.core import Verdict, verdict_css
-    assert verdict_css() in (site/"_static/verdicts.css").read_text(encoding="utf-8")
-    html = (site/"results/daed_fashion_mnist.html").read_text(encoding="utf-8")
+
+    assert verdict_css() in (site / "_static/verdicts.css").read_text(encoding="utf-8")
+    html = (site / "results/daed_fashion_mnist.html").read_text(encoding="utf-8")
     assert f'class="{Verdict.HOLDS.css}"' in html and "_static/verdicts.css" in html

@@ -1,4 +1,5 @@
 "Notebooks, modules and README.md say the same: what the tools write is what is committed"
+
 import shutil
 import subprocess
 import sys
@@ -9,20 +10,24 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = "nbs", "denoise_study", "tools", "pyproject.toml", "settings.ini"
-BY_HAND = {"__init__.py", "all.py"}     # of the package itself; its folders' are tools/faces.py's
+BY_HAND = {"__init__.py", "all.py"}  # of the package itself; its folders' are tools/faces.py's
 JUNK = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
 
 
 def run(command, cwd, *args):
     "A console script of this environment, found also where the environment isn't activated"
-    subprocess.run([Path(sysconfig.get_path("scripts"))/command, *args], cwd=cwd, check=True,
-                   capture_output=True)
+    subprocess.run(
+        [Path(sysconfig.get_path("scripts")) / command, *args],
+        cwd=cwd,
+        check=True,
+        capture_output=True,
+    )
 
 
 def committed(root):
     "Path -> content of modules, stubs and notebooks"
     kinds = ("denoise_study", "py"), ("denoise_study", "pyi"), ("nbs", "ipynb")
-    files = [f for folder, ext in kinds for f in sorted((root/folder).rglob(f"*.{ext}"))]
+    files = [f for folder, ext in kinds for f in sorted((root / folder).rglob(f"*.{ext}"))]
     return {f.relative_to(root): f.read_bytes() for f in files}
 
 
@@ -31,11 +36,14 @@ def exported(tmp_path_factory):
     "A copy of the sources, exported and cleaned once more from nothing"
     copy = tmp_path_factory.mktemp("copy")
     for name in SOURCES:
-        if (ROOT/name).is_dir(): shutil.copytree(ROOT/name, copy/name, ignore=JUNK)
-        else: shutil.copy(ROOT/name, copy)
-    package = copy/"denoise_study"
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, copy / name, ignore=JUNK)
+        else:
+            shutil.copy(ROOT / name, copy)
+    package = copy / "denoise_study"
     for module in package.rglob("*.py*"):
-        if module.parent != package or module.name not in {*BY_HAND, "py.typed"}: module.unlink()
+        if module.parent != package or module.name not in {*BY_HAND, "py.typed"}:
+            module.unlink()
     run("nbdev-export", copy)
     run("nbdev-clean", copy)
     subprocess.run([sys.executable, "tools/faces.py"], cwd=copy, capture_output=True)
@@ -51,6 +59,7 @@ def test_modules_and_notebooks(exported):
 
 
 def test_readme():
-    check = subprocess.run([sys.executable, "docs/readme.py", "--check"], cwd=ROOT,
-                           capture_output=True, text=True)
+    check = subprocess.run(
+        [sys.executable, "docs/readme.py", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
     assert check.returncode == 0, check.stderr

@@ -1,4 +1,5 @@
 "The tools beside the library: what tutorials link to, which notebooks are run, names on the site"
+
 import sys
 from pathlib import Path
 
@@ -12,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
-def docs_on_the_path(monkeypatch): monkeypatch.syspath_prepend(ROOT/"docs")
+def docs_on_the_path(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
 
 
 def notebook(*sources):
@@ -22,21 +24,27 @@ def notebook(*sources):
 
 # Badges
 
+
 def test_names_are_found_in_every_form_of_import():
-    nb = notebook("import torch\nfrom denoise_study.daed import DAED, split", "DAED()",
-                  "from denoise_study import load_pretrained",
-                  "from denoise_study.core import (\n    panel,\n    image_dls,\n)")
+    nb = notebook(
+        "import torch\nfrom denoise_study.daed import DAED, split",
+        "DAED()",
+        "from denoise_study import load_pretrained",
+        "from denoise_study.core import (\n    panel,\n    image_dls,\n)",
+    )
     assert set(badges.imported(nb)) == {"DAED", "split", "load_pretrained", "panel", "image_dls"}
 
 
 def test_a_tutorial_links_to_the_notebooks_of_its_names():
     nb = notebook("from denoise_study.daed import DAED\nfrom denoise_study.core import panel")
     links = badges.used(nb)
-    (wing, room), = faces.homes()["DAED"]
+    ((wing, room),) = faces.homes()["DAED"]
     assert links.startswith("`core` (") and "), `daed` (" in links
     assert f"[{room}](../{wing}/" in links
-    assert all((ROOT/"nbs/tutorials"/target.split(")")[0]).resolve().exists()
-               for target in links.split("](")[1:])
+    assert all(
+        (ROOT / "nbs/tutorials" / target.split(")")[0]).resolve().exists()
+        for target in links.split("](")[1:]
+    )
 
 
 def test_a_tutorial_is_dressed_once():
@@ -48,29 +56,33 @@ def test_a_tutorial_is_dressed_once():
 
 # Refresh
 
+
 @pytest.fixture
 def project(tmp_path):
     for name in "index", "a/00_one", "a/01_two", "b/00_one":
-        (tmp_path/name).parent.mkdir(exist_ok=True)
-        nbformat.write(notebook("1"), tmp_path/f"{name}.ipynb")
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        nbformat.write(notebook("1"), tmp_path / f"{name}.ipynb")
     return tmp_path
 
 
-@pytest.mark.parametrize("names, found", [
-    ([], ["a/00_one", "a/01_two", "b/00_one", "index"]),
-    (["a/00_one"], ["a/00_one"]),
-    (["a/00_one.ipynb"], ["a/00_one"]),
-    (["00_one"], ["a/00_one", "b/00_one"]),
-    (["b"], ["b/00_one"]),
-    (["index", "01_two", "index"], ["index", "a/01_two"]),
-])
+@pytest.mark.parametrize(
+    "names, found",
+    [
+        ([], ["a/00_one", "a/01_two", "b/00_one", "index"]),
+        (["a/00_one"], ["a/00_one"]),
+        (["a/00_one.ipynb"], ["a/00_one"]),
+        (["00_one"], ["a/00_one", "b/00_one"]),
+        (["b"], ["b/00_one"]),
+        (["index", "01_two", "index"], ["index", "a/01_two"]),
+    ],
+)
 def test_notebooks_are_chosen_by_name(project, names, found):
     chosen = refresh.chosen(names, project)
     assert [p.relative_to(project).with_suffix("").as_posix() for p in chosen] == found
 
 
 def test_a_notebook_is_chosen_by_path(project):
-    path = project/"b/00_one.ipynb"
+    path = project / "b/00_one.ipynb"
     assert refresh.chosen([str(path)], project) == [path]
     with pytest.raises(SystemExit, match="00_three: no such notebook"):
         refresh.chosen(["00_three"], project)
@@ -78,21 +90,32 @@ def test_a_notebook_is_chosen_by_path(project):
 
 # The site
 
+
 def test_a_name_is_found_under_module_wing_and_alone():
     from links import Names
-    names = Names({"a.one": "def f(): pass\nclass C:\n    'c'\n    def g(self): 'g'",
-                   "b.two": "def h(): pass\ndef both(): pass", "b.three": "def both(): pass"})
+
+    names = Names(
+        {
+            "a.one": "def f(): pass\nclass C:\n    'c'\n    def g(self): 'g'",
+            "b.two": "def h(): pass\ndef both(): pass",
+            "b.three": "def both(): pass",
+        }
+    )
     full = "denoise_study.a.one.f"
     for written in "f", "f()", "one.f", "a.f", "a.one.f", "denoise_study.a.f", full:
         assert names.target(written) == full, written
     assert names.target("C.g") == names.target("a.C.g") == "denoise_study.a.one.C.g"
     assert names.target("both") is None and names.target("a.h") is None
-    assert names.target("both", "b.three") == names.target("three.both") == (
-        "denoise_study.b.three.both")
+    assert (
+        names.target("both", "b.three")
+        == names.target("three.both")
+        == ("denoise_study.b.three.both")
+    )
 
 
 def test_an_entry_has_both_of_its_names():
     from apidoc import block, entries
+
     entry = next(entries("def f(\n    x:int, # how many\n):\n    'Count'"))
     md = block(entry, "a.one", str, str)
     assert ":module: denoise_study.a.one" in md and ":canonical: denoise_study.a.f" in md
@@ -102,27 +125,35 @@ def test_an_entry_has_both_of_its_names():
 def test_claims_are_shown_in_their_colours():
     from denoise_study.core import Claim, Finding, Interval, Verdict
     from results import claims_table
-    measured = Finding("share", Interval(.6, .5, .7, 9, "images"))
-    claim = Claim("It *is*", "Fig. 1", measured, than=.2)
+
+    measured = Finding("share", Interval(0.6, 0.5, 0.7, 9, "images"))
+    claim = Claim("It *is*", "Fig. 1", measured, than=0.2)
     new = claims_table([claim.to_dict()])
     assert claim.verdict == Verdict.HOLDS
     assert f'class="{Verdict.HOLDS.css}"' in new and "0.6 \\[0.5, 0.7\\]" in new
 
-    old = claims_table([dict(claim="It is", ours="3", verdict="holds"),
-                        dict(claim="It was", ours="4", verdict="not at this scale")])
+    old = claims_table(
+        [
+            dict(claim="It is", ours="3", verdict="holds"),
+            dict(claim="It was", ours="4", verdict="not at this scale"),
+        ]
+    )
     assert f'| It is | 3 | <span class="{Verdict.HOLDS.css}"' in old
     assert "| It was | 4 | not at this scale |" in old
-    assert claims_table([dict(claim="a", arm="b", against="c", difference=.1, low=0., high=.2,
-                              verdict="no")]).endswith("| a | b | c | 0.1 \\[0, 0.2] |  | no |")
+    assert claims_table(
+        [dict(claim="a", arm="b", against="c", difference=0.1, low=0.0, high=0.2, verdict="no")]
+    ).endswith("| a | b | c | 0.1 \\[0, 0.2] |  | no |")
 
 
 def test_every_verdict_has_a_colour_in_reports_and_on_the_site(tmp_path):
     from denoise_study.core import Chapter, Verdict, write_report
-    sys.path.insert(0, str(ROOT/"docs"))
+
+    sys.path.insert(0, str(ROOT / "docs"))
     from build import verdict_colors
+
     verdict_colors(tmp_path)
-    site = (tmp_path/"verdicts.css").read_text(encoding="utf-8")
-    write_report(tmp_path/"report.html", "Title", "Lead", [Chapter("One")])
-    report = (tmp_path/"report.html").read_text(encoding="utf-8")
+    site = (tmp_path / "verdicts.css").read_text(encoding="utf-8")
+    write_report(tmp_path / "report.html", "Title", "Lead", [Chapter("One")])
+    report = (tmp_path / "report.html").read_text(encoding="utf-8")
     rules = [f".{v.css}{{background:{v.color}}}" for v in Verdict]
     assert [rule for rule in rules if rule not in site or rule not in report] == []

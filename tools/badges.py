@@ -3,6 +3,7 @@ what it imports, and the cell that installs the package there.
 
 python tools/badges.py writes it into nbs/tutorials; the tests ask whether it is up to date. Who the
 repository belongs to is said once, in settings.ini."""
+
 import ast
 import re
 import sys
@@ -25,7 +26,7 @@ if 'google.colab' in sys.modules:
 def home(root=ROOT):
     "user, repo and branch of settings.ini"
     ini = ConfigParser(delimiters=["="], interpolation=None)
-    ini.read(root/"settings.ini", encoding="utf-8")
+    ini.read(root / "settings.ini", encoding="utf-8")
     return {k: ini["DEFAULT"][k] for k in ("user", "repo", "branch")}
 
 
@@ -38,9 +39,11 @@ def badge(stem, user, repo, branch):
 def imported(nb):
     "The names that a notebook imports from the package or its wings"
     for cell in nb.cells:
-        if cell.cell_type != "code" or "denoise_study" not in cell.source: continue
-        for line in re.findall(r"^from denoise_study[\w.]* import (?:[^\n(]+|\([^)]*\))",
-                               cell.source, re.M):
+        if cell.cell_type != "code" or "denoise_study" not in cell.source:
+            continue
+        for line in re.findall(
+            r"^from denoise_study[\w.]* import (?:[^\n(]+|\([^)]*\))", cell.source, re.M
+        ):
             yield from (alias.name for alias in ast.parse(line).body[0].names)
 
 
@@ -52,7 +55,8 @@ def used(nb):
     for wing in faces.WINGS:
         found = [path for path in faces.notebooks(wing) if (wing, faces.room_of(path)) in needed]
         rooms = ", ".join(f"[{faces.room_of(path)}](../{wing}/{path.name})" for path in found)
-        if rooms: links.append(f"`{wing}` ({rooms})")
+        if rooms:
+            links.append(f"`{wing}` ({rooms})")
     return ", ".join(links)
 
 
@@ -68,9 +72,12 @@ def dressed(nb, stem, root=ROOT):
 
 def stale(root=ROOT):
     "The tutorials whose cells differ, path -> the notebook as it should be"
-    old = {p: nbformat.read(p, 4) for p in sorted((root/"nbs/tutorials").glob("*.ipynb"))}
+    old = {p: nbformat.read(p, 4) for p in sorted((root / "nbs/tutorials").glob("*.ipynb"))}
     new = {p: dressed(nb, p.stem, root) for p, nb in old.items()}
-    def content(nb): return [(c.id, c.source) for c in nb.cells]
+
+    def content(nb):
+        return [(c.id, c.source) for c in nb.cells]
+
     return {p: nb for p, nb in new.items() if content(nb) != content(old[p])}
 
 

@@ -4,6 +4,7 @@ A folder of denoise_study (a wing) hands on the public names of its modules (its
 nobody has to know which module a name is in: `from denoise_study.daed import DAED`. Its
 `__init__.pyi` lists them, for editors as much as for `lazy_loader`, which imports a module when one
 of its names is asked for."""
+
 import ast
 import re
 import sys
@@ -11,9 +12,9 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE, NOTEBOOKS = ROOT/"denoise_study", ROOT/"nbs"
+PACKAGE, NOTEBOOKS = ROOT / "denoise_study", ROOT / "nbs"
 # from the ground up: a folder imports only from those before it
-WINGS = {     # name -> the one line that says what is in it
+WINGS = {  # name -> the one line that says what is in it
     "core": "What knows no paper: plots, intervals, claims, images, training, files, metrics",
     "diffusion": "Diffusion models: schedules, the U-Net, losses, samplers, reconstruction",
     "daed": "A diffusion model as a generator and a denoiser, split anywhere (Deja et al. 2022)",
@@ -22,11 +23,11 @@ WINGS = {     # name -> the one line that says what is in it
     "denoiserep": "Denoising layers before any network's layers, and their fusion (Xu et al. 2024)",
     "study": "Pretrained models, the commands, and the study of all three papers as one report",
 }
-FACE = '''"{doc}"
+FACE = """"{doc}"
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-'''
+"""
 
 
 def room_of(notebook):
@@ -37,13 +38,13 @@ def room_of(notebook):
 def notebooks(wing=None):
     "The notebooks of a wing, or of all of them from the ground up, in reading order"
     wings = WINGS if wing is None else [wing]
-    return [path for w in wings for path in sorted((NOTEBOOKS/w).glob("[0-9]*.ipynb"))]
+    return [path for w in wings for path in sorted((NOTEBOOKS / w).glob("[0-9]*.ipynb"))]
 
 
 def modules(wing=None):
     "The modules of a wing, or of all of them"
     wings = WINGS if wing is None else [wing]
-    found = [path for w in wings for path in sorted((PACKAGE/w).glob("*.py"))]
+    found = [path for w in wings for path in sorted((PACKAGE / w).glob("*.py"))]
     return [path for path in found if not path.stem.startswith("_")]
 
 
@@ -66,7 +67,8 @@ def homes(wings=WINGS):
     found = {}
     for wing in wings:
         for room, names in rooms(wing).items():
-            for name in names: found.setdefault(name, []).append((wing, room))
+            for name in names:
+                found.setdefault(name, []).append((wing, room))
     return found
 
 
@@ -77,7 +79,8 @@ def clashing(offered, taken):
         if len(places) > 1:
             wrong.append(f"{name} is in {' and '.join('.'.join(place) for place in places)}")
         for wing in {wing for wing, _ in places}:
-            if name in taken[wing]: wrong.append(f"{wing}: {name} is a name and a module")
+            if name in taken[wing]:
+                wrong.append(f"{wing}: {name} is a name and a module")
     return wrong
 
 
@@ -98,14 +101,17 @@ def faces():
     "Path -> text of all that is written"
     written = {}
     for wing, doc in WINGS.items():
-        written[PACKAGE/wing/"__init__.py"] = FACE.format(doc=doc)
-        written[PACKAGE/wing/"__init__.pyi"] = stub(wing)
+        written[PACKAGE / wing / "__init__.py"] = FACE.format(doc=doc)
+        written[PACKAGE / wing / "__init__.pyi"] = stub(wing)
     return written
 
 
 def stale():
     "Files that are not what they should be"
-    def fresh(path, text): return path.exists() and path.read_text(encoding="utf-8") == text
+
+    def fresh(path, text):
+        return path.exists() and path.read_text(encoding="utf-8") == text
+
     return [path for path, text in faces().items() if not fresh(path, text)]
 
 
@@ -115,8 +121,10 @@ def main(args):
     if "--check" in args:
         wrong += [f"{path.relative_to(PACKAGE)}: run python tools/faces.py" for path in old]
     else:
-        for path in old: path.write_text(texts[path], encoding="utf-8")
+        for path in old:
+            path.write_text(texts[path], encoding="utf-8")
     return "\n".join(wrong) or 0
 
 
-if __name__ == "__main__": sys.exit(main(sys.argv[1:]))
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -5,6 +5,7 @@ Trains what is missing under --runs with `denoise-train` (each command is below,
 into the model's file), rounds the averaged weights to
 float16, measures the rounded model on test images, and writes
 denoise_study/pretrained_models/NAME.safetensors and docs/results/pretrained_NAME.json."""
+
 import argparse
 import tempfile
 from pathlib import Path
@@ -19,7 +20,7 @@ from denoise_study.core import untrained, write_json
 from denoise_study.denoiser import denoiser, GaussianDenoiser, psnr_curve
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPES = {     # name -> arguments of denoise-train
+RECIPES = {  # name -> arguments of denoise-train
     "ddgm-digits": dict(data="digits", model="ddgm", bf16=True),
     "daed-digits": dict(data="digits", model="daed", width=24, bf16=True),
     "blind-digits": dict(data="digits", model="blind", image_size=16, bf16=True),
@@ -33,8 +34,9 @@ RECIPES = {     # name -> arguments of denoise-train
 
 def spelled(args):
     "The command that these arguments are"
-    return "denoise-train " + " ".join(f"--{k.replace('_', '-')}" + ("" if v is True else f" {v}")
-                                       for k, v in args.items())
+    return "denoise-train " + " ".join(
+        f"--{k.replace('_', '-')}" + ("" if v is True else f" {v}") for k, v in args.items()
+    )
 
 
 def blank(model):
@@ -43,13 +45,15 @@ def blank(model):
     torch.manual_seed(0)
     fresh = build(describe(model)).eval()
     for p in fresh.parameters():
-        if p.ndim > 1 and not p.any(): nn.init.normal_(p, std=.02)
+        if p.ndim > 1 and not p.any():
+            nn.init.normal_(p, std=0.02)
     return fresh
 
 
 def printed(measured, n):
     "A number with its interval over images, as an object or as it stands in a table"
-    if isinstance(measured, Interval): return str(measured)
+    if isinstance(measured, Interval):
+        return str(measured)
     return str(Interval.from_dict(measured, n=n, unit="images"))
 
 
@@ -59,58 +63,90 @@ def quality(model, dls, n, seed=0):
     space, rng = feature_space(dls, seed=seed), dls.info.range
     features = lambda x: compute_features(space, x, rng, progress=False)
     ref = features(first_images(dls, "test", 10_000)[0])
-    sets = {"model": model.sample(n, seed=seed),
-            "training images": first_images(dls, "train", n)[0],
-            "untrained network": blank(model).sample(min(n, 100), seed=seed)}
-    rows = [dict(name=k, **compare_sets(ref, features(x), seed=seed, progress=False))
-            for k, x in sets.items()]
+    sets = {
+        "model": model.sample(n, seed=seed),
+        "training images": first_images(dls, "train", n)[0],
+        "untrained network": blank(model).sample(min(n, 100), seed=seed),
+    }
+    rows = [
+        dict(name=k, **compare_sets(ref, features(x), seed=seed, progress=False))
+        for k, x in sets.items()
+    ]
     me, floor = rows[0], rows[1]
-    said = (f"Fréchet distance {printed(me['frechet'], n)} ({n} samples, "
-            f"{me['feature_space'].split(' (')[0]}; training images "
-            f"{printed(floor['frechet'], n)})")
+    said = (
+        f"Fréchet distance {printed(me['frechet'], n)} ({n} samples, "
+        f"{me['feature_space'].split(' (')[0]}; training images "
+        f"{printed(floor['frechet'], n)})"
+    )
     return dict(quality=rows), said
 
 
 def denoising(model, dls, n, seed=0):
     "PSNR on test images, beside the best linear denoiser and the untrained network"
     D = denoiser(model)
-    named = {"blind U-Net": D,
-             "best linear": GaussianDenoiser.fit(first_images(dls, "train", 2000)[0]),
-             "untrained": untrained(D, seed)}
+    named = {
+        "blind U-Net": D,
+        "best linear": GaussianDenoiser.fit(first_images(dls, "train", 2000)[0]),
+        "untrained": untrained(D, seed),
+    }
     table = psnr_curve(named, first_images(dls, "test", n)[0], seed=seed, progress=False)
-    at = table[table.sigma == .5].set_index("denoiser")
+    at = table[table.sigma == 0.5].set_index("denoiser")
     row = at.loc["blind U-Net"]
-    said = (f"PSNR at noise .5: {row.psnr:.1f} dB from {row.psnr_in:.1f} ({int(row.n)} images; "
-            f"best linear {at.psnr['best linear']:.1f})")
+    said = (
+        f"PSNR at noise .5: {row.psnr:.1f} dB from {row.psnr_in:.1f} ({int(row.n)} images; "
+        f"best linear {at.psnr['best linear']:.1f})"
+    )
     return dict(psnr=table), said
 
 
 def make(name, runs, root, n, run):
     args = RECIPES[name]
-    folder = Path(runs)/args["data"]/args["model"]
-    checkpoint = folder/f"{args['model']}.safetensors"
-    if not checkpoint.exists(): denoise_train(**args, folder=str(folder), root=root)
-    out = ROOT/f"denoise_study/pretrained_models/{name}.safetensors"
+    folder = Path(runs) / args["data"] / args["model"]
+    checkpoint = folder / f"{args['model']}.safetensors"
+    if not checkpoint.exists():
+        denoise_train(**args, folder=str(folder), root=root)
+    out = ROOT / f"denoise_study/pretrained_models/{name}.safetensors"
     blind, command = args["model"] == "blind", spelled(args)
-    form = dict(range=(0., 1.), pad_to=8) if blind else {}
-    dls = image_dls(args["data"], root=root or None, size=args.get("image_size"), device="cpu",
-                    **form)
+    form = dict(range=(0.0, 1.0), pad_to=8) if blind else {}
+    dls = image_dls(
+        args["data"], root=root or None, size=args.get("image_size"), device="cpu", **form
+    )
     with tempfile.TemporaryDirectory() as d:
-        shrink(checkpoint, Path(d)/"half.safetensors")
-        model = load_checkpoint(Path(d)/"half.safetensors")
+        shrink(checkpoint, Path(d) / "half.safetensors")
+        model = load_checkpoint(Path(d) / "half.safetensors")
     numbers, said = denoising(model, dls, n) if blind else quality(model, dls, n)
     info = shrink(checkpoint, out, command=command, measured=said)["info"]
-    training = {k: info[k] for k in ("command", "commit", "device", "versions", "steps",
-                                     "valid_loss", "parameters", "precision")}
-    write_json(ROOT/f"docs/results/pretrained_{name}.json",
-               dict(run=run, data=dls.info.to_dict(), seed=info["seed"], training=training,
-                    measured=said, **numbers))
-    print(f"{name}: {out.stat().st_size/1e6:.2f} MB, {said}")
+    training = {
+        k: info[k]
+        for k in (
+            "command",
+            "commit",
+            "device",
+            "versions",
+            "steps",
+            "valid_loss",
+            "parameters",
+            "precision",
+        )
+    }
+    write_json(
+        ROOT / f"docs/results/pretrained_{name}.json",
+        dict(
+            run=run,
+            data=dls.info.to_dict(),
+            seed=info["seed"],
+            training=training,
+            measured=said,
+            **numbers,
+        ),
+    )
+    print(f"{name}: {out.stat().st_size / 1e6:.2f} MB, {said}")
 
 
 if __name__ == "__main__":
-    p = argparse.ArgumentParser(description=__doc__,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("names", nargs="*", help=f"some of {', '.join(RECIPES)}; default: all")
     p.add_argument("--runs", default="runs/pretrained")
     p.add_argument("--root", default="")
@@ -118,4 +154,5 @@ if __name__ == "__main__":
     args = p.parse_args()
     # now: the files that are written here are tracked, and would make the commit look changed
     run = run_info()
-    for name in args.names or RECIPES: make(name, args.runs, args.root, args.n, run)
+    for name in args.names or RECIPES:
+        make(name, args.runs, args.root, args.n, run)

@@ -2,6 +2,7 @@
 
 The numbers of a results file stay as they were recorded; its claims are made from them again, by
 the functions that make them in a report. `claims_by` says at which commit that was."""
+
 import argparse
 import json
 from pathlib import Path
@@ -13,13 +14,21 @@ from denoise_study.representation import blind_claims
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs/results"
 # the beginning of a file's name -> claims of its results
-PAPERS = {"daed_": daed_claims_of, "table1_": daed_claims_of, "blind_": blind_claims, "rep_": rep_claims}
+PAPERS = {
+    "daed_": daed_claims_of,
+    "table1_": daed_claims_of,
+    "blind_": blind_claims,
+    "rep_": rep_claims,
+}
 # chapters of a study's report, by a key that only they have
 CHAPTERS = {"splits": daed_claims_of, "around": blind_claims, "arms": rep_claims}
 
 
 def judged(results, claims_of):
     "Results with their claims made anew"
+    if claims_of is rep_claims:
+        # earlier versions kept the numbers under `claims`
+        results.setdefault("comparisons", results["claims"])
     claims = claims_of(results)
     print(claims_table(claims)[["claim", "verdict"]].to_string(index=False))
     return results | dict(claims=[claim.to_dict() for claim in claims])
@@ -38,14 +47,17 @@ def reclaim(path, commit):
             if key in found and "claims" in found:
                 print(f"\n{path.stem}: {title}")
                 chapters[title] = judged(found, make)
-    if chapters: write_json(path, results | dict(claims_by=commit))
+    if chapters:
+        write_json(path, results | dict(claims_by=commit))
 
 
 if __name__ == "__main__":
-    p = argparse.ArgumentParser(description=__doc__,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("names", nargs="*", help="files in docs/results, without .json; default: all")
     names = p.parse_args().names
     commit = run_info()["commit"]
     for path in sorted(RESULTS.glob("*.json")):
-        if not names or path.stem in names: reclaim(path, commit)
+        if not names or path.stem in names:
+            reclaim(path, commit)

@@ -5,6 +5,7 @@ Trains what is missing in the folder, writes docs/results/daed_NAME.json and the
 docs/images/daed_NAME-*.png. `denoise-study --chapters daed`
 does the same with more splits and a report; this takes fewer of both, for machines without a
 GPU."""
+
 from pathlib import Path
 
 from recording import arguments, keep
@@ -18,9 +19,18 @@ from denoise_study.study import open_data
 
 def record(data, root, folder, levels, n, n_eval, steps, bf16, seed):
     dls, source = open_data(data, root, 0, "small", "auto")
-    study = Study(dls, Path(folder), steps=steps or None, n=n, n_eval=n_eval, bf16=bf16, seed=seed,
-                  source=source)
-    with study.stage("training the feature space"): study.space = feature_space(dls, seed=seed)
+    study = Study(
+        dls,
+        Path(folder),
+        steps=steps or None,
+        n=n,
+        n_eval=n_eval,
+        bf16=bf16,
+        seed=seed,
+        source=source,
+    )
+    with study.stage("training the feature space"):
+        study.space = feature_space(dls, seed=seed)
     ddgm, daeds = study_ddgm(study), study_daeds(study, levels)
     c = Chapter(f"DAED on {data}")
     c.results["training"] = training_of({"DDGM": ddgm} | daeds)
@@ -30,16 +40,26 @@ def record(data, root, folder, levels, n, n_eval, steps, bf16, seed):
     transfer_part(study, c, ddgm, daeds)
     claims = daed_claims_of(c.results)
     c.claims(claims, "Claims of the paper")
-    how = dict(run=run_info(dls.device), data=dls.info.to_dict(), seed=seed, n=n, n_eval=n_eval,
-               seconds=study.seconds)
+    how = dict(
+        run=run_info(dls.device),
+        data=dls.info.to_dict(),
+        seed=seed,
+        n=n,
+        n_eval=n_eval,
+        seconds=study.seconds,
+    )
     keep(f"daed_{data}", c, how)
     print(claims_table(claims).to_string())
 
 
 if __name__ == "__main__":
     p = arguments(__doc__, "fashion_mnist", "runs/daed")
-    p.add_argument("--levels", type=lambda s: tuple(map(float, s.split(","))), default=(.1,))
+    p.add_argument("--levels", type=lambda s: tuple(map(float, s.split(","))), default=(0.1,))
     p.add_argument("--n", type=int, default=300, help="samples of each model")
-    p.add_argument("--n-eval", type=int, default=128,
-                   help="half of these test images are used for the switch, a quarter for transfer")
+    p.add_argument(
+        "--n-eval",
+        type=int,
+        default=128,
+        help="half of these test images are used for the switch, a quarter for transfer",
+    )
     record(**vars(p.parse_args()))

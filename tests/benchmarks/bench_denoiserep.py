@@ -9,6 +9,7 @@ that a busy machine slows all alike; a result is the median over rounds of the r
 baseline, with a bootstrap interval. A second
 baseline, an untouched copy, takes its turn as well: its ratio says how much of the rest is
 noise."""
+
 import argparse
 import time
 from copy import deepcopy
@@ -25,27 +26,37 @@ from denoise_study.diffusion import Schedule
 class ViT(nn.Module):
     """A small vision transformer, 64 tokens of 16 channels-squared images: patches, blocks, mean,
     head"""
+
     def __init__(self, width=192, depth=6, heads=4):
         super().__init__()
         self.patch, self.width = nn.Conv2d(3, width, 4, 4), width
-        block = nn.TransformerEncoderLayer(width, heads, 4 * width, batch_first=True,
-                                           norm_first=True)
+        block = nn.TransformerEncoderLayer(
+            width, heads, 4 * width, batch_first=True, norm_first=True
+        )
         self.blocks = nn.TransformerEncoder(block, depth, enable_nested_tensor=False)
         self.head = nn.Linear(width, 10)
-    def tokens(self, x): return self.blocks(self.patch(x).flatten(2).mT)
-    def forward(self, x): return self.head(self.tokens(x).mean(1))
+
+    def tokens(self, x):
+        return self.blocks(self.patch(x).flatten(2).mT)
+
+    def forward(self, x):
+        return self.head(self.tokens(x).mean(1))
 
 
 class Minus(nn.Module):
     "DenoiseRep^- on the tokens that the backbone returns"
+
     def __init__(self, net, steps):
         super().__init__()
         self.net, self.denoise = net, DenoiseRepMinus(net.width, Schedule.linear(1000), steps)
-    def forward(self, x): return self.net.head(self.denoise(self.net.tokens(x)).mean(1))
+
+    def forward(self, x):
+        return self.net.head(self.denoise(self.net.tokens(x)).mean(1))
 
 
 def resnet():
     from torchvision.models import resnet50
+
     return resnet50(weights=None), 64
 
 
@@ -56,28 +67,38 @@ def networks(kind, steps, device, batch):
     net, x = net.eval().to(device), torch.randn(batch, 3, size, size, device=device)
     dr = denoise_rep(deepcopy(net), example=x[:2])
     fused = denoise_rep(deepcopy(net), example=x[:2]).fuse()
+
     def unfused(x):
-        with dr.two_branch(): return dr.model(x)
+        with dr.two_branch():
+            return dr.model(x)
+
     nets = {"baseline": net, "baseline again": deepcopy(net), "fused": fused, "unfused": unfused}
-    if kind == "vit": nets["DenoiseRep^-"] = Minus(deepcopy(net), steps).eval().to(device)
+    if kind == "vit":
+        nets["DenoiseRep^-"] = Minus(deepcopy(net), steps).eval().to(device)
     return nets, x
 
 
 def seconds(f, x):
-    if x.is_cuda: torch.cuda.synchronize()
+    if x.is_cuda:
+        torch.cuda.synchronize()
     start = time.perf_counter()
     f(x)
-    if x.is_cuda: torch.cuda.synchronize()
+    if x.is_cuda:
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
 def interval(ratios, n=2000):
     "Median and its 95% bootstrap interval"
     r = torch.tensor(ratios, dtype=torch.float64)
-    draws = r[torch.randint(len(r), (n, len(r)),
-                            generator=torch.Generator().manual_seed(0))].median(1).values
-    return dict(ratio=float(r.median()), low=float(draws.quantile(.025)),
-                high=float(draws.quantile(.975)))
+    draws = (
+        r[torch.randint(len(r), (n, len(r)), generator=torch.Generator().manual_seed(0))]
+        .median(1)
+        .values
+    )
+    return dict(
+        ratio=float(r.median()), low=float(draws.quantile(0.025)), high=float(draws.quantile(0.975))
+    )
 
 
 @torch.no_grad()
@@ -87,17 +108,24 @@ def bench(kind, batch, rounds, steps, device):
     torch.backends.mha.set_fastpath_enabled(False)
     flops = {}
     for k, f in nets.items():
-        with FlopCounterMode(display=False) as count: f(x)
+        with FlopCounterMode(display=False) as count:
+            f(x)
         flops[k] = count.get_total_flops()
     gen, times, names = torch.Generator().manual_seed(0), {k: [] for k in nets}, list(nets)
-    for i in range(rounds + 3):     # three to warm up
+    for i in range(rounds + 3):  # three to warm up
         for j in torch.randperm(len(names), generator=gen).tolist():
             s = seconds(nets[names[j]], x)
-            if i > 2: times[names[j]].append(s)
+            if i > 2:
+                times[names[j]].append(s)
     base = times["baseline"]
-    return {k: dict(**interval([a / b for a, b in zip(v, base)]),
-                    seconds=float(torch.tensor(v).median()), flops=flops[k])
-            for k, v in times.items()}
+    return {
+        k: dict(
+            **interval([a / b for a, b in zip(v, base)]),
+            seconds=float(torch.tensor(v).median()),
+            flops=flops[k],
+        )
+        for k, v in times.items()
+    }
 
 
 if __name__ == "__main__":
@@ -109,13 +137,26 @@ if __name__ == "__main__":
     p.add_argument("--device", default="cpu")
     p.add_argument("--json")
     args = p.parse_args()
-    if args.device == "cpu": torch.set_num_threads(1)
+    if args.device == "cpu":
+        torch.set_num_threads(1)
     rows = bench(args.model, args.batch, args.rounds, args.steps, args.device)
     for k, r in rows.items():
-        print(f"{k:15} {1e3*r['seconds']:8.2f} ms  time x{r['ratio']:.3f} [{r['low']:.3f}, "
-              f"{r['high']:.3f}]  operations x{r['flops']/rows['baseline']['flops']:.4f}")
-    assert rows["fused"]["flops"] == rows["baseline"][
-        "flops"], "the fused network does more work than the baseline"
+        print(
+            f"{k:15} {1e3 * r['seconds']:8.2f} ms  time x{r['ratio']:.3f} [{r['low']:.3f}, "
+            f"{r['high']:.3f}]  operations x{r['flops'] / rows['baseline']['flops']:.4f}"
+        )
+    assert rows["fused"]["flops"] == rows["baseline"]["flops"], (
+        "the fused network does more work than the baseline"
+    )
     if args.json:
-        write_json(args.json, dict(run=run_info(args.device), model=args.model, batch=args.batch,
-                                   rounds=args.rounds, steps=args.steps, rows=rows))
+        write_json(
+            args.json,
+            dict(
+                run=run_info(args.device),
+                model=args.model,
+                batch=args.batch,
+                rounds=args.rounds,
+                steps=args.steps,
+                rows=rows,
+            ),
+        )

@@ -13,6 +13,7 @@ Adam, there in the default and in the channels-last layout, of which each model 
 one. Needs the `bench`
 extra.
 """
+
 import argparse, math, statistics, time
 
 import torch
@@ -48,26 +49,31 @@ class PlainAttn(nn.Module):
     def __init__(self, c, heads=1):
         super().__init__()
         self.n, self.heads = nn.GroupNorm(32, c), heads
-        self.qkv, self.proj = nn.Conv1d(c, 3*c, 1), nn.Conv1d(c, c, 1)
+        self.qkv, self.proj = nn.Conv1d(c, 3 * c, 1), nn.Conv1d(c, c, 1)
 
     def forward(self, x, e):
         n, c, h, w = x.shape
         x = x.reshape(n, c, -1)
         qkv = self.qkv(self.n(x.float()).type(x.dtype))
-        q, k, v = qkv.reshape(n*self.heads, -1, h*w).chunk(3, 1)
-        scale = (c//self.heads)**-.25
-        a = torch.einsum("bct,bcs->bts", q*scale, k*scale).float().softmax(-1).type(v.dtype)
+        q, k, v = qkv.reshape(n * self.heads, -1, h * w).chunk(3, 1)
+        scale = (c // self.heads) ** -0.25
+        a = torch.einsum("bct,bcs->bts", q * scale, k * scale).float().softmax(-1).type(v.dtype)
         out = self.proj(torch.einsum("bts,bcs->bct", a, v).reshape(n, c, -1))
         return (x + out).reshape(n, c, h, w)
 
 
 class PlainDown(nn.Conv2d):
-    def __init__(self, c): super().__init__(c, c, 3, stride=2, padding=1)
-    def forward(self, x, e): return super().forward(x)
+    def __init__(self, c):
+        super().__init__(c, c, 3, stride=2, padding=1)
+
+    def forward(self, x, e):
+        return super().forward(x)
 
 
 class PlainUp(nn.Conv2d):
-    def __init__(self, c): super().__init__(c, c, 3, padding=1)
+    def __init__(self, c):
+        super().__init__(c, c, 3, padding=1)
+
     def forward(self, x, e):
         return super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
 
@@ -75,69 +81,97 @@ class PlainUp(nn.Conv2d):
 class PlainUNet(nn.Module):
     def __init__(self, width=64, mult=(1, 2, 2), blocks=2, attn=(2,)):
         super().__init__()
-        e, c = 4*width, width
-        self.width, self.time = width, nn.Sequential(nn.Linear(width, e), nn.SiLU(),
-                                                     nn.Linear(e, e))
+        e, c = 4 * width, width
+        self.width, self.time = (
+            width,
+            nn.Sequential(nn.Linear(width, e), nn.SiLU(), nn.Linear(e, e)),
+        )
         self.first, kept = nn.Conv2d(1, c, 3, padding=1), [c]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for i, m in enumerate(mult):
             for _ in range(blocks):
-                self.down.append(nn.ModuleList([PlainRes(c, c := m*width, e)]
-                                               + [PlainAttn(c)]*(2**i in attn)))
+                self.down.append(
+                    nn.ModuleList(
+                        [PlainRes(c, c := m * width, e)] + [PlainAttn(c)] * (2**i in attn)
+                    )
+                )
                 kept.append(c)
-            if i < len(mult)-1:
+            if i < len(mult) - 1:
                 self.down.append(nn.ModuleList([PlainDown(c)]))
                 kept.append(c)
         self.mid = nn.ModuleList([PlainRes(c, c, e), PlainAttn(c), PlainRes(c, c, e)])
         for i, m in reversed(list(enumerate(mult))):
-            for j in range(blocks+1):
-                parts = [PlainRes(c + kept.pop(), c := m*width, e)] + [PlainAttn(c)]*(2**i in attn)
-                self.up.append(nn.ModuleList(parts + [PlainUp(c)]*(i > 0 and j == blocks)))
+            for j in range(blocks + 1):
+                parts = [PlainRes(c + kept.pop(), c := m * width, e)] + [PlainAttn(c)] * (
+                    2**i in attn
+                )
+                self.up.append(nn.ModuleList(parts + [PlainUp(c)] * (i > 0 and j == blocks)))
         self.norm, self.last = nn.GroupNorm(32, c), nn.Conv2d(c, 1, 3, padding=1)
 
     def forward(self, x, t):
         e = self.time(timestep_embedding(t, self.width))
         run = lambda stage, h: [h := m(h, e) for m in stage][-1]
         kept = [h := self.first(x)]
-        for stage in self.down: kept.append(h := run(stage, h))
+        for stage in self.down:
+            kept.append(h := run(stage, h))
         h = run(self.mid, h)
-        for stage in self.up: h = run(stage, torch.cat([h, kept.pop()], 1))
+        for stage in self.up:
+            h = run(stage, torch.cat([h, kept.pop()], 1))
         return self.last(F.silu(self.norm(h)))
 
 
 def ours():
-    return UNet(channels=1, width=64, mult=(1, 2, 2), n_blocks=2, attn=(2,), heads=1,
-                scale_shift=False)
+    return UNet(
+        channels=1, width=64, mult=(1, 2, 2), n_blocks=2, attn=(2,), heads=1, scale_shift=False
+    )
 
 
 def diffusers():
     from diffusers import UNet2DModel
-    net = UNet2DModel(32, 1, 1, block_out_channels=(64, 128, 128), layers_per_block=2,
-                      attention_head_dim=128, norm_num_groups=32,
-                      down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
-                      up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"))
+
+    net = UNet2DModel(
+        32,
+        1,
+        1,
+        block_out_channels=(64, 128, 128),
+        layers_per_block=2,
+        attention_head_dim=128,
+        norm_num_groups=32,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    )
     return net, lambda x, t: net(x, t).sample
 
 
 def smalldiffusion():
     from smalldiffusion import Unet
-    net = Unet(32, 1, 1, ch=64, ch_mult=(1, 2, 2), num_res_blocks=2, attn_resolutions=(16,),
-               dropout=0.)
-    return net, lambda x, t: net(x, t.float() + 1) # takes a noise level instead of a step
+
+    net = Unet(
+        32, 1, 1, ch=64, ch_mult=(1, 2, 2), num_res_blocks=2, attn_resolutions=(16,), dropout=0.0
+    )
+    return net, lambda x, t: net(x, t.float() + 1)  # takes a noise level instead of a step
 
 
 def lucidrains():
     from denoising_diffusion_pytorch import Unet
-    return Unet(dim=72, dim_mults=(1, 2, 2), channels=1, full_attn=(False, True, False),
-                flash_attn=True)
+
+    return Unet(
+        dim=72, dim_mults=(1, 2, 2), channels=1, full_attn=(False, True, False), flash_attn=True
+    )
 
 
-PEERS = {"denoise_study": ours, "diffusers": diffusers, "improved-diffusion-like": PlainUNet,
-         "smalldiffusion": smalldiffusion, "lucidrains": lucidrains}
+PEERS = {
+    "denoise_study": ours,
+    "diffusers": diffusers,
+    "improved-diffusion-like": PlainUNet,
+    "smalldiffusion": smalldiffusion,
+    "lucidrains": lucidrains,
+}
 
 
 class Run:
     "One model in one setting; `step()` trains it once and returns the seconds"
+
     def __init__(self, make, x, bf16, last, compiled=False):
         torch.manual_seed(0)
         made = make()
@@ -145,7 +179,8 @@ class Run:
         if last:
             self.net = self.net.to(memory_format=torch.channels_last)
             x = x.contiguous(memory_format=torch.channels_last)
-        if compiled: self.call = torch.compile(self.call)
+        if compiled:
+            self.call = torch.compile(self.call)
         self.x, self.eps = x, torch.randn_like(x)
         self.t, self.bf16 = torch.randint(1000, x.shape[:1]), bf16
         self.params = list(self.net.parameters())
@@ -162,7 +197,8 @@ class Run:
         self.loss().backward()
         self.opt.step()
         self.opt.zero_grad()
-        with torch.no_grad(): torch._foreach_lerp_(self.ema, self.params, 1e-4)
+        with torch.no_grad():
+            torch._foreach_lerp_(self.ema, self.params, 1e-4)
         return CLOCK() - start
 
     def gflop(self):
@@ -170,40 +206,48 @@ class Run:
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as count:
             self.loss().backward()
         self.opt.zero_grad()
-        return count.get_total_flops()/len(self.x)/1e9
+        return count.get_total_flops() / len(self.x) / 1e9
 
 
 def conv_limit(dtype, n, reps=5):
     """GFLOP/s of the U-Net's commonest convolution alone, 128 to 128 channels at 16x16, forward and
     backward"""
-    x = torch.randn(n, 128, 16, 16,
-                    dtype=dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    x = (
+        torch.randn(n, 128, 16, 16, dtype=dtype)
+        .contiguous(memory_format=torch.channels_last)
+        .requires_grad_()
+    )
     w = torch.randn(128, 128, 3, 3, dtype=dtype, requires_grad=True)
     g, best = torch.ones_like(x), math.inf
     for _ in range(reps):
         start = CLOCK()
         torch.autograd.grad(F.conv2d(x, w, padding=1), (x, w), g)
         best = min(best, CLOCK() - start)
-    return 3*2*9*128*128*256*n/best/1e9
+    return 3 * 2 * 9 * 128 * 128 * 256 * n / best / 1e9
 
 
 def measure(names, batch, reps, compiled):
     x = torch.randn(batch, 1, 32, 32)
-    settings = {"fp32": (False, False)} | {"bf16+fused": (True, False),
-                                           "bf16+fused, channels-last": (True, True)}
+    settings = {"fp32": (False, False)} | {
+        "bf16+fused": (True, False),
+        "bf16+fused, channels-last": (True, True),
+    }
     runs, rows = {}, {}
     for name in names:
         for label, (bf16, last) in settings.items():
             runs[name, label] = Run(PEERS[name], x, bf16, last, compiled)
-            rows[name, label] = dict(params=sum(p.numel() for p in runs[name, label].params),
-                                     gflop=None, seconds=[])
-    for name in names: # before any step, so that counting compiles nothing
+            rows[name, label] = dict(
+                params=sum(p.numel() for p in runs[name, label].params), gflop=None, seconds=[]
+            )
+    for name in names:  # before any step, so that counting compiles nothing
         gflop = Run(PEERS[name], x[:2], False, False).gflop()
-        for label in settings: rows[name, label]["gflop"] = gflop
+        for label in settings:
+            rows[name, label]["gflop"] = gflop
     for r in range(reps + 1):
         for k, run in runs.items():
             seconds = run.step()
-            if r: rows[k]["seconds"].append(seconds)
+            if r:
+                rows[k]["seconds"].append(seconds)
     limit = {False: conv_limit(torch.float32, batch), True: conv_limit(torch.bfloat16, batch)}
     return rows, {"fp32": limit[False], "bf16": limit[True]}
 
@@ -213,24 +257,34 @@ def report(rows, limits, batch):
     best = {}
     for (name, label), r in sorted(rows.items(), key=lambda kv: median(kv[1]["seconds"])):
         best.setdefault((name, label[:4]), (label, r))
-    print(f"{'model':25}{'setting':27}{'params':>11}{'GFLOP/img':>10}{'img/s':>8}"
-          f"{'GFLOP/s':>9}{'of conv':>9}{'ours':>7}")
+    print(
+        f"{'model':25}{'setting':27}{'params':>11}{'GFLOP/img':>10}{'img/s':>8}"
+        f"{'GFLOP/s':>9}{'of conv':>9}{'ours':>7}"
+    )
     for (name, kind), (label, r) in sorted(best.items(), key=lambda kv: kv[0][1] != "fp32"):
         s = median(r["seconds"])
         mine = best["denoise_study", kind][1]["seconds"]
-        rate = batch*r["gflop"]/s
-        row = dict(model=name, setting=label, params=r["params"], gflop_per_image=r["gflop"],
-                   seconds=s,
-                   images_per_second=batch/s, gflop_per_second=rate,
-                   share_of_convolution=rate/limits[kind],
-                   ours_is_faster_by=median(b/a for a, b in zip(mine, r["seconds"])))
-        print(f"{name:25}{label:27}{row['params']:11,}{r['gflop']:10.2f}{batch/s:8.1f}{rate:9.0f}"
-              f"{row['share_of_convolution']:9.0%}{row['ours_is_faster_by']:6.2f}x")
+        rate = batch * r["gflop"] / s
+        row = dict(
+            model=name,
+            setting=label,
+            params=r["params"],
+            gflop_per_image=r["gflop"],
+            seconds=s,
+            images_per_second=batch / s,
+            gflop_per_second=rate,
+            share_of_convolution=rate / limits[kind],
+            ours_is_faster_by=median(b / a for a, b in zip(mine, r["seconds"])),
+        )
+        print(
+            f"{name:25}{label:27}{row['params']:11,}{r['gflop']:10.2f}{batch / s:8.1f}{rate:9.0f}"
+            f"{row['share_of_convolution']:9.0%}{row['ours_is_faster_by']:6.2f}x"
+        )
         table.append(row)
     peers = [r for (n, k), (_, r) in best.items() if n != "denoise_study" and k == "fp32"]
     if peers:
         fastest = min(peers, key=lambda r: median(r["seconds"]))["seconds"]
-        double = median(b/a for a, b in zip(best["denoise_study", "bf16"][1]["seconds"], fastest))
+        double = median(b / a for a, b in zip(best["denoise_study", "bf16"][1]["seconds"], fastest))
         print(f"ours at its best against the fastest peer in eager fp32: {double:.2f}x")
         return table, double
     return table, None
@@ -243,18 +297,28 @@ if __name__ == "__main__":
     p.add_argument("--only", nargs="*", default=list(PEERS), choices=list(PEERS))
     p.add_argument("--compile", action="store_true", help="torch.compile every model")
     p.add_argument("--json", help="write the table to this file")
-    p.add_argument("--cpu-time", action="store_true",
-                   help="one thread, and count its processor seconds: for a machine that others "
-                        "use too")
+    p.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="one thread, and count its processor seconds: for a machine that others use too",
+    )
     a = p.parse_args()
     if a.cpu_time:
         torch.set_num_threads(1)
         CLOCK = time.process_time
     rows, limits = measure(a.only, a.batch, a.reps, a.compile)
-    about = dict(batch=a.batch, rounds=a.reps, compile=a.compile, clock=CLOCK.__name__,
-                 threads=torch.get_num_threads(), convolution_gflop_per_second=limits)
+    about = dict(
+        batch=a.batch,
+        rounds=a.reps,
+        compile=a.compile,
+        clock=CLOCK.__name__,
+        threads=torch.get_num_threads(),
+        convolution_gflop_per_second=limits,
+    )
     print(about)
     table, double = report(rows, limits, a.batch)
     if a.json:
-        write_json(a.json, dict(run=run_info(), **about, best_against_fastest_peer_fp32=double,
-                                table=table))
+        write_json(
+            a.json,
+            dict(run=run_info(), **about, best_against_fastest_peer_fp32=double, table=table),
+        )

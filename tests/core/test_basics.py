@@ -1,4 +1,5 @@
 "Small tools: refusing in words, models given back as they were, noise that belongs to an image"
+
 import hashlib
 
 import pytest
@@ -17,7 +18,7 @@ def test_a_refusal_names_argument_accepted_and_given():
 
 def test_evaluating_restores_the_mode_of_every_module():
     net = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2))).train()
-    net[1][1].eval()        # frozen on purpose
+    net[1][1].eval()  # frozen on purpose
     modes = [m.training for m in net.modules()]
     with pytest.raises(KeyError), evaluating(net) as quiet:
         assert not any(m.training for m in quiet.modules())
@@ -28,7 +29,10 @@ def test_evaluating_restores_the_mode_of_every_module():
 
 def test_noise_of_an_image_does_not_depend_on_the_batch():
     x = torch.zeros(6, 1, 4, 4, dtype=torch.float64)
-    def draw(images): return noise_like(x[images], [step_generator(0, i) for i in images])
+
+    def draw(images):
+        return noise_like(x[images], [step_generator(0, i) for i in images])
+
     whole = draw(range(6))
     for cut in range(1, 6):
         assert torch.equal(torch.cat([draw(range(cut)), draw(range(cut, 6))]), whole)
@@ -45,7 +49,8 @@ class Around(nn.Module):
 
 def test_untrained_is_a_fresh_copy():
     D = Around(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 2)))
-    for p in D.parameters(): nn.init.constant_(p, 7.)
+    for p in D.parameters():
+        nn.init.constant_(p, 7.0)
     D.net[1].running_mean += 5
     before = torch.get_rng_state()
     a, b, other = untrained(D), untrained(D), untrained(D, seed=1)
@@ -59,7 +64,7 @@ def test_untrained_is_a_fresh_copy():
 def test_parameters_that_start_at_zero_get_a_spread():
     D = Around(nn.BatchNorm2d(400))
     assert untrained(D).net.bias.eq(0).all()
-    assert .4 < untrained(D, zeros=.5).net.bias.std() < .6
+    assert 0.4 < untrained(D, zeros=0.5).net.bias.std() < 0.6
 
 
 def test_a_layer_that_cannot_start_anew_is_named():
@@ -67,6 +72,7 @@ def test_a_layer_that_cannot_start_anew_is_named():
         def __init__(self):
             super().__init__()
             self.s = nn.Parameter(torch.ones(1))
+
     with pytest.raises(ValueError, match="Scale has parameters, but no `reset_parameters`"):
         untrained(Around(nn.Sequential(Scale())))
 
@@ -79,7 +85,8 @@ def test_models_without_wrapper_or_parameters():
 
 
 def test_a_bar_gives_the_items_on():
-    for progress in (True, False): assert list(with_bar(iter("abc"), progress, total=3)) == [*"abc"]
+    for progress in (True, False):
+        assert list(with_bar(iter("abc"), progress, total=3)) == [*"abc"]
 
 
 def test_a_digest_is_the_beginning_of_sha256():

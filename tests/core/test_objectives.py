@@ -1,4 +1,5 @@
 "Objectives: averages are what they say, and noise belongs to the step"
+
 import pytest
 import torch
 from fastai.callback.core import Callback
@@ -9,47 +10,58 @@ from denoise_study.core import AdamW, averaged, denoise_learner, EMA, step_gener
 
 class Keep(Callback):
     "Remembers the weights after each step"
+
     order = 99
-    def __init__(self): self.weights = []
+
+    def __init__(self):
+        self.weights = []
+
     def after_batch(self):
-        if self.training: self.weights.append(self.learn.model.w.detach().clone())
+        if self.training:
+            self.weights.append(self.learn.model.w.detach().clone())
 
 
 def test_ema_is_the_weighted_sum_of_all_weights():
     for warmup in (False, True):
         keep = Keep()
-        learn = denoise_learner(digits(256), Linear(), ema=None, cbs=[EMA(.9, warmup), keep])
+        learn = denoise_learner(digits(256), Linear(), ema=None, cbs=[EMA(0.9, warmup), keep])
         w0 = learn.model.w.detach().clone().double()
         quiet_fit(learn)
         expected = w0
         for k, w in enumerate(keep.weights, 1):
-            r = min(.9, (1 + k)/(10 + k)) if warmup else .9
-            expected = r*expected + (1 - r)*w
+            r = min(0.9, (1 + k) / (10 + k)) if warmup else 0.9
+            expected = r * expected + (1 - r) * w
         torch.testing.assert_close(averaged(learn).w.double(), expected, rtol=1e-5, atol=1e-6)
     k = len(keep.weights)
-    plain = .9**k*w0 + .1*sum(.9**(k - 1 - j)*w.double() for j, w in enumerate(keep.weights))
-    assert not torch.allclose(expected, plain)      # the warm-up makes a difference this early
+    plain = 0.9**k * w0 + 0.1 * sum(
+        0.9 ** (k - 1 - j) * w.double() for j, w in enumerate(keep.weights)
+    )
+    assert not torch.allclose(expected, plain)  # the warm-up makes a difference this early
 
 
 def test_rate_of_the_average():
-    assert [EMA(.5).rate(k) for k in (1, 8, 9)] == [2/11, .5, .5]
-    assert EMA(.5, warmup=False).rate(1) == .5
-    with pytest.raises(ValueError, match=r"decay: a number in \[0,1\) is needed, got 1"): EMA(1)
+    assert [EMA(0.5).rate(k) for k in (1, 8, 9)] == [2 / 11, 0.5, 0.5]
+    assert EMA(0.5, warmup=False).rate(1) == 0.5
+    with pytest.raises(ValueError, match=r"decay: a number in \[0,1\) is needed, got 1"):
+        EMA(1)
 
 
 def test_step_noise_depends_on_seed_and_step_only():
-    def draw(*args, **kwargs): return torch.randn(4, generator=step_generator(*args, **kwargs))
+    def draw(*args, **kwargs):
+        return torch.randn(4, generator=step_generator(*args, **kwargs))
+
     assert torch.equal(draw(1, 2), draw(1, 2))
     assert len({tuple(draw(*a).tolist()) for a in ((1, 2), (2, 1), (1, 3), (12, 0), (1, 20))}) == 5
     assert not torch.equal(draw(1, 2), draw(1, 2, stream="valid"))
 
 
 def test_learner_takes_the_steps_of_a_plain_loop():
-    learn = denoise_learner(digits(256), Linear(), lr=.01, ema=None, seed=3)
-    with learn.no_bar(), learn.no_logging(): learn.fit(2)
+    learn = denoise_learner(digits(256), Linear(), lr=0.01, ema=None, seed=3)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(2)
 
     model = Linear()
-    opt = AdamW(model.parameters(), lr=.01)
+    opt = AdamW(model.parameters(), lr=0.01)
     dls = digits(256)
     step = 0
     for _ in range(2):

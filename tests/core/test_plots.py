@@ -1,4 +1,5 @@
 "Plots: pictures are small and choose themselves, names beside curves and grids do not touch"
+
 import io
 
 import numpy as np
@@ -12,7 +13,8 @@ from denoise_study.core import curve, CYCLE, figure_of, knob, label_ends, label_
 from denoise_study.core import Panel, panel, panels, png, static_picture, text_color, use_style
 
 
-def opened(data): return Image.open(io.BytesIO(data))
+def opened(data):
+    return Image.open(io.BytesIO(data))
 
 
 def test_the_style_changes_only_on_request():
@@ -28,7 +30,7 @@ def test_a_png_has_the_size_and_colours_that_were_asked_for():
     ax.imshow(np.random.default_rng(0).random((20, 40, 3)))
     for dpi, colors in ((80, 64), (50, 7)):
         picture = opened(png(ax, dpi, colors))
-        assert picture.size == (2*dpi, dpi) and len(picture.getcolors()) <= colors
+        assert picture.size == (2 * dpi, dpi) and len(picture.getcolors()) <= colors
     assert static_picture(ax, 50, 7)._repr_png_() == png(ax, 50, 7)
 
 
@@ -36,7 +38,7 @@ def test_only_axes_and_figures_have_a_figure():
     axs = panels(None, (2, 2))
     assert figure_of(axs) is figure_of(axs[0, 0]) is figure_of([axs[1, 1]]) is axs.figure
     part = Figure().subfigures(1, 2)[0]
-    assert figure_of(part.subplots()) is part.figure       # the whole figure, not a part of it
+    assert figure_of(part.subplots()) is part.figure  # the whole figure, not a part of it
     for wrong in ("a name", [], None):
         with pytest.raises(TypeError, match="drawn: Axes, several of them, or a Figure"):
             figure_of(wrong)
@@ -59,24 +61,25 @@ def test_a_curve_has_a_band():
 def test_names_of_curves_that_end_together_move_apart():
     ax = panel(None, (4, 3))
     ax.set_ylim(0, 1)
-    label_ends(ax, [(1, y, name, CYCLE[0]) for y, name in ((.5, "b"), (.9, "c"), (.5, "a"))])
+    label_ends(ax, [(1, y, name, CYCLE[0]) for y, name in ((0.5, "b"), (0.9, "c"), (0.5, "a"))])
     heights = [t.xy[1] for t in ax.texts]
-    gap = 1.15*9*ax.figure.dpi/72/ax.bbox.height
+    gap = 1.15 * 9 * ax.figure.dpi / 72 / ax.bbox.height
     assert [t.get_text() for t in ax.texts] == ["b", "a", "c"]
-    assert heights[1] - heights[0] == pytest.approx(gap, rel=.01)
-    assert sum(heights[:2])/2 == pytest.approx(.5) and heights[2] == pytest.approx(.9)
+    assert heights[1] - heights[0] == pytest.approx(gap, rel=0.01)
+    assert sum(heights[:2]) / 2 == pytest.approx(0.5) and heights[2] == pytest.approx(0.9)
 
 
 def test_letters_are_darker_than_the_curve():
-    for color in CYCLE: assert np.allclose(text_color(color), .75*np.array(to_rgb(color)))
+    for color in CYCLE:
+        assert np.allclose(text_color(color), 0.75 * np.array(to_rgb(color)))
 
 
 def test_rows_and_columns_are_named_at_their_middle():
     ax = panel(None)
     label_grid(ax, ["a", "b"], ["x", "y", "z"])
     places = {t.get_text(): t.xy for t in ax.texts}
-    assert places["a"] == (0, .75) and places["b"] == (0, .25) and places["y"] == (.5, 1)
-    assert names_width([]) == .12 and names_width(["abc", "a"]) == pytest.approx(.12 + .225)
+    assert places["a"] == (0, 0.75) and places["b"] == (0, 0.25) and places["y"] == (0.5, 1)
+    assert names_width([]) == 0.12 and names_width(["abc", "a"]) == pytest.approx(0.12 + 0.225)
 
 
 def test_a_knob_has_a_picture_for_every_position():

@@ -1,4 +1,5 @@
 "The page of a report: text is text, objects print themselves, verdicts have their colours"
+
 import re
 
 import pandas as pd
@@ -6,13 +7,15 @@ import pandas as pd
 from denoise_study.core import Chapter, Claim, Finding, Interval, panel, Verdict, verdict_css
 from denoise_study.core import write_report
 
-RECALL = Interval(.61, .58, .64, 500, "images")
-LOW = Interval(.02, .01, .04, 500, "images")
+RECALL = Interval(0.61, 0.58, 0.64, 500, "images")
+LOW = Interval(0.02, 0.01, 0.04, 500, "images")
 
 
 def claims():
-    return [Claim("A < B", "Fig. 1", Finding("recall", RECALL, "untrained", LOW)),
-            Claim("B > A", "Fig. 2", Finding("recall", LOW, "other", RECALL))]
+    return [
+        Claim("A < B", "Fig. 1", Finding("recall", RECALL, "untrained", LOW)),
+        Claim("B > A", "Fig. 2", Finding("recall", LOW, "other", RECALL)),
+    ]
 
 
 def test_a_table_of_claims_has_its_caption_and_colours():
@@ -22,7 +25,8 @@ def test_a_table_of_claims_has_its_caption_and_colours():
     assert block.startswith("<div class=scroll tabindex=0><table")
     assert block.count("<table") == block.count("</table>") == 1
     assert "<caption>What became of A &amp; B</caption><thead>" in block and "A &lt; B" in block
-    for verdict in (Verdict.HOLDS, Verdict.FAILS): assert f'class="{verdict.css}"' in block
+    for verdict in (Verdict.HOLDS, Verdict.FAILS):
+        assert f'class="{verdict.css}"' in block
 
 
 def test_claims_are_kept_among_the_results():
@@ -36,8 +40,8 @@ def test_claims_are_kept_among_the_results():
 def test_the_page_has_the_look_of_every_verdict(tmp_path):
     c = Chapter("A chapter")
     c.claims(claims(), "claims")
-    write_report(tmp_path/"r.html", "T", "L", [c])
-    page = (tmp_path/"r.html").read_text()
+    write_report(tmp_path / "r.html", "T", "L", [c])
+    page = (tmp_path / "r.html").read_text()
     style = re.search(r"<style>(.*?)</style>", page, re.S)[1]
     assert verdict_css() in style
     assert {*re.findall(r'class="(verdict-[\w-]+)"', page)} <= {v.css for v in Verdict}
@@ -45,22 +49,24 @@ def test_the_page_has_the_look_of_every_verdict(tmp_path):
 
 def test_cells_print_themselves():
     c = Chapter("A chapter")
-    rows = [dict(name="a", value=1/3, n=4, over=RECALL, found=Verdict.SMALLER, none=float("nan"))]
+    rows = [dict(name="a", value=1 / 3, n=4, over=RECALL, found=Verdict.SMALLER, none=float("nan"))]
     for given in (rows, pd.DataFrame(rows)):
         c.table(given, "cells")
         assert c.blocks[-1].endswith(
             "<tbody><tr><td>a</td><td class=n>0.3333</td><td class=n>4</td>"
             f'<td>{RECALL}</td><td class="verdict-smaller">smaller than claimed</td>'
-            "<td class=n></td></tr></tbody></table></div>")
+            "<td class=n></td></tr></tbody></table></div>"
+        )
     assert "<caption>cells</caption><thead><tr><th>name</th>" in c.blocks[-1]
 
 
 def test_headings_lead_to_their_chapter(tmp_path):
     a, b = Chapter("One & two"), Chapter("Three")
     a.heading("It's here")
-    write_report(tmp_path/"r.html", "A <page>", "L", [a, b])
-    page = (tmp_path/"r.html").read_text()
-    for link in re.findall(r'href="#([^"]+)"', page): assert f'id="{link}"' in page
+    write_report(tmp_path / "r.html", "A <page>", "L", [a, b])
+    page = (tmp_path / "r.html").read_text()
+    for link in re.findall(r'href="#([^"]+)"', page):
+        assert f'id="{link}"' in page
     assert 'href="#one-two-it-s-here"' in page and "<title>A &lt;page&gt;</title>" in page
     assert "<h2>One &amp; two</h2>" in page
 

@@ -1,4 +1,5 @@
 "Training survives killed processes and full disks, and a look on the way changes nothing"
+
 import json
 import os
 import resource
@@ -16,17 +17,19 @@ from denoise_study.core import save_checkpoint
 
 SCRIPT = SCRIPTS / "run_training.py"
 ENV = dict(os.environ, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
-STEPS = 21      # 3 epochs of 7 batches
+STEPS = 21  # 3 epochs of 7 batches
 
 
 def same(a, b):
     (ta, da), (tb, db) = read_tensors(a), read_tensors(b)
     assert ta.keys() == tb.keys() and da["info"]["losses"] == db["info"]["losses"]
     assert len(da["info"]["losses"]) == STEPS
-    for k in ta: assert torch.equal(ta[k], tb[k]), k
+    for k in ta:
+        assert torch.equal(ta[k], tb[k]), k
 
 
-def run(folder, *args): return [sys.executable, str(SCRIPT), str(folder), *args]
+def run(folder, *args):
+    return [sys.executable, str(SCRIPT), str(folder), *args]
 
 
 def kill_at(step, folder, *args):
@@ -34,22 +37,23 @@ def kill_at(step, folder, *args):
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=ENV)
     with subprocess.Popen(run(folder, *args), **pipes) as p:
         for line in p.stdout:
-            if line == f"step {step}\n": p.kill()
+            if line == f"step {step}\n":
+                p.kill()
     assert p.returncode == -signal.SIGKILL
 
 
 def test_killed_and_resumed_is_bit_identical(tmp_path):
     """Killed between two steps, then at any moment while every step writes its state: the result
     is that of the undisturbed run"""
-    subprocess.run(run(tmp_path/"whole"), check=True, env=ENV, stdout=subprocess.DEVNULL)
-    kill_at(6, tmp_path/"cut", "--stop-at", "6")    # the last state is that of step 4
-    kill_at(11, tmp_path/"cut", "--every", "1")     # second epoch, perhaps in the middle of a write
-    last = run(tmp_path/"cut")
+    subprocess.run(run(tmp_path / "whole"), check=True, env=ENV, stdout=subprocess.DEVNULL)
+    kill_at(6, tmp_path / "cut", "--stop-at", "6")  # the last state is that of step 4
+    kill_at(11, tmp_path / "cut", "--every", "1")  # second epoch, perhaps in the middle of a write
+    last = run(tmp_path / "cut")
     out = subprocess.run(last, check=True, env=ENV, capture_output=True, text=True).stdout
     steps = [int(line.split()[1]) for line in out.splitlines() if line.startswith("step")]
     assert 9 <= steps[0] <= STEPS and steps == list(range(steps[0], STEPS + 1))
-    same(tmp_path/"whole/model.safetensors", tmp_path/"cut/model.safetensors")
-    rows = (tmp_path/"cut/log.jsonl").read_text().splitlines()
+    same(tmp_path / "whole/model.safetensors", tmp_path / "cut/model.safetensors")
+    rows = (tmp_path / "cut/log.jsonl").read_text().splitlines()
     steps = [json.loads(row)["step"] for row in rows if "lr" in row]
     assert steps == list(range(1, STEPS + 1))
 
@@ -67,7 +71,7 @@ def test_resume_wants_the_same_run(tmp_path):
 
 def test_full_disk_keeps_the_old_file(tmp_path):
     "A file size limit stands for a full disk"
-    path = tmp_path/"m.safetensors"
+    path = tmp_path / "m.safetensors"
     save_checkpoint(path, model := small())
     before, (soft, hard) = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     learn = denoise_learner(digits(), small(), folder=tmp_path)
@@ -77,7 +81,8 @@ def test_full_disk_keeps_the_old_file(tmp_path):
             save_checkpoint(path, small())
         with pytest.warns(UserWarning, match="training goes on without a new state"):
             quiet_fit(learn, 1, 1e-3)
-    finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
     assert torch.equal(next(load_checkpoint(path).parameters()), next(model.parameters()))
@@ -102,6 +107,7 @@ def test_samples_drawn_on_the_way_change_nothing(tmp_path):
 
 class Tied(Linear):
     "Two names of one parameter"
+
     def __init__(self):
         super().__init__()
         self.again = self.w
@@ -111,7 +117,8 @@ def test_tied_weights_are_saved_and_taken_up(tmp_path):
     whole = quiet_fit(denoise_learner(digits(), Tied()), 2)
     learn = quiet_fit(denoise_learner(digits(), Tied(), folder=tmp_path), 2)
     again = quiet_fit(denoise_learner(digits(), Tied(), folder=tmp_path), 2)
-    for model in (learn.model, again.model, again.ema_model): assert model.again is model.w
+    for model in (learn.model, again.model, again.ema_model):
+        assert model.again is model.w
     assert torch.equal(again.model.w, whole.model.w)
-    save_checkpoint(tmp_path/"a.safetensors", learn.model)
-    assert torch.equal(load_checkpoint(tmp_path/"a.safetensors", Tied()).w, whole.model.w)
+    save_checkpoint(tmp_path / "a.safetensors", learn.model)
+    assert torch.equal(load_checkpoint(tmp_path / "a.safetensors", Tied()).w, whole.model.w)

@@ -1,4 +1,5 @@
 "A study: a clock, and the same images in every form"
+
 import pytest
 import torch
 
@@ -7,9 +8,11 @@ from denoise_study.core import first_images, image_dls, Study
 
 def test_a_stage_is_announced_and_timed(tmp_path, capsys):
     study = Study(image_dls("digits", device="cpu"), tmp_path)
-    with study.stage("training"): pass
+    with study.stage("training"):
+        pass
     assert capsys.readouterr().out == "training ...\n" and 0 <= study.seconds["training"] < 1
-    with pytest.raises(KeyError), study.stage("broken"): raise KeyError
+    with pytest.raises(KeyError), study.stage("broken"):
+        raise KeyError
     assert "broken" not in study.seconds
 
 
@@ -21,5 +24,5 @@ def test_reopened_data_are_the_same_images(tmp_path):
     for split in ("train", "valid", "test"):
         x = study.images(split, 5)
         y = first_images(blind, split, 5)[0]
-        torch.testing.assert_close(y[..., 2:-2, 2:-2], (x + 1)/2)
+        torch.testing.assert_close(y[..., 2:-2, 2:-2], (x + 1) / 2)
     assert len(study.images("test")) == 1000

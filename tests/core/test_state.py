@@ -1,4 +1,5 @@
 "A state becomes JSON and tensors, and a state again"
+
 import json
 import random
 
@@ -15,11 +16,14 @@ def test_pack_round_trip():
     back = unpack(json.loads(json.dumps(pack(nest, tensors))), tensors)
     assert back["a"] == nest["a"] and back["c"] == {}
     assert isinstance(back["b"], tuple) and torch.equal(back["b"][1][0], torch.eye(2))
-    with pytest.raises(TypeError, match="state.f"): pack(dict(f=print), {}, "state")
+    with pytest.raises(TypeError, match="state.f"):
+        pack(dict(f=print), {}, "state")
 
 
 def test_random_states_come_back_through_a_file():
-    def draw(): return random.random(), np.random.rand(), torch.rand(1).item()
+    def draw():
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
     tensors = {}
     skeleton = json.loads(json.dumps(pack(get_rng(), tensors)))
     first = draw()

@@ -1,4 +1,5 @@
 "Detection: detectors, average precision by hand, COCO's format, bad targets"
+
 import json
 
 import pytest
@@ -19,32 +20,38 @@ def test_detectors_give_losses_and_boxes(name):
     x, y = [s.picture(i) / 255 for i in range(2)], s.targets
     assert float(detector_loss(m.train()(x, y)).detach()) > 0
     assert float(detector_loss(m.eval()(x))) == 0
-    if name == "fasterrcnn_tiny": assert len(denoise_rep(m, example=[x[0]]).slots) > 10
+    if name == "fasterrcnn_tiny":
+        assert len(denoise_rep(m, example=[x[0]]).slots) > 10
 
 
 def test_average_precision_by_hand():
     """Two objects; the first is found with score .9, a false alarm has .8, the second object .7:
     precision 1 up to recall 1/2, then 2/3"""
-    boxes = torch.tensor([[0., 0, 10, 10], [20, 20, 30, 30]])
+    boxes = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30]])
     t = [dict(boxes=boxes, labels=torch.tensor([1, 1]))]
-    found = torch.tensor([[0., 0, 10, 10], [40, 40, 50, 50], [20, 20, 30, 30]])
-    f = [dict(boxes=found, labels=torch.ones(3).long(), scores=torch.tensor([.9, .8, .7]))]
+    found = torch.tensor([[0.0, 0, 10, 10], [40, 40, 50, 50], [20, 20, 30, 30]])
+    f = [dict(boxes=found, labels=torch.ones(3).long(), scores=torch.tensor([0.9, 0.8, 0.7]))]
     assert box_ap(f, t, 1)["AP50"] == pytest.approx((51 * 1 + 50 * 2 / 3) / 101)
-    assert picture_f1(f[0], t[0]) == pytest.approx(.8)
+    assert picture_f1(f[0], t[0]) == pytest.approx(0.8)
 
 
 NO_AREA = dict(boxes=torch.zeros(1, 4), labels=torch.ones(1))
-OUTSIDE = dict(boxes=torch.tensor([[0., 0, 1, 1]]), labels=torch.tensor([2]))
+OUTSIDE = dict(boxes=torch.tensor([[0.0, 0, 1, 1]]), labels=torch.tensor([2]))
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: BoxSource([1], [], ("a",)), "one for each is needed"),
-    (lambda: BoxSource([1], [NO_AREA], ("a",)), "a box without area"),
-    (lambda: BoxSource([1], [OUTSIDE], ("a",)), "outside 1..1"),
-    (lambda: detector("yolo", 2), "backbone: fasterrcnn_tiny or one of"),
-    (lambda: coco_source(".", "none.json"), "does not exist")])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: BoxSource([1], [], ("a",)), "one for each is needed"),
+        (lambda: BoxSource([1], [NO_AREA], ("a",)), "a box without area"),
+        (lambda: BoxSource([1], [OUTSIDE], ("a",)), "outside 1..1"),
+        (lambda: detector("yolo", 2), "backbone: fasterrcnn_tiny or one of"),
+        (lambda: coco_source(".", "none.json"), "does not exist"),
+    ],
+)
 def test_detection_refuses(call, message):
-    with pytest.raises((ValueError, OSError), match=message): call()
+    with pytest.raises((ValueError, OSError), match=message):
+        call()
 
 
 def test_bad_annotations(tmp_path):

@@ -1,4 +1,5 @@
 "Base networks: published checkpoints of many forms, steps and seeds"
+
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,8 @@ from helpers_tasks import perceptron
 
 
 @pytest.fixture(scope="module")
-def dls(): return image_dls("digits", bs=128, test=.3, range=(0., 1.), device="cpu")
+def dls():
+    return image_dls("digits", bs=128, test=0.3, range=(0.0, 1.0), device="cpu")
 
 
 def test_old_checkpoints_load(dls, tmp_path):
@@ -18,13 +20,16 @@ def test_old_checkpoints_load(dls, tmp_path):
     net = CIFARResNet(10, 8)
     state = {}
     for k, v in net.state_dict().items():
-        if not k.endswith("num_batches_tracked"): state[f"module.{k}"] = v
+        if not k.endswith("num_batches_tracked"):
+            state[f"module.{k}"] = v
     torch.save(dict(state_dict=state), tmp_path / "old.th")
     t = classification_task(backbone_name="resnet8", checkpoint=tmp_path / "old.th", dls=dls)
     assert torch.equal(baseline(t, 0).net.conv1.weight, net.conv1.weight)
 
     class Evil:
-        def __reduce__(self): return (print, ("unpickled",))
+        def __reduce__(self):
+            return (print, ("unpickled",))
+
     torch.save(Evil(), tmp_path / "evil.th")
     for name, what in (("evil.th", "can not be read"), ("none.th", "does not exist")):
         with pytest.raises((ValueError, OSError), match=what):

@@ -1,4 +1,5 @@
 "The protocol: every arm from the same network, judged as a file gives it back, resumed, refused"
+
 import json
 from dataclasses import replace
 
@@ -11,7 +12,8 @@ from helpers_tasks import QUICK, perceptron_task
 
 
 @pytest.fixture(scope="module")
-def dls(): return image_dls("digits", bs=128, test=.3, range=(0., 1.), device="cpu")
+def dls():
+    return image_dls("digits", bs=128, test=0.3, range=(0.0, 1.0), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +49,16 @@ def test_it_repeats_and_resumes(outcome, dls):
     out, folder = outcome
     task = perceptron_task(dls, merged=dls)
     some = ("label_free", "closed_form", "control")
-    again = run_protocol(task, some, 1, QUICK, progress=False)     # afresh
-    for a in some: assert torch.equal(again.items[a, 0], out.items[a, 0]), a
+    again = run_protocol(task, some, 1, QUICK, progress=False)  # afresh
+    for a in some:
+        assert torch.equal(again.items[a, 0], out.items[a, 0]), a
     (folder / "2-control.safetensors").unlink()
-    for f in folder.glob("*network*"): f.unlink()
+    for f in folder.glob("*network*"):
+        f.unlink()
     broken = perceptron_task(dls, merged=dls)
-    broken.score = None     # whatever is known is not judged again
-    with pytest.raises(TypeError): run_protocol(broken, None, 3, QUICK, folder, progress=False)
+    broken.score = None  # whatever is known is not judged again
+    with pytest.raises(TypeError):
+        run_protocol(broken, None, 3, QUICK, folder, progress=False)
     known = run_protocol(broken, None, 2, QUICK, folder, progress=False).table
     assert known.equals(out.table[out.table.seed < 2].reset_index(drop=True))
     with pytest.raises(ValueError, match="is of another run"):
@@ -63,14 +68,17 @@ def test_it_repeats_and_resumes(outcome, dls):
 def test_what_is_judged_is_the_file(dls, monkeypatch):
     "A file that loses something is noticed in the score"
     import denoise_study.denoiserep.protocol as protocol
+
     write = protocol.write_tensors
 
     def lossy(path, tensors, desc):
-        if desc["kind"] == "network of an arm": tensors = {k: v * 0 for k, v in tensors.items()}
+        if desc["kind"] == "network of an arm":
+            tensors = {k: v * 0 for k, v in tensors.items()}
         write(path, tensors, desc)
+
     monkeypatch.setattr(protocol, "write_tensors", lossy)
     out = run_protocol(perceptron_task(dls), ("placebo",), 2, QUICK, progress=False)
-    assert (out.table["accuracy@1"] < .2).all()
+    assert (out.table["accuracy@1"] < 0.2).all()
 
 
 def test_negative_control(dls):
@@ -79,7 +87,8 @@ def test_negative_control(dls):
     base = baseline(t, 0, progress=False)
     x = t.example()
     fused = t.equipped(baseline(t, 0, progress=False), mode="slides").fuse()
-    with torch.no_grad(): assert torch.equal(fused(x), base(x))
+    with torch.no_grad():
+        assert torch.equal(fused(x), base(x))
 
 
 def test_closed_form_denoises_best(outcome):
@@ -103,18 +112,27 @@ def test_no_interval_over_networks_from_one_checkpoint(outcome, dls):
         out.task = replace(task, checkpoint="published.pth", about=told)
         assert out.difference("alternate", "control").unit.startswith("seeds")
         assert all("one published network" in c.note for c in out.claims())
-    finally: out.task = task
+    finally:
+        out.task = task
 
 
 def test_denoise_rep_writes_a_row_of_the_table(tmp_path, capsys):
     from denoise_study.denoiserep import denoise_rep, slides_table
+
     out = tmp_path / "r.json"
-    denoise_rep(task="segmentation", recipe="alternate", out=str(out), seeds=2, steps=2,
-                base_steps=4, device="cpu")
+    denoise_rep(
+        task="segmentation",
+        recipe="alternate",
+        out=str(out),
+        seeds=2,
+        steps=2,
+        base_steps=4,
+        device="cpu",
+    )
     r = json.loads(out.read_text())
     assert {"command", "commit", "versions", "device"} <= r["run"].keys()
     assert out.with_suffix(".png").exists() and "mIoU, 2 seeds" in capsys.readouterr().out
-    row, = slides_table([r]).to_dict("records")
+    (row,) = slides_table([r]).to_dict("records")
     told = row["task"], row["arm"], row["against"], row["n seeds"]
     assert told == ("segmentation", "alternate", "control", 2)
     value = {a["arm"]: a["value"] for a in r["arms"]}
@@ -123,7 +141,9 @@ def test_denoise_rep_writes_a_row_of_the_table(tmp_path, capsys):
     wrong = [
         (dict(task="depth"), "task: one of"),
         (dict(recipe="both"), "arms: one of"),
-        (dict(task="segmentation", flip=True, data="."), "does not take all")]
+        (dict(task="segmentation", flip=True, data="."), "does not take all"),
+    ]
     for bad, message in wrong:
         given = dict(out=str(tmp_path / "x.json"), device="cpu") | bad
-        with pytest.raises(ValueError, match=message): denoise_rep(**given)
+        with pytest.raises(ValueError, match=message):
+            denoise_rep(**given)

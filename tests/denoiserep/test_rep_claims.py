@@ -1,4 +1,5 @@
 "Claims from records: the recorded ones, learned or not, seeds that are no networks"
+
 import copy
 import json
 import math
@@ -33,49 +34,74 @@ def test_arms_that_have_not_learned_are_not_judged(name):
     record = RECORDS[name]
     verdicts = {c.sentence: c.verdict for c in rep_claims(record)}
     for c in CLAIMS:
-        if c.sentence not in verdicts: continue
+        if c.sentence not in verdicts:
+            continue
         trained = [arm for arm in (c.arm, c.against) if arm in TRAINED]
-        lazy = any(arm_share(record, arm) < .9 for arm in trained)
+        lazy = any(arm_share(record, arm) < 0.9 for arm in trained)
         assert lazy == (verdicts[c.sentence] == Verdict.NOT_LEARNED), c.sentence
 
 
 def test_share_of_the_learnable():
     assert SILENT_LOSS["l1"] == pytest.approx(math.sqrt(2 / math.pi))
-    assert learnable_share(SILENT_LOSS["l1"], .755) == 0 and learnable_share(.755, .755) == 1
-    assert learnable_share(1.03, .777) < 0
-    assert learnable_share(.9, .8, "l2") == pytest.approx(.5)
+    assert learnable_share(SILENT_LOSS["l1"], 0.755) == 0 and learnable_share(0.755, 0.755) == 1
+    assert learnable_share(1.03, 0.777) < 0
+    assert learnable_share(0.9, 0.8, "l2") == pytest.approx(0.5)
 
 
 def made():
     "A record in which everything was learned"
-    def interval(value): return dict(value=value, low=value - .0001, high=value + .0001, n=5,
-                                     unit="networks x 1000 images", level=.95)
-    row = dict(claim="label-free improves the checkpoint", arm="label_free", against="base", n=5,
-               p=.06, p_holm=None, interval=interval(.004), control=interval(0.),
-               paired=interval(.004))
-    arms = [dict(arm="base", value=.8, side_loss=None),
-            dict(arm="label_free", value=.804, side_loss=.7445),
-            dict(arm="closed_form", value=.804, side_loss=.743)]
-    return dict(task="classification", metric="accuracy@1", budget=dict(loss="l1", steps=9),
-                about=dict(data="d", backbone="b", checkpoint=None, n_test=1000),
-                arms=arms, comparisons=[row])
+
+    def interval(value):
+        return dict(
+            value=value,
+            low=value - 0.0001,
+            high=value + 0.0001,
+            n=5,
+            unit="networks x 1000 images",
+            level=0.95,
+        )
+
+    row = dict(
+        claim="label-free improves the checkpoint",
+        arm="label_free",
+        against="base",
+        n=5,
+        p=0.06,
+        p_holm=None,
+        interval=interval(0.004),
+        control=interval(0.0),
+        paired=interval(0.004),
+    )
+    arms = [
+        dict(arm="base", value=0.8, side_loss=None),
+        dict(arm="label_free", value=0.804, side_loss=0.7445),
+        dict(arm="closed_form", value=0.804, side_loss=0.743),
+    ]
+    return dict(
+        task="classification",
+        metric="accuracy@1",
+        budget=dict(loss="l1", steps=9),
+        about=dict(data="d", backbone="b", checkpoint=None, n_test=1000),
+        arms=arms,
+        comparisons=[row],
+    )
 
 
 def verdict_of(record):
-    claim, = rep_claims(record)
+    (claim,) = rep_claims(record)
     return claim.verdict
 
 
 def test_a_learned_gain_holds_and_without_learning_it_does_not_count():
     record = made()
     assert verdict_of(record) == Verdict.HOLDS
-    record["arms"][1]["side_loss"] = .79
+    record["arms"][1]["side_loss"] = 0.79
     assert verdict_of(record) == Verdict.NOT_LEARNED
 
 
 def test_an_unknown_share_does_not_count_as_learned():
     record = made()
-    del record["arms"][2]     # no closed form to compare with
+    del record["arms"][2]  # no closed form to compare with
     assert verdict_of(record) == Verdict.NOT_LEARNED
 
 
@@ -90,13 +116,15 @@ def test_what_the_placebo_does_as_well_is_shared():
 def test_a_gain_below_every_gain_of_the_slides_is_smaller_than_claimed():
     record = made()
     row = record["comparisons"][0]
-    for key in ("interval", "paired"): row[key] |= dict(value=.0003, low=.0002, high=.0004)
+    for key in ("interval", "paired"):
+        row[key] |= dict(value=0.0003, low=0.0002, high=0.0004)
     assert verdict_of(record) == Verdict.SMALLER
 
 
 def test_seeds_of_one_checkpoint_are_no_networks():
     old = RECORDS["rep_cifar10_resnet20"]
-    if "comparisons" in old: pytest.skip("the record has its intervals")
+    if "comparisons" in old:
+        pytest.skip("the record has its intervals")
     row = old["claims"][0]
     assert difference_interval(old, row).unit.startswith("seeds x")
     assert "one published network" in rep_claims(old)[0].note

@@ -1,4 +1,5 @@
 "Retrieval: ranking against its definition, splits, the conventions of the data sets"
+
 from dataclasses import replace
 
 import numpy as np
@@ -10,14 +11,16 @@ from denoise_study.denoiserep import split_classes
 from helpers_tasks import jpg, QUICK
 
 
-def gen(seed=0): return torch.Generator().manual_seed(seed)
+def gen(seed=0):
+    return torch.Generator().manual_seed(seed)
 
 
 def naive_ap(sim, g_id, g_cam, pid, cam):
     "One query, by the definition, one picture at a time"
     hits, seen, precisions = 0, 0, []
     for i in sim.argsort(descending=True).tolist():
-        if g_id[i] == -1 or (g_id[i] == pid and g_cam[i] == cam): continue
+        if g_id[i] == -1 or (g_id[i] == pid and g_cam[i] == cam):
+            continue
         seen += 1
         if g_id[i] == pid:
             hits += 1
@@ -49,10 +52,15 @@ def test_splits_are_disjoint_by_class():
 
 def test_market_convention(tmp_path):
     names = (
-        "bounding_box_train/0002_c1s1_000451_03.jpg", "bounding_box_train/0010_c6s2_1_00.jpg",
-        "query/0003_c5s1_000001_00.jpg", "bounding_box_test/-1_c1s1_000401_03.jpg",
-        "bounding_box_test/0000_c2_f0046182.jpg", "bounding_box_test/0003_c6_f0046182.jpg")
-    for name in names: jpg(tmp_path / name)
+        "bounding_box_train/0002_c1s1_000451_03.jpg",
+        "bounding_box_train/0010_c6s2_1_00.jpg",
+        "query/0003_c5s1_000001_00.jpg",
+        "bounding_box_test/-1_c1s1_000401_03.jpg",
+        "bounding_box_test/0000_c2_f0046182.jpg",
+        "bounding_box_test/0003_c6_f0046182.jpg",
+    )
+    for name in names:
+        jpg(tmp_path / name)
     d = reid_dls(tmp_path, (16, 8), 1, "cpu")
     assert d.test.ids.tolist() == [3, -1, 0, 3] and d.test.camera.tolist() == [5, 1, 2, 6]
     assert d.test.query.tolist() == [True, False, False, False]
@@ -67,11 +75,13 @@ def test_msmt_convention(tmp_path):
         train="0000/0000_000_01_0303morning_0008_0.jpg 0\n0001/0001_000_03_x.jpg 1",
         val="0001/0001_001_04_x.jpg 1",
         query="0007/0007_000_15_x.jpg 7",
-        gallery="0007/0007_001_02_x.jpg 7\n0008/0008_000_03_x.jpg 8")
+        gallery="0007/0007_001_02_x.jpg 7\n0008/0008_000_03_x.jpg 8",
+    )
     for k, text in rows.items():
         (tmp_path / f"list_{k}.txt").write_text(text)
         folder = tmp_path / ("train" if k in ("train", "val") else "test")
-        for line in text.splitlines(): jpg(folder / line.split()[0])
+        for line in text.splitlines():
+            jpg(folder / line.split()[0])
     d = reid_dls(tmp_path, (16, 8), 1, "cpu")
     assert d.test.camera.tolist() == [15, 2, 3] and d.test.ids.tolist() == [7, 7, 8]
     assert d.info.n_train + d.info.n_valid == 3

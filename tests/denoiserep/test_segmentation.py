@@ -1,4 +1,5 @@
 "Segmentation: boundaries against an erosion, pixels that nobody knows"
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,7 @@ from denoise_study.denoiserep import shape_masks
 
 
 def test_boundary_agrees_with_erosion():
-    m = torch.rand(3, 24, 30, generator=torch.Generator().manual_seed(0)) < .9
+    m = torch.rand(3, 24, 30, generator=torch.Generator().manual_seed(0)) < 0.9
     for d in (1, 2, 4):
         true = [a & ~binary_erosion(a, np.ones((3, 3)), iterations=d) for a in m.numpy()]
         assert np.array_equal(boundary(m, d).numpy(), np.stack(true))
@@ -18,6 +19,7 @@ def test_boundary_agrees_with_erosion():
 
 class Knows(nn.Module):
     "A network that gives the classes in `y`"
+
     def forward(self, x):
         return dict(out=nn.functional.one_hot(self.y, 3).permute(0, 3, 1, 2).float())
 
@@ -26,7 +28,7 @@ def test_pixels_that_nobody_knows_count_nowhere():
     d = shape_masks((8, 8, 8), bs=8)
     net, (x, y) = Knows(), d.test.one_batch()
     net.y = y.clone()
-    net.y[:, :20] = 2     # nonsense where nobody knows
+    net.y[:, :20] = 2  # nonsense where nobody knows
     masks = d.test.dataset.masks.clone()
     masks[:, :20] = IGNORE
     loader = d.test.new(dataset=MaskSource(d.test.dataset.pictures, masks))
@@ -34,4 +36,5 @@ def test_pixels_that_nobody_knows_count_nowhere():
     assert s["aAcc"] == 1 and s["mIoU"] == 1
     with pytest.raises(ValueError, match="masks: 8 of them"):
         MaskSource(d.test.dataset.pictures, masks[:3])
-    with pytest.raises(ValueError, match="backbone: fcn_tiny or one of"): segmenter("unet", 3)
+    with pytest.raises(ValueError, match="backbone: fcn_tiny or one of"):
+        segmenter("unet", 3)

@@ -1,4 +1,5 @@
 "The diffusion model: times that its network is told, its three losses, its bound"
+
 import math
 
 import pytest
@@ -17,9 +18,9 @@ def test_network_is_told_original_times():
     short = full.respaced(250)
     short.predict(x, torch.tensor([2, 250]))
     short.predict(x, 2)
-    scaled = DDGM(full.net, full.sched, shape=(1, 4, 4), time_scale=1000/4000)
+    scaled = DDGM(full.net, full.sched, shape=(1, 4, 4), time_scale=1000 / 4000)
     scaled.predict(x, torch.tensor([1, 4000]))
-    assert full.net.seen == [[0, 3999], [16, 3999], [16, 16], [0, 3999/4]]
+    assert full.net.seen == [[0, 3999], [16, 3999], [16, 16], [0, 3999 / 4]]
 
 
 def test_sampling_calls_the_network_once_a_step():
@@ -31,8 +32,9 @@ def test_sampling_calls_the_network_once_a_step():
 def test_dropout_is_off_and_seeds_decide():
     "Two runs with one seed are equal, in training mode too, and the mode comes back"
     torch.manual_seed(0)
-    net = UNet(channels=1, width=32, mult=(1,), n_blocks=1, attn=(), dropout=.5)
-    for p in net.parameters(): nn.init.normal_(p, std=.05)
+    net = UNet(channels=1, width=32, mult=(1,), n_blocks=1, attn=(), dropout=0.5)
+    for p in net.parameters():
+        nn.init.normal_(p, std=0.05)
     model = DDGM(net, Schedule.linear(50), shape=(1, 8, 8)).train()
     a, b, c = (model.sample(3, seed=s, steps=10, progress=False) for s in (0, 0, 1))
     assert torch.equal(a, b) and not torch.equal(a, c) and model.training and a.abs().max() <= 1
@@ -40,16 +42,17 @@ def test_dropout_is_off_and_seeds_decide():
 
 # The reverse step and the losses
 
+
 def test_learned_variance_interpolates_logarithms():
     "v = -1 is the posterior's variance, +1 is beta, 0 their geometric mean"
     s = Schedule.linear(1000)
     model = DDGM(Spy(2), s, shape=(1, 2, 2), var="learned")
     x, t = torch.zeros(3, 1, 2, 2), torch.tensor([2, 100, 1000])
-    logits = [torch.full_like(x, v) for v in (-1., 0., 1.)]
+    logits = [torch.full_like(x, v) for v in (-1.0, 0.0, 1.0)]
     low, middle, high = (model.log_var(v, t, x)[:, 0, 0, 0] for v in logits)
     close(low, s.post_var[t].log(), rtol=1e-6)
     close(high, s.beta[t].log(), rtol=1e-6)
-    close(middle, (s.post_var[t]*s.beta[t]).sqrt().log(), rtol=1e-6)
+    close(middle, (s.post_var[t] * s.beta[t]).sqrt().log(), rtol=1e-6)
 
 
 def grads(loss):
@@ -59,7 +62,7 @@ def grads(loss):
     net = nn.Module()
     net.forward = lambda x, t: head(x)
     model = DDGM(net, Schedule.linear(50), shape=(1, 4, 4), loss=loss, var="learned")
-    x0 = torch.randint(0, 256, (8, 1, 4, 4), generator=gen())/127.5 - 1
+    x0 = torch.randint(0, 256, (8, 1, 4, 4), generator=gen()) / 127.5 - 1
     eps, t = torch.randn(x0.shape, generator=gen(1)), torch.arange(1, 9)
     model(x0, t, eps).mean().backward()
     simple = (head(model.sched.q_sample(x0, t, eps))[:, :1] - eps).pow(2).mean()
@@ -79,18 +82,20 @@ def test_ddgm_is_clean_under_autocast():
     model = DDGM(net, Schedule.linear(50), shape=(1, 8, 8))
     x0 = torch.zeros(4, 1, 8, 8)
     eps = torch.randn(x0.shape, generator=gen())
-    with torch.autocast("cpu", torch.bfloat16): loss = model(x0, torch.arange(1, 5), eps)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(x0, torch.arange(1, 5), eps)
     assert loss.dtype == torch.float32 and loss.shape == (4,)
 
 
 # The bound
 
+
 def test_vlb_loss_is_an_unbiased_estimate_of_the_bound():
     "The mean of T*L_t over times plus L_T is the bits per dimension"
     T = 25
     sched = Schedule.linear(T)
-    model = DDGM(GaussianNet(sched, .3), sched, shape=(1, 8, 8), loss="vlb", var="small")
-    x0 = torch.randint(0, 256, (400, 1, 8, 8), generator=gen())/127.5 - 1
+    model = DDGM(GaussianNet(sched, 0.3), sched, shape=(1, 8, 8), loss="vlb", var="small")
+    x0 = torch.randint(0, 256, (400, 1, 8, 8), generator=gen()) / 127.5 - 1
     bits = model.bits_per_dim(x0, clip=False, progress=False)
     assert bits["L_t"].shape == (400, T - 1)
     assert bits["L_0"].shape == bits["total"].shape == (400,)
@@ -98,39 +103,41 @@ def test_vlb_loss_is_an_unbiased_estimate_of_the_bound():
     g, losses = gen(5), []
     for _ in range(100):
         w, *rand = model.draw(x0.shape, g)
-        losses.append((w*model(x0, *rand)).double())
+        losses.append((w * model(x0, *rand)).double())
     losses = torch.cat(losses)
-    error = float(losses.std()/len(losses)**.5)
-    assert abs(float(losses.mean() - (bits["total"] - bits["L_T"]).mean())) < 4*error
+    error = float(losses.std() / len(losses) ** 0.5)
+    assert abs(float(losses.mean() - (bits["total"] - bits["L_T"]).mean())) < 4 * error
 
 
-SMALL = [.59967, .086437, .010267, .0055082, .010205]
-LARGE = [.27269, .073717, .010081, .0055034, .010204]
+SMALL = [0.59967, 0.086437, 0.010267, 0.0055082, 0.010205]
+LARGE = [0.27269, 0.073717, 0.010081, 0.0055034, 0.010204]
 
 
 def test_elbo_weights():
     "Weights of the squared noise error in L_{t-1} (Ho et al. 2020 section 5), for both variances"
     s = Schedule.linear(1000)
     t = torch.tensor([2, 10, 100, 500, 1000])
-    weight = lambda var: s.beta[t]**2/(2*var[t]*s.alpha[t]*(1 - s.alpha_bar[t]))
-    for var, known in ((s.post_var, SMALL), (s.beta, LARGE)): close(weight(var), known, rtol=2e-4)
-    half = .5*(s.snr()[t - 1] - s.snr()[t])*(1 - s.alpha_bar[t])/s.alpha_bar[t]
+    weight = lambda var: s.beta[t] ** 2 / (2 * var[t] * s.alpha[t] * (1 - s.alpha_bar[t]))
+    for var, known in ((s.post_var, SMALL), (s.beta, LARGE)):
+        close(weight(var), known, rtol=2e-4)
+    half = 0.5 * (s.snr()[t - 1] - s.snr()[t]) * (1 - s.alpha_bar[t]) / s.alpha_bar[t]
     close(half, weight(s.post_var), rtol=1e-9)
-    model = gauss(s2=1., n=4, var="large")
+    model = gauss(s2=1.0, n=4, var="large")
     x0, eps = torch.zeros(5, 1, 4, 4), torch.ones(5, 1, 4, 4)
     xt = s.q_sample(x0, t, eps)
-    got = model.vlb_terms(x0, xt, t, torch.zeros_like(xt), None)*math.log(2)
-    kl_var = normal_kl(0., s.post_var[t].log(), 0., s.beta[t].log())
+    got = model.vlb_terms(x0, xt, t, torch.zeros_like(xt), None) * math.log(2)
+    kl_var = normal_kl(0.0, s.post_var[t].log(), 0.0, s.beta[t].log())
     close(got, torch.tensor(LARGE).double() + kl_var, rtol=1e-3)
 
 
 # Reconstruction
 
+
 @pytest.mark.parametrize("how", ["ancestral", "ddim", "mean"])
 def test_reconstruction_shares_its_corruption(how):
     "t = 0 gives the image back; the three ways start from one corrupted image"
-    model = gauss(Schedule.linear(100), n=8, var="small", range=(-1., 1.))
-    x0 = torch.rand(5, 1, 8, 8, generator=gen())*2 - 1
+    model = gauss(Schedule.linear(100), n=8, var="small", range=(-1.0, 1.0))
+    x0 = torch.rand(5, 1, 8, 8, generator=gen()) * 2 - 1
     eps = torch.randn(x0.shape, generator=gen(1))
     assert torch.equal(model.reconstruct(x0, 0, how, eps=eps), x0)
     one = model.p_mean_var(model.sched.q_sample(x0, 1, eps), 1)[2]

@@ -1,4 +1,5 @@
 "OpenAI's checkpoints against a second implementation that runs directly on their state dicts"
+
 import pickle
 
 import pytest
@@ -9,120 +10,142 @@ from helpers_diffusion import IMPROVED, openai_forward, openai_state
 from denoise_study.diffusion import from_openai, openai_config, openai_views, to_openai
 
 CASES = {
-    'improved': (IMPROVED, {}, {}),
-    'learned sigma, one channel': (IMPROVED | dict(channels=1, out=2), {}, {}),
-    'time added': (IMPROVED | dict(scale_shift=False), {}, dict(scale_shift=False)),
-    'attention at full resolution': (dict(width=32, mult=(1, 1, 2), n_blocks=1, attn=(1, 4)),
-                                     dict(heads=2), {}),
-    'guided': (dict(width=32, mult=(1, 2, 3), n_blocks=1, attn=(2, 4), out=6, n_classes=5,
-                    updown=True),
-               dict(head_channels=16, new_order=True), dict(updown=True)),
-    'guided, half width first': (dict(width=64, mult=(.5, 1), n_blocks=2, attn=(2,), updown=True),
-                                 dict(head_channels=32), dict(updown=True)),
-    'no weights in resampling': (IMPROVED | dict(conv=False, attn=(1,)), {}, {}),
+    "improved": (IMPROVED, {}, {}),
+    "learned sigma, one channel": (IMPROVED | dict(channels=1, out=2), {}, {}),
+    "time added": (IMPROVED | dict(scale_shift=False), {}, dict(scale_shift=False)),
+    "attention at full resolution": (
+        dict(width=32, mult=(1, 1, 2), n_blocks=1, attn=(1, 4)),
+        dict(heads=2),
+        {},
+    ),
+    "guided": (
+        dict(width=32, mult=(1, 2, 3), n_blocks=1, attn=(2, 4), out=6, n_classes=5, updown=True),
+        dict(head_channels=16, new_order=True),
+        dict(updown=True),
+    ),
+    "guided, half width first": (
+        dict(width=64, mult=(0.5, 1), n_blocks=2, attn=(2,), updown=True),
+        dict(head_channels=32),
+        dict(updown=True),
+    ),
+    "no weights in resampling": (IMPROVED | dict(conv=False, attn=(1,)), {}, {}),
 }
 
 
-@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize("case", CASES)
 def test_openai_checkpoints(case):
     "Outputs and gradients are those of the published forward pass; the export is exact"
     layout, load, ref = CASES[case]
     sd = openai_state(**layout)
     net = from_openai(sd, **load)
-    assert net.config['mult'] == list(layout['mult'])
-    assert net.config['n_blocks'] == layout['n_blocks']
-    assert net.config['attn'] == list(layout['attn'])
+    assert net.config["mult"] == list(layout["mult"])
+    assert net.config["n_blocks"] == layout["n_blocks"]
+    assert net.config["attn"] == list(layout["attn"])
     back = to_openai(net)
     assert back.keys() == sd.keys() and all(torch.equal(back[k], v) for k, v in sd.items())
 
     g = torch.Generator().manual_seed(1)
     x = torch.randn(3, net.channels, 16, 8, generator=g)
-    t = torch.tensor([0., 250.25, 999.])
+    t = torch.tensor([0.0, 250.25, 999.0])
     y = torch.tensor([0, 4, 2]) if net.n_classes else None
-    kw = load | ref | dict(n_blocks=layout['n_blocks'], levels=len(layout['mult']))
+    kw = load | ref | dict(n_blocks=layout["n_blocks"], levels=len(layout["mult"]))
     theirs, ours = openai_forward(sd, x, t, y, **kw), net(x, t, y)
-    assert ours.dtype == torch.float32 and (ours-theirs).norm() < 1e-5*theirs.norm()
+    assert ours.dtype == torch.float32 and (ours - theirs).norm() < 1e-5 * theirs.norm()
 
     # gradients in float64, so that nothing hides behind rounding; those of the weights are
     # exported like weights
     x, net = x.double().requires_grad_(), net.double()
     sd = {k: v.double().requires_grad_() for k, v in sd.items()}
     w = torch.randn(ours.shape, generator=g, dtype=torch.float64)
-    want = torch.autograd.grad((openai_forward(sd, x, t, y, **kw)*w).sum(), [x, *sd.values()])
-    (net(x, t, y)*w).sum().backward()
+    want = torch.autograd.grad((openai_forward(sd, x, t, y, **kw) * w).sum(), [x, *sd.values()])
+    (net(x, t, y) * w).sum().backward()
     torch.testing.assert_close(x.grad, want[0])
     with torch.no_grad():
-        for p in net.parameters(): p.copy_(p.grad)
+        for p in net.parameters():
+            p.copy_(p.grad)
     got = to_openai(net)
     for k, grad in zip(sd, want[1:]):
-        atol = 1e-7*max(1., grad.abs().max().item())
+        atol = 1e-7 * max(1.0, grad.abs().max().item())
         torch.testing.assert_close(got[k], grad, rtol=1e-6, atol=atol)
 
 
-@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize("case", CASES)
 def test_config_is_read_off_names_and_shapes(case):
     layout, load, _ = CASES[case]
     sd = openai_state(**layout)
     net = from_openai(sd, **load)
     found = openai_config(sd)
     assert {k: net.config[k] for k in found} == found
-    assert set(net.config) - set(found) == {'heads', 'head_channels', 'new_order', 'dropout'}
+    assert set(net.config) - set(found) == {"heads", "head_channels", "new_order", "dropout"}
 
 
 def test_views_reach_every_parameter():
     "Writing into the views writes the network: each number once"
     net = from_openai(openai_state(**IMPROVED))
     views = openai_views(net)
-    for v in views.values(): v.fill_(7.)
+    for v in views.values():
+        v.fill_(7.0)
     assert all(p.eq(7).all() for p in net.parameters())
     assert sum(v.numel() for v in views.values()) == sum(p.numel() for p in net.parameters())
 
 
 def test_order_and_heads_matter():
     "The arguments that cannot be inferred do change the output: a wrong one is not harmless"
-    sd, x, t = openai_state(**IMPROVED), torch.randn(1, 3, 8, 8), torch.tensor([5.])
+    sd, x, t = openai_state(**IMPROVED), torch.randn(1, 3, 8, 8), torch.tensor([5.0])
     with torch.no_grad():
         a, b, c = (from_openai(sd, **k)(x, t) for k in ({}, dict(new_order=True), dict(heads=2)))
-    assert (a-b).abs().max() > 1e-3 and (a-c).abs().max() > 1e-3
+    assert (a - b).abs().max() > 1e-3 and (a - c).abs().max() > 1e-3
 
 
 class Evil:
-    def __reduce__(self): return (print, ('executed',))
+    def __reduce__(self):
+        return (print, ("executed",))
 
 
 def test_checkpoint_files(tmp_path, capfd):
     sd = openai_state(**IMPROVED)
-    torch.save(sd, f := tmp_path/'good.pt')
+    torch.save(sd, f := tmp_path / "good.pt")
     assert all(torch.equal(v, sd[k]) for k, v in to_openai(from_openai(f)).items())
     from safetensors.torch import save_file
-    save_file(sd, f := tmp_path/'good.safetensors')
+
+    save_file(sd, f := tmp_path / "good.safetensors")
     assert from_openai(str(f)).config == from_openai(sd).config
 
-    good = (tmp_path/'good.pt').read_bytes()
-    bad = dict(empty=b'', text=b'hello', short=good[:len(good)//2], evil=pickle.dumps(Evil()))
+    good = (tmp_path / "good.pt").read_bytes()
+    bad = dict(empty=b"", text=b"hello", short=good[: len(good) // 2], evil=pickle.dumps(Evil()))
     for name, data in bad.items():
-        (f := tmp_path/f'{name}.pt').write_bytes(data)
-        with pytest.raises(ValueError, match=f'{name}.pt: not a readable checkpoint'):
+        (f := tmp_path / f"{name}.pt").write_bytes(data)
+        with pytest.raises(ValueError, match=f"{name}.pt: not a readable checkpoint"):
             from_openai(f)
-    torch.save(dict(model=sd, evil=Evil()), f := tmp_path/'object.pt')
-    with pytest.raises(ValueError, match='object.pt: not a readable'): from_openai(f)
-    assert 'executed' not in capfd.readouterr().out
-    short = (tmp_path/'good.safetensors').read_bytes()[:-100]
-    (f := tmp_path/'short.safetensors').write_bytes(short)
-    with pytest.raises(ValueError, match='short.safetensors'): from_openai(f)
-    with pytest.raises(FileNotFoundError, match='none.pt'): from_openai(tmp_path/'none.pt')
+    torch.save(dict(model=sd, evil=Evil()), f := tmp_path / "object.pt")
+    with pytest.raises(ValueError, match="object.pt: not a readable"):
+        from_openai(f)
+    assert "executed" not in capfd.readouterr().out
+    short = (tmp_path / "good.safetensors").read_bytes()[:-100]
+    (f := tmp_path / "short.safetensors").write_bytes(short)
+    with pytest.raises(ValueError, match="short.safetensors"):
+        from_openai(f)
+    with pytest.raises(FileNotFoundError, match="none.pt"):
+        from_openai(tmp_path / "none.pt")
 
 
 def test_foreign_state_dicts():
     sd = openai_state(**IMPROVED)
-    with pytest.raises(ValueError, match='of more than tensors'): from_openai(dict(state_dict=sd))
+    with pytest.raises(ValueError, match="of more than tensors"):
+        from_openai(dict(state_dict=sd))
     foreign = nn.Linear(2, 2).state_dict()
-    with pytest.raises(ValueError, match='not the layout'): from_openai(foreign)
-    with pytest.raises(ValueError, match='not the layout'): from_openai({})
-    less = {k: v for k, v in sd.items() if k != 'out.0.bias'}
+    with pytest.raises(ValueError, match="not the layout"):
+        from_openai(foreign)
+    with pytest.raises(ValueError, match="not the layout"):
+        from_openai({})
+    less = {k: v for k, v in sd.items() if k != "out.0.bias"}
     more = sd | dict(extra=torch.zeros(1))
-    other = sd | {'out.0.bias': torch.zeros(3)}
-    with pytest.raises(ValueError, match='1 tensors missing, e.g. out.0.bias'): from_openai(less)
-    with pytest.raises(ValueError, match='not of this network, e.g. extra'): from_openai(more)
-    with pytest.raises(ValueError, match='another shape, e.g. out.0.bias'): from_openai(other)
-    with pytest.raises(ValueError, match='heads=5'): from_openai(sd, heads=5)
+    other = sd | {"out.0.bias": torch.zeros(3)}
+    with pytest.raises(ValueError, match="1 tensors missing, e.g. out.0.bias"):
+        from_openai(less)
+    with pytest.raises(ValueError, match="not of this network, e.g. extra"):
+        from_openai(more)
+    with pytest.raises(ValueError, match="another shape, e.g. out.0.bias"):
+        from_openai(other)
+    with pytest.raises(ValueError, match="heads=5"):
+        from_openai(sd, heads=5)

@@ -1,4 +1,5 @@
 "Presets are the papers', and a training ends where it should"
+
 import numpy as np
 import pytest
 import torch
@@ -7,18 +8,25 @@ from denoise_study.core import DataInfo, image_dls, load_checkpoint
 from denoise_study.diffusion import DDGM, preset, preview, Schedule, train_ddgm, UNet
 
 
-def info(channels, side): return DataInfo("x", channels, (side, side), (-1., 1.), (), 1, 1, 1)
+def info(channels, side):
+    return DataInfo("x", channels, (side, side), (-1.0, 1.0), (), 1, 1, 1)
 
 
-@pytest.mark.parametrize("channels,side,count,T,bs,steps", [
-    (1, 28, 8_799_105, 500, 128, 100_000), (3, 32, 52_542_979, 1000, 160, 500_000),
-    (3, 64, 121_060_483, 1000, 160, 200_000)])
+@pytest.mark.parametrize(
+    "channels,side,count,T,bs,steps",
+    [
+        (1, 28, 8_799_105, 500, 128, 100_000),
+        (3, 32, 52_542_979, 1000, 160, 500_000),
+        (3, 64, 121_060_483, 1000, 160, 200_000),
+    ],
+)
 def test_presets_are_the_papers(channels, side, count, T, bs, steps):
     "Parameters, steps and batch sizes of DAED's code"
     p = preset(info(channels, side), "paper")
-    with torch.device("meta"): net = UNet(**p["net"])
+    with torch.device("meta"):
+        net = UNet(**p["net"])
     assert sum(v.numel() for v in net.parameters()) == count
-    assert (p["T"], p["bs"], p["steps"], p["net"]["dropout"]) == (T, bs, steps, .3)
+    assert (p["T"], p["bs"], p["steps"], p["net"]["dropout"]) == (T, bs, steps, 0.3)
 
 
 @pytest.mark.parametrize("side", [8, 16, 28, 32, 64])
@@ -33,7 +41,7 @@ def test_a_training_takes_the_steps_that_were_asked_for(tmp_path):
     dls = image_dls("digits", bs=64, device="cpu")
     sched = Schedule.linear(40)
     model = train_ddgm(dls, tmp_path, steps=9, width=16, loss="vlb", sched=sched)
-    again = load_checkpoint(tmp_path/"ddgm.safetensors")
+    again = load_checkpoint(tmp_path / "ddgm.safetensors")
     assert again.info["steps"] == 9 and (model.var, model.sched) == ("learned", sched)
     assert torch.equal(preview(model), preview(again))
 
@@ -55,12 +63,16 @@ def trained(folder, dls=None, **kw):
 
 def test_another_run_in_the_folder_is_refused(tmp_path):
     first = trained(tmp_path)
-    path = tmp_path/"ddgm.safetensors"
+    path = tmp_path / "ddgm.safetensors"
     kept = path.read_bytes()
-    for other, field in ((dict(dls=random_images(1)), "images"), (dict(seed=1), "seed"),
-                         (dict(bf16=True), "precision")):
-        with pytest.raises(ValueError, match=f"{field}: this run has"): trained(tmp_path, **other)
-    (tmp_path/"state.safetensors").unlink()     # the finished checkpoint alone is enough to know
+    for other, field in (
+        (dict(dls=random_images(1)), "images"),
+        (dict(seed=1), "seed"),
+        (dict(bf16=True), "precision"),
+    ):
+        with pytest.raises(ValueError, match=f"{field}: this run has"):
+            trained(tmp_path, **other)
+    (tmp_path / "state.safetensors").unlink()  # the finished checkpoint alone is enough to know
     with pytest.raises(ValueError, match="seed: this run has 1, .*ddgm.safetensors is of a run"):
         trained(tmp_path, seed=1)
     assert path.read_bytes() == kept
@@ -75,6 +87,6 @@ def test_a_set_without_validation_images_is_trained_on(tmp_path, n):
     dls = random_images(n=n)
     assert dls.info.n_valid == 0
     trained(tmp_path, dls)
-    info = load_checkpoint(tmp_path/"ddgm.safetensors").info
+    info = load_checkpoint(tmp_path / "ddgm.safetensors").info
     assert info["steps"] == 2 and "valid_loss" not in info
-    trained(tmp_path, dls)      # and taken up again
+    trained(tmp_path, dls)  # and taken up again

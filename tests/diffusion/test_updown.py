@@ -1,4 +1,5 @@
 "Half and twice the resolution: the folded convolution against the literal one"
+
 import torch
 import torch.nn.functional as F
 
@@ -14,7 +15,8 @@ def test_upsample_gradients():
     literal = F.conv2d(F.interpolate(x, scale_factor=2), w, b, padding=1)
     torch.testing.assert_close(ours, literal)
     grads = (torch.autograd.grad(y.square().sum(), (x, w, b)) for y in (ours, literal))
-    for a, c in zip(*grads): torch.testing.assert_close(a, c)
+    for a, c in zip(*grads):
+        torch.testing.assert_close(a, c)
 
 
 def test_without_weights():

@@ -1,4 +1,5 @@
 "One walk for all times against the loop over them"
+
 import pytest
 from helpers_ddgm import close, images, Spy, sweep, trained
 
@@ -11,8 +12,10 @@ from denoise_study.diffusion import ancestral, DDGM, image_noise, Schedule
 def test_sweep_equals_the_loop(kind):
     "Deterministic ways as `reconstruct` walks them; ancestral with the noise of (seed, step)"
     model = trained()
-    if kind == "learned variance": model = trained(2, loss="vlb", var="learned")
-    if kind == "DAED": model = DAED.from_ddgm(model, 4, trained().net.requires_grad_(True))
+    if kind == "learned variance":
+        model = trained(2, loss="vlb", var="learned")
+    if kind == "DAED":
+        model = DAED.from_ddgm(model, 4, trained().net.requires_grad_(True))
     x, eps, ts = images(5), image_noise(images(5), 3), [1, 2, 7, 20]
     errors = sweep(model, x, ts, ("ancestral", "ddim", "mean"), seeds=(3,)).set_index(["how", "t"])
     for t in ts:
@@ -30,18 +33,25 @@ def test_sweep_equals_the_loop(kind):
         close(errors.mse["ancestral", t].to_numpy(), mse, atol=1e-5)
 
 
-@pytest.mark.parametrize("hows,calls,seen", [
-    (("ancestral",), 20, 27), (("ancestral", "ddim", "mean"), 20, 2*27 - 3), (("mean",), 3, 3),
-    (("noisy",), 0, 0), (("average", "ancestral"), 20, 4*27 - 9)])
+@pytest.mark.parametrize(
+    "hows,calls,seen",
+    [
+        (("ancestral",), 20, 27),
+        (("ancestral", "ddim", "mean"), 20, 2 * 27 - 3),
+        (("mean",), 3, 3),
+        (("noisy",), 0, 0),
+        (("average", "ancestral"), 20, 4 * 27 - 9),
+    ],
+)
 def test_one_walk_for_all_times(hows, calls, seen):
     "max(ts) calls, not the sum of ts; the first answer at each t serves all ways back"
     spy = Spy()
     model = DDGM(spy, Schedule.linear(50), (1, 8, 8))
     sweep(model, images(6), [2, 5, 20], hows, draws=4)
-    assert (spy.calls, spy.images) == (calls, 6*seen)
+    assert (spy.calls, spy.images) == (calls, 6 * seen)
     spy.seen.clear()
-    sweep(model, images(6), [2, 5, 20], hows, draws=4, seeds=(0, 1), bs=6)     # bounded memory
-    assert spy.calls == 2*seen
+    sweep(model, images(6), [2, 5, 20], hows, draws=4, seeds=(0, 1), bs=6)  # bounded memory
+    assert spy.calls == 2 * seen
 
 
 def test_walk_speaks_original_times_and_splits_dispatch():
@@ -54,9 +64,9 @@ def test_walk_speaks_original_times_and_splits_dispatch():
     assert sorted(daed.net.labels) == [10, 11, 12, 13, 14]
     own = errors[errors.model == "DAED"]
     assert own.kind.unique().tolist() == ["DAED"] and own.step.unique().tolist() == [10, 15]
-    assert own.share.unique().tolist() == [.2, .3]
+    assert own.share.unique().tolist() == [0.2, 0.3]
     first = own[(own.t == 1) & (own.how != "noisy")]
-    first = first.pivot(index="image", columns="how", values="mae")     # one result at t = 1
+    first = first.pivot(index="image", columns="how", values="mae")  # one result at t = 1
     for how in ("ancestral", "ddim"):
         close(first[how].to_numpy(), first["mean"].to_numpy(), atol=1e-6)
 

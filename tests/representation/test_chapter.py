@@ -1,4 +1,5 @@
 "The chapter on the representation: models first, then parts that only look"
+
 import pytest
 import torch
 
@@ -40,7 +41,10 @@ def test_models_are_made_once_and_only_what_is_needed(study):
 
 def test_parts_train_nothing(study, monkeypatch):
     "A part that is asked for a figure must not train for minutes"
-    def fail(*a, **kw): raise AssertionError("a part trained a model")
+
+    def fail(*a, **kw):
+        raise AssertionError("a part trained a model")
+
     for name in ("train_blind", "feature_space"):
         monkeypatch.setattr(f"denoise_study.representation.chapter.{name}", fail)
     D, dls = study.models["blind"]

@@ -1,4 +1,5 @@
 "Verdicts on the paper's claims: each from numbers whose answer is known, and the same from a file"
+
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from denoise_study.core import Claim, Interval, Verdict
 from denoise_study.core.files import _plain
 from denoise_study.representation import blind_claims, BLOCKS, CLAIMED, least_ratio
 
-RESULTS = Path(__file__).parents[2]/"docs"/"results"
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 HOLDS, SHARED, FAILS, UNDECIDED = Verdict.HOLDS, Verdict.SHARED, Verdict.FAILS, Verdict.UNDECIDED
 NOT_LEARNED, NOT_MEASURED = Verdict.NOT_LEARNED, Verdict.NOT_MEASURED
 
@@ -30,16 +31,29 @@ BOUNDS = "Their ratio has bounds closer than by chance (B/A)"
 FOLLOW = "Distances of phi follow those of densities"
 
 
-def interval(v, w=.01, n=100): return dict(value=v, low=v - w, high=v + w, n=n)
-def named(v, name, w=.01): return {f"{name}_{k}": x for k, x in interval(v, w).items() if k != "n"}
+def interval(v, w=0.01, n=100):
+    return dict(value=v, low=v - w, high=v + w, n=n)
+
+
+def named(v, name, w=0.01):
+    return {f"{name}_{k}": x for k, x in interval(v, w).items() if k != "n"}
 
 
 def sparsity(mid, fresh):
     "Blocks as the paper says, but for the middle of both"
-    trained = {"mid.in": mid[0], "mid": mid[1],
-               "enc2.in": .2, "enc2": .4, "enc3.in": .4, "enc3": .6,
-               "dec3.in": .6, "dec3": .4, "dec2.in": .4, "dec2": .2}
-    untrained = {f"{b}{side}": .4 for b in BLOCKS for side in (".in", "")}
+    trained = {
+        "mid.in": mid[0],
+        "mid": mid[1],
+        "enc2.in": 0.2,
+        "enc2": 0.4,
+        "enc3.in": 0.4,
+        "enc3": 0.6,
+        "dec3.in": 0.6,
+        "dec3": 0.4,
+        "dec2.in": 0.4,
+        "dec2": 0.2,
+    }
+    untrained = {f"{b}{side}": 0.4 for b in BLOCKS for side in (".in", "")}
     untrained |= {"mid.in": fresh[0], "mid": fresh[1]}
     nets = dict(trained=trained, untrained=untrained)
     return [dict(network=k, tap=t, **interval(v)) for k, at in nets.items() for t, v in at.items()]
@@ -48,18 +62,31 @@ def sparsity(mid, fresh):
 def stability(instability, others, fresh, norm):
     def row(network, tap, sigma):
         v = fresh if network == "untrained" else instability if tap == "mid" else others
-        length = norm if network == "trained" else .99
-        return dict(network=network, tap=tap, sigma=sigma, n=100, instability=v,
-                    instability_low=v - .01, instability_high=v + .01, norm=length,
-                    norm_low=length - .01, norm_high=length + .01)
+        length = norm if network == "trained" else 0.99
+        return dict(
+            network=network,
+            tap=tap,
+            sigma=sigma,
+            n=100,
+            instability=v,
+            instability_low=v - 0.01,
+            instability_high=v + 0.01,
+            norm=length,
+            norm_low=length - 0.01,
+            norm_high=length + 0.01,
+        )
+
     networks = "trained", "untrained"
-    return pd.DataFrame([row(k, t, s) for k in networks for t in BLOCKS for s in (.02, .2)])
+    return pd.DataFrame([row(k, t, s) for k in networks for t in BLOCKS for s in (0.02, 0.2)])
 
 
 def compare(clusters):
-    pairs = {"selectivity (median PR of channels)": (.4, .9, None),
-             "purity of top images": (.8, .5, .3), "5-NN label agreement": (.7, .5, .6),
-             "D/S of clusters (median)": (clusters, 5., 5.)}
+    pairs = {
+        "selectivity (median PR of channels)": (0.4, 0.9, None),
+        "purity of top images": (0.8, 0.5, 0.3),
+        "5-NN label agreement": (0.7, 0.5, 0.6),
+        "D/S of clusters (median)": (clusters, 5.0, 5.0),
+    }
     rows = []
     for quantity, (trained, untrained, control) in pairs.items():
         row = dict(quantity=quantity, **named(trained, "trained"), **named(untrained, "untrained"))
@@ -67,36 +94,106 @@ def compare(clusters):
     return rows
 
 
-def results(mid=(.5, .25), fresh=(.35, .4), seeds=(.38, .4, .42), psnr=(3., 3., 3.),
-            instability=.2, others=.5, fresh_turn=1.4, norm=.04, rank=.8, fresh_rank=.1, clusters=9.,
-            hit=.9, std=.1, correlation=.3, ratio=1., n=20, low=.5, ba=5., converged=.95):
+def results(
+    mid=(0.5, 0.25),
+    fresh=(0.35, 0.4),
+    seeds=(0.38, 0.4, 0.42),
+    psnr=(3.0, 3.0, 3.0),
+    instability=0.2,
+    others=0.5,
+    fresh_turn=1.4,
+    norm=0.04,
+    rank=0.8,
+    fresh_rank=0.1,
+    clusters=9.0,
+    hit=0.9,
+    std=0.1,
+    correlation=0.3,
+    ratio=1.0,
+    n=20,
+    low=0.5,
+    ba=5.0,
+    converged=0.95,
+):
     "Numbers of a network for which all claims hold, the Gaussian's clusters apart"
-    levels = .1, .25, .5
-    curves = {"blind U-Net": [20 + o for o in psnr], "best linear": [20.]*3}
-    arms = {"phi distance": (.1, .5), "class hit": (hit, .1), "pixel std": (std, .2),
-            "pixel correlation": (correlation, 0.)}
+    levels = 0.1, 0.25, 0.5
+    curves = {"blind U-Net": [20 + o for o in psnr], "best linear": [20.0] * 3}
+    arms = {
+        "phi distance": (0.1, 0.5),
+        "class hit": (hit, 0.1),
+        "pixel std": (std, 0.2),
+        "pixel correlation": (correlation, 0.0),
+    }
     sides, ranks = ("guided", "unconditional"), dict(trained=rank, untrained=fresh_rank)
     return dict(
-        psnr=pd.DataFrame([dict(denoiser=d, sigma=s, psnr=v, low=v - .1, high=v + .1, n=100)
-                           for d, vs in curves.items() for s, v in zip(levels, vs)]),
-        sparsity=sparsity(mid, fresh), untrained_seeds=list(seeds), compare=compare(clusters),
+        psnr=pd.DataFrame(
+            [
+                dict(denoiser=d, sigma=s, psnr=v, low=v - 0.1, high=v + 0.1, n=100)
+                for d, vs in curves.items()
+                for s, v in zip(levels, vs)
+            ]
+        ),
+        sparsity=sparsity(mid, fresh),
+        untrained_seeds=list(seeds),
+        compare=compare(clusters),
         stability=stability(instability, others, fresh_turn, norm),
-        channels=64, converged=converged,
-        predicts=pd.DataFrame([dict(network=k, property=p, claimed=s, rank=s*r, low=s*r - .05,
-                                    high=s*r + .05, n=64)
-                               for k, r in ranks.items() for p, s in CLAIMED.items()]),
-        around=pd.DataFrame([dict(measure=m, arm=a, **interval(v))
-                             for m, two in arms.items() for a, v in zip(sides, two)]),
-        separation=pd.DataFrame([dict(groups=g, ratio=r) for g, rs in dict(
-            clusters=(4., 6.), Gaussian=(3., 5.), classes=(1., 2.)).items() for r in rs]),
-        noise_level=pd.DataFrame([dict(sigma=s, ratio=ratio, low=ratio - .02, high=ratio + .02, n=n,
-                                       N=20) for s in (1., .5, .2, .05)]),
-        distances=pd.DataFrame(dict(d2=[1., *[(1 + ba)/2]*28, ba], dphi2=1., dphi2_floor=0.)),
-        ratio=dict(rank=.8, low=low, high=.9, p=.001, n=30, excluded=1, ratio=ba,
-                   shuffled=(20., 40., 90.)))
+        channels=64,
+        converged=converged,
+        predicts=pd.DataFrame(
+            [
+                dict(
+                    network=k,
+                    property=p,
+                    claimed=s,
+                    rank=s * r,
+                    low=s * r - 0.05,
+                    high=s * r + 0.05,
+                    n=64,
+                )
+                for k, r in ranks.items()
+                for p, s in CLAIMED.items()
+            ]
+        ),
+        around=pd.DataFrame(
+            [
+                dict(measure=m, arm=a, **interval(v))
+                for m, two in arms.items()
+                for a, v in zip(sides, two)
+            ]
+        ),
+        separation=pd.DataFrame(
+            [
+                dict(groups=g, ratio=r)
+                for g, rs in dict(
+                    clusters=(4.0, 6.0), Gaussian=(3.0, 5.0), classes=(1.0, 2.0)
+                ).items()
+                for r in rs
+            ]
+        ),
+        noise_level=pd.DataFrame(
+            [
+                dict(sigma=s, ratio=ratio, low=ratio - 0.02, high=ratio + 0.02, n=n, N=20)
+                for s in (1.0, 0.5, 0.2, 0.05)
+            ]
+        ),
+        distances=pd.DataFrame(
+            dict(d2=[1.0, *[(1 + ba) / 2] * 28, ba], dphi2=1.0, dphi2_floor=0.0)
+        ),
+        ratio=dict(
+            rank=0.8,
+            low=low,
+            high=0.9,
+            p=0.001,
+            n=30,
+            excluded=1,
+            ratio=ba,
+            shuffled=(20.0, 40.0, 90.0),
+        ),
+    )
 
 
-def verdicts(**kw): return {c.sentence: c.verdict for c in blind_claims(results(**kw))}
+def verdicts(**kw):
+    return {c.sentence: c.verdict for c in blind_claims(results(**kw))}
 
 
 def test_all_hold_and_a_file_says_the_same():
@@ -108,36 +205,41 @@ def test_all_hold_and_a_file_says_the_same():
     assert [c.to_dict() for c in again] == [c.to_dict() for c in claims]
 
 
-@pytest.mark.parametrize("claim, kw, verdict", [
-    (BEST_LINEAR, dict(psnr=(3., .1, 3.)), UNDECIDED),
-    (BEST_LINEAR, dict(psnr=(3., .1, -3.)), FAILS),
-    (SPARSER, dict(mid=(.25, .5)), FAILS),
-    (SPARSER, dict(fresh=(.5, .25)), SHARED),               # the untrained one does the same
-    (ACTIVE, dict(mid=(.5, .15)), FAILS),
-    (ACTIVE, dict(seeds=(.24, .25, .26)), SHARED),
-    (TURNS, dict(instability=1.2, others=2.), FAILS),
-    (TURNS, dict(instability=1.), UNDECIDED),
-    (TURNS, dict(fresh_turn=.2), SHARED),
-    (STABLE, dict(others=.1), FAILS),
-    (STABLE, dict(others=.21), UNDECIDED),
-    (COLLAPSE, dict(norm=.8), FAILS),
-    (DRIFT, dict(fresh_rank=.8), SHARED),
-    (MAPS, dict(rank=.02), UNDECIDED),
-    (MAPS, dict(rank=-.5), FAILS),
-    (APART, dict(clusters=5.), UNDECIDED),
-    (APART, dict(clusters=3.), FAILS),
-    (KIND, dict(hit=.1), UNDECIDED),
-    (VARIOUS, dict(std=.005), FAILS),
-    (COPIES, dict(correlation=.9), FAILS),
-    (NOISE, dict(ratio=1.2), FAILS),
-    (NOISE, dict(ratio=1.06), UNDECIDED),
-    (NOISE, dict(n=3), NOT_LEARNED),                        # too few: it would pass vacuously
-    (FOLLOW, dict(low=-.1), UNDECIDED),
-    (BOUNDS, dict(ba=25.), UNDECIDED)])
-def test_verdicts(claim, kw, verdict): assert verdicts(**kw)[claim] == verdict
+@pytest.mark.parametrize(
+    "claim, kw, verdict",
+    [
+        (BEST_LINEAR, dict(psnr=(3.0, 0.1, 3.0)), UNDECIDED),
+        (BEST_LINEAR, dict(psnr=(3.0, 0.1, -3.0)), FAILS),
+        (SPARSER, dict(mid=(0.25, 0.5)), FAILS),
+        (SPARSER, dict(fresh=(0.5, 0.25)), SHARED),  # the untrained one does the same
+        (ACTIVE, dict(mid=(0.5, 0.15)), FAILS),
+        (ACTIVE, dict(seeds=(0.24, 0.25, 0.26)), SHARED),
+        (TURNS, dict(instability=1.2, others=2.0), FAILS),
+        (TURNS, dict(instability=1.0), UNDECIDED),
+        (TURNS, dict(fresh_turn=0.2), SHARED),
+        (STABLE, dict(others=0.1), FAILS),
+        (STABLE, dict(others=0.21), UNDECIDED),
+        (COLLAPSE, dict(norm=0.8), FAILS),
+        (DRIFT, dict(fresh_rank=0.8), SHARED),
+        (MAPS, dict(rank=0.02), UNDECIDED),
+        (MAPS, dict(rank=-0.5), FAILS),
+        (APART, dict(clusters=5.0), UNDECIDED),
+        (APART, dict(clusters=3.0), FAILS),
+        (KIND, dict(hit=0.1), UNDECIDED),
+        (VARIOUS, dict(std=0.005), FAILS),
+        (COPIES, dict(correlation=0.9), FAILS),
+        (NOISE, dict(ratio=1.2), FAILS),
+        (NOISE, dict(ratio=1.06), UNDECIDED),
+        (NOISE, dict(n=3), NOT_LEARNED),  # too few: it would pass vacuously
+        (FOLLOW, dict(low=-0.1), UNDECIDED),
+        (BOUNDS, dict(ba=25.0), UNDECIDED),
+    ],
+)
+def test_verdicts(claim, kw, verdict):
+    assert verdicts(**kw)[claim] == verdict
 
 
-@pytest.mark.parametrize("converged", [0., .89, None])
+@pytest.mark.parametrize("converged", [0.0, 0.89, None])
 def test_guidance_that_did_not_arrive_decides_nothing(converged):
     found = verdicts(converged=converged)
     assert {found[k] for k in (NEAR, KIND, VARIOUS, COPIES)} == {NOT_LEARNED}
@@ -149,33 +251,38 @@ def test_without_labels_and_with_missing_numbers():
     del r["separation"]
     r["around"] = [o for o in r["around"] if o["measure"] != "class hit"]
     r["compare"] = [o for o in r["compare"] if o["quantity"] != "5-NN label agreement"]
-    nothing = dict(rank=None, low=None, high=None)          # nothing to rank
+    nothing = dict(rank=None, low=None, high=None)  # nothing to rank
     r["predicts"] = [o | nothing if o["property"] == "kurtosis" else o for o in r["predicts"]]
     unmoved = dict(n=0, ratio=None, low=None, high=None)
     r["noise_level"] = [o | unmoved for o in r["noise_level"]]
     v = {c.sentence: c.verdict for c in blind_claims(r)}
     assert "Less selective channels have lighter tails" not in v
     missing = {k for k, found in v.items() if found == NOT_MEASURED}
-    assert missing == {KIND, TWO, NOISE, "Neighbours share a class, more than before training",
-                       "Neighbours share a class, more than in centred pixels"}
+    assert missing == {
+        KIND,
+        TWO,
+        NOISE,
+        "Neighbours share a class, more than before training",
+        "Neighbours share a class, more than in centred pixels",
+    }
 
 
 def test_a_length_without_interval_decides_nothing():
-    r = results(norm=.8)
+    r = results(norm=0.8)
     r["stability"] = r["stability"].drop(columns=["norm_low", "norm_high"])
     claim = next(c for c in blind_claims(r) if c.sentence == COLLAPSE)
     assert claim.verdict == NOT_MEASURED and "0.80" in claim.note
 
 
 def test_least_ratio_of_all_pairs():
-    rows = [dict(ratio=v) for v in (3., 2.5, 4., 6.)]
+    rows = [dict(ratio=v) for v in (3.0, 2.5, 4.0, 6.0)]
     i = least_ratio(rows)
     assert i.value == i.low == 2.5 and i.high > 2.5 and i.n == 4 and least_ratio([]) is None
 
 
 @pytest.mark.parametrize("name", ["fashion_mnist", "cifar10"])
 def test_claims_of_the_recorded_studies(name):
-    claims = blind_claims(json.loads((RESULTS/f"blind_{name}.json").read_text()))
+    claims = blind_claims(json.loads((RESULTS / f"blind_{name}.json").read_text()))
     found = {c.sentence: c.verdict for c in claims}
     assert len(found) == 25 and all(c.place for c in claims)
     # the matching arrived in none of its calls
@@ -187,7 +294,7 @@ def test_claims_of_the_recorded_studies(name):
 
 
 def test_verdicts_on_cifar10_as_recorded():
-    claims = blind_claims(json.loads((RESULTS/"blind_cifar10.json").read_text()))
+    claims = blind_claims(json.loads((RESULTS / "blind_cifar10.json").read_text()))
     found = {c.sentence: c.verdict for c in claims}
     assert found[BEST_LINEAR] == UNDECIDED and found[ACTIVE] == FAILS and found[TWO] == SHARED
     assert found["Neighbours share a class, more than in centred pixels"] == FAILS

@@ -1,4 +1,5 @@
 "Guided samples: the same in any company, of any network"
+
 import pytest
 import torch
 
@@ -13,19 +14,19 @@ def test_a_sample_alone_and_in_a_batch(sampler):
     D, images = small(), rand(3, 1, 16, 16)
     kw = dict(sampler=sampler, seed=4, n_noise=2, matching=dict(steps=3))
     kw |= dict(progress=False, clip=False)
-    kw |= dict(max_steps=4) if sampler == "ascend" else dict(sigmas=[1., .5, .2])
+    kw |= dict(max_steps=4) if sampler == "ascend" else dict(sigmas=[1.0, 0.5, 0.2])
     with pytest.warns(UserWarning) if sampler == "ascend" else torch.no_grad():
         both, report = self_guided(D, images, 2, **kw)
         alone, _ = self_guided(D, images[:1], 1, **kw)
         again, _ = self_guided(D, images, 2, **kw)
     assert both.shape == (6, 1, 16, 16) and torch.equal(both, again)
     assert (alone[0] - both[0]).abs().max() < 1e-3 and (both[0] - both[1]).abs().max() > 2e-3
-    assert len(report) == 6*report.step.nunique()
+    assert len(report) == 6 * report.step.nunique()
     assert {"sigma", "loss_ratio", "converged", "move_over_sigma"} <= set(report)
 
 
 def test_a_bar_changes_no_image():
-    D, kw = small(), dict(sigmas=[1., .3], n_noise=2, matching=dict(steps=2))
+    D, kw = small(), dict(sigmas=[1.0, 0.3], n_noise=2, matching=dict(steps=2))
     plain = self_guided(D, rand(1, 1, 16, 16), 2, progress=False, **kw)[0]
     assert torch.equal(self_guided(D, rand(1, 1, 16, 16), 2, **kw)[0], plain)
 
@@ -35,23 +36,23 @@ def test_colour_from_end_to_end():
     torch.manual_seed(0)
     net = BlindUNet(channels=3, widths=(4, 6, 8, 10), depths=(1, 1, 2))
     D, images = denoiser(net, (3, 16, 16)), rand(2, 3, 16, 16)
-    way, quick = dict(sigmas=[1., .3], progress=False), dict(steps=2)
+    way, quick = dict(sigmas=[1.0, 0.3], progress=False), dict(steps=2)
     made, _ = self_guided(D, images, 2, n_noise=2, matching=quick, **way)
     plain = sample(D, 5, "descend", **way)
-    t = samples_around(D, images, made, plain, lambda x: x.mean((1, 2, 3)) > .5)
+    t = samples_around(D, images, made, plain, lambda x: x.mean((1, 2, 3)) > 0.5)
     assert t.value.notna().all() and len(show_around(images, made, plain)) == 3
-    assert len(noise_level_check(D, images, sigmas=(.5,), **quick)) == 1
-    found = conditional_distance(D, images, images.flip(0), [.3, 1.], 2, progress=False, **quick)
+    assert len(noise_level_check(D, images, sigmas=(0.5,), **quick)) == 1
+    found = conditional_distance(D, images, images.flip(0), [0.3, 1.0], 2, progress=False, **quick)
     assert len(found) == 2
 
 
 def test_a_foreign_residual_cnn_guides_itself():
     D = denoiser(Foreign(), (1, 16, 16), predicts="residual", multiple=2, taps=dict(mid="act"))
-    images, way = rand(2, 1, 16, 16), dict(sigmas=noise_levels(1., .1, 6), progress=False)
+    images, way = rand(2, 1, 16, 16), dict(sigmas=noise_levels(1.0, 0.1, 6), progress=False)
     made, report = self_guided(D, images, 3, matching=dict(steps=20), **way)
     plain = sample(D, 6, "descend", **way)
     assert made.shape == plain.shape == (6, 1, 16, 16) and made.isfinite().all()
-    assert (report.loss_ratio < 1).mean() > .9
+    assert (report.loss_ratio < 1).mean() > 0.9
     t = samples_around(D, images, made, plain).set_index(["measure", "arm"]).value
     assert t["phi distance", "guided"] < t["phi distance", "unconditional"]
 
@@ -72,4 +73,5 @@ CALLS = {
 
 
 @pytest.mark.parametrize("case", CALLS)
-def test_bad_input(case): refused(*CALLS[case])
+def test_bad_input(case):
+    refused(*CALLS[case])

@@ -1,4 +1,5 @@
 "What all commands share: help for every option, errors in one line, scripts that lead to them"
+
 import os
 import re
 import subprocess
@@ -15,8 +16,22 @@ from denoise_study.denoiser import Blind
 from denoise_study.study import comma_numbers, open_ddgm, open_model
 
 ROOT = Path(__file__).parents[2]
-OPTIONS = dict(zip(COMMANDS, ("--bf16", "--method", "--inception", "--target", "--levels",
-                              "--draws", "--sampler", "--recipe", "--second")))
+OPTIONS = dict(
+    zip(
+        COMMANDS,
+        (
+            "--bf16",
+            "--method",
+            "--inception",
+            "--target",
+            "--levels",
+            "--draws",
+            "--sampler",
+            "--recipe",
+            "--second",
+        ),
+    )
+)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -24,7 +39,8 @@ def test_help_explains_every_option(name, tmp_path):
     text = command(tmp_path, name, "--help").stdout
     options = re.findall(r"^  --[\w-]+.*(?:\n {10,}.*)*", text, re.M)
     assert OPTIONS[name] in text and len(options) >= 5
-    for o in options: assert len(o.split()) > 3, f"{name}: no help for {o}"
+    for o in options:
+        assert len(o.split()) > 3, f"{name}: no help for {o}"
 
 
 ERRORS = [
@@ -37,12 +53,14 @@ ERRORS = [
     (("denoise-train", "--model", "gan"), "model: one of"),
     (("denoise-splits", "--levels", "a,b"), "levels: numbers with commas"),
     (("denoise-study", "--chapters", "x"), "chapters: some of"),
-    (("denoise-rep", "--task", "painting"), "task: one of")]
+    (("denoise-rep", "--task", "painting"), "task: one of"),
+]
 
 
 @pytest.mark.parametrize("args, message", ERRORS, ids=lambda v: v if isinstance(v, str) else v[0])
 def test_errors_are_one_line(args, message, tmp_path):
-    if "cuda" in args and torch.cuda.is_available(): pytest.skip("there is a GPU")
+    if "cuda" in args and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
     error = command(tmp_path, *args, ok=False).stderr
     assert message in error and "Traceback" not in error
     assert error.strip().splitlines()[-1].startswith(f"{args[0]}: ")
@@ -50,10 +68,14 @@ def test_errors_are_one_line(args, message, tmp_path):
 
 def test_a_process_ends_with_the_line(tmp_path):
     "The same in a process of its own, once"
-    program = tmp_path/"denoise-train"
+    program = tmp_path / "denoise-train"
     program.write_text("from denoise_study.study import denoise_train\ndenoise_train()\n")
-    out = subprocess.run([sys.executable, str(program), "--model", "gan"], capture_output=True,
-                         text=True, env=dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT)))
+    out = subprocess.run(
+        [sys.executable, str(program), "--model", "gan"],
+        capture_output=True,
+        text=True,
+        env=dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT)),
+    )
     assert out.returncode == 1 and "Traceback" not in out.stderr
     assert out.stderr.strip().startswith("denoise-train: model: one of")
 
@@ -61,7 +83,7 @@ def test_a_process_ends_with_the_line(tmp_path):
 def test_scripts_lead_to_the_commands():
     "Each console script of settings.ini is one of the functions of the study"
     ini = ConfigParser(delimiters=["="], interpolation=None)
-    ini.read(ROOT/"settings.ini", encoding="utf-8")
+    ini.read(ROOT / "settings.ini", encoding="utf-8")
     lines = ini["DEFAULT"]["console_scripts"].split()
     scripts = dict(line.split("=") for line in lines)
     assert set(scripts) == set(COMMANDS)
@@ -71,18 +93,22 @@ def test_scripts_lead_to_the_commands():
 
 def test_in_python_errors_stay_exceptions():
     denoise_train = function_of("denoise-train")
-    with pytest.raises(ValueError, match="model: one of"): denoise_train(model="gan")
+    with pytest.raises(ValueError, match="model: one of"):
+        denoise_train(model="gan")
 
 
 def test_a_model_by_name_or_file():
     assert isinstance(open_model("blind-digits", "", "cpu"), Blind)
-    with pytest.raises(ValueError, match="no others"): open_model("blind-digits", "raw", "cpu")
-    with pytest.raises(ValueError, match="DDGM is needed"): open_ddgm("blind-digits", "", "cpu")
-    with pytest.raises(OSError, match="does not exist"): open_model("blind.safetensors", "", "cpu")
+    with pytest.raises(ValueError, match="no others"):
+        open_model("blind-digits", "raw", "cpu")
+    with pytest.raises(ValueError, match="DDGM is needed"):
+        open_ddgm("blind-digits", "", "cpu")
+    with pytest.raises(OSError, match="does not exist"):
+        open_model("blind.safetensors", "", "cpu")
 
 
 def test_numbers_with_commas():
-    assert comma_numbers("levels", ".1,.3") == [.1, .3]
+    assert comma_numbers("levels", ".1,.3") == [0.1, 0.3]
     assert comma_numbers("images", "3, 5", int) == [3, 5]
     with pytest.raises(ValueError, match="images: numbers with commas between .* got '1.5'"):
         comma_numbers("images", "1.5", int)

@@ -1,5 +1,6 @@
 """The models that ship: they load, say where they come from, are small, and one of them is made
 again and reaches what is recorded"""
+
 import json
 from pathlib import Path
 
@@ -14,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 NAMES = list(pretrained_models().index)
 
 
-def recorded(name): return json.loads((ROOT/f"docs/results/pretrained_{name}.json").read_text())
+def recorded(name):
+    return json.loads((ROOT / f"docs/results/pretrained_{name}.json").read_text())
 
 
 def recorded_psnr(name):
@@ -23,7 +25,8 @@ def recorded_psnr(name):
     return {r["sigma"]: r["psnr"] for r in rows if r["denoiser"] == "blind U-Net"}
 
 
-def digits(): return image_dls("digits", size=16, range=(0., 1.), pad_to=8, device="cpu", bs=128)
+def digits():
+    return image_dls("digits", size=16, range=(0.0, 1.0), pad_to=8, device="cpu", bs=128)
 
 
 def psnr(model, images):
@@ -57,7 +60,7 @@ def test_unknown_name():
 def test_blind_digits_reaches_what_is_recorded():
     "The shipped weights, measured again on the same test images"
     again = psnr(load_pretrained("blind-digits"), first_images(digits(), "test", 500)[0])
-    assert again == pytest.approx(recorded_psnr("blind-digits"), abs=.02)
+    assert again == pytest.approx(recorded_psnr("blind-digits"), abs=0.02)
 
 
 @pytest.mark.slow
@@ -70,4 +73,4 @@ def test_blind_digits_made_again(tmp_path):
     model = train_blind(dls, tmp_path, bf16=True, seed=0)
     again = psnr(model, first_images(dls, "test", 500)[0])
     before = recorded_psnr("blind-digits")
-    assert [s for s in before if again[s] < before[s] - .25] == []
+    assert [s for s in before if again[s] < before[s] - 0.25] == []

@@ -1,4 +1,5 @@
 "denoise-rep: recipes come with the arms that they must be compared with"
+
 import json
 
 import pytest
@@ -23,8 +24,18 @@ def test_options_that_a_task_does_not_take():
 
 
 def test_rep(tmp_path):
-    out = command(tmp_path, "denoise-rep", "--recipe", "closed_form", "--seeds", 2, "--steps", 5,
-                  "--base-steps", 10).stdout
-    r = json.loads((tmp_path/"rep.json").read_text())
+    out = command(
+        tmp_path,
+        "denoise-rep",
+        "--recipe",
+        "closed_form",
+        "--seeds",
+        2,
+        "--steps",
+        5,
+        "--base-steps",
+        10,
+    ).stdout
+    r = json.loads((tmp_path / "rep.json").read_text())
     assert [row["arm"] for row in r["arms"]] == ["base", "closed_form"] and r["seeds"] == 2
-    assert (tmp_path/"rep.png").exists() and "2 seeds" in out
+    assert (tmp_path / "rep.png").exists() and "2 seeds" in out

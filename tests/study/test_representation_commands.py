@@ -1,4 +1,5 @@
 "denoise-probe and denoise-selfguide: a blind denoiser read and sampled from"
+
 import json
 
 import numpy as np
@@ -15,17 +16,28 @@ from denoise_study.study import chosen_images, open_denoiser
 def folder(tmp_path_factory):
     "A blind denoiser, trained for eleven steps"
     folder = tmp_path_factory.mktemp("blind")
-    command(folder, "denoise-train", "--model", "blind", "--image-size", 16, "--folder", "run",
-            "--steps", 11)
+    command(
+        folder,
+        "denoise-train",
+        "--model",
+        "blind",
+        "--image-size",
+        16,
+        "--folder",
+        "run",
+        "--steps",
+        11,
+    )
     return folder
 
 
 def test_probe(folder):
     "The file is what the library reads, and the untrained network stands beside it"
-    out = command(folder, "denoise-probe", "run/blind.safetensors", "--draws", 2, "--taps",
-                  "enc3,mid").stdout
-    a = Averages.load(folder/"phi.safetensors")
-    r = json.loads((folder/"phi.json").read_text())
+    out = command(
+        folder, "denoise-probe", "run/blind.safetensors", "--draws", 2, "--taps", "enc3,mid"
+    ).stdout
+    a = Averages.load(folder / "phi.safetensors")
+    r = json.loads((folder / "phi.json").read_text())
     assert set(a.taps) == {"enc3", "mid"} and a.taps["mid"].shape == (180, 128)
     assert len(set(a.labels.tolist())) == 10 and a.run["draws"] == 2
     assert "PR of mid" in out
@@ -33,17 +45,31 @@ def test_probe(folder):
 
 
 def test_selfguide(folder):
-    command(folder, "denoise-selfguide", "run/blind.safetensors", "--out", "s.png", "--images",
-            "3,5", "--n", 2, "--levels", 5, "--matching", 3)
-    r = json.loads((folder/"s.json").read_text())
-    assert np.load(folder/"s.npz")["images"].shape == (4, 16, 16, 1)
-    assert r["images"] == [3, 5] and Image.open(folder/"s.png").size[0] > 100
+    command(
+        folder,
+        "denoise-selfguide",
+        "run/blind.safetensors",
+        "--out",
+        "s.png",
+        "--images",
+        "3,5",
+        "--n",
+        2,
+        "--levels",
+        5,
+        "--matching",
+        3,
+    )
+    r = json.loads((folder / "s.json").read_text())
+    assert np.load(folder / "s.npz")["images"].shape == (4, 16, 16, 1)
+    assert r["images"] == [3, 5] and Image.open(folder / "s.png").size[0] > 100
     assert {"guided", "unconditional"} <= {row["arm"] for row in r["around"]}
 
 
 def test_images_that_are_no_numbers(folder):
-    error = command(folder, "denoise-selfguide", "blind-digits", "--images", "three",
-                    ok=False).stderr
+    error = command(
+        folder, "denoise-selfguide", "blind-digits", "--images", "three", ok=False
+    ).stderr
     assert "images: numbers with commas" in error and "Traceback" not in error
 
 

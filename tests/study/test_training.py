@@ -1,4 +1,5 @@
 "denoise-train: what is left behind, and what does not go together"
+
 import pytest
 from helpers_study import colour_pictures, command
 
@@ -8,14 +9,26 @@ from denoise_study.study import denoise_train, MODELS, SCHEDULES
 
 def test_trains_on_a_folder(tmp_path):
     "Colour pictures of a user: a checkpoint that says what it is, and pictures beside it"
-    (tmp_path/"pictures").mkdir()
-    colour_pictures(tmp_path/"pictures")
-    out = command(tmp_path, "denoise-train", "--data", "pictures", "--image-size", 8, "--folder",
-                  "run", "--steps", 3, "--loss", "hybrid").stdout
-    model = load_checkpoint(tmp_path/"run/ddgm.safetensors")
+    (tmp_path / "pictures").mkdir()
+    colour_pictures(tmp_path / "pictures")
+    out = command(
+        tmp_path,
+        "denoise-train",
+        "--data",
+        "pictures",
+        "--image-size",
+        8,
+        "--folder",
+        "run",
+        "--steps",
+        3,
+        "--loss",
+        "hybrid",
+    ).stdout
+    model = load_checkpoint(tmp_path / "run/ddgm.safetensors")
     assert model.shape == (3, 8, 8) and model.loss == "hybrid"
     assert model.info["weights"] == "ema" and model.info["data"]["n_train"] > 0
-    assert list((tmp_path/"run/samples").glob("*.png"))
+    assert list((tmp_path / "run/samples").glob("*.png"))
     assert "The model is in run/ddgm.safetensors" in out
 
 
