@@ -80,7 +80,7 @@ def noise_like(
 def untrained(
     D:nn.Module, # a model around a network `D.net`, such as a `Denoiser` or a `DDGM`
     seed:int=0, # seed of the fresh weights
-    zeros:float=0., # standard deviation given to parameters that start at zero and would silence others
+    zeros:float=0., # standard deviation for parameters that start at zero and silence others
 ) -> nn.Module: # a copy with freshly initialised weights; `D` is untouched
     "The control beside every claim about a trained network: the same network before training"
     D = deepcopy(D)

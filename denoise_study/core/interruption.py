@@ -16,6 +16,7 @@ from pathlib import Path
 from fastai.torch_core import num_distrib, rank_distrib
 from .files import clean_leftovers
 
+# %% ../../nbs/core/24_interruption.ipynb #5f0e7a21
 try: import fcntl
 except ImportError: fcntl = None # Windows: there a folder is not guarded
 
