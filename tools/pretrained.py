@@ -28,8 +28,10 @@ RECIPES = {  # name -> arguments of denoise-train
     "daed-fashion_mnist": dict(data="fashion_mnist", model="daed", width=24, steps=1500, bf16=True),
     "blind-fashion_mnist": dict(data="fashion_mnist", model="blind", steps=3200, bf16=True),
     # a folder: PNG files in train/ and test/, with a subfolder for each class
-    "blind-cifar10": dict(data="./cifar10", model="blind", steps=2800, bf16=True),
+    "blind-cifar10": dict(data="./cifar10", model="blind", steps=12000, bf16=True, noise_law="log"),
 }
+
+SIGMAS = 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0  # noise levels at which a denoiser is measured
 
 
 def spelled(args):
@@ -86,10 +88,10 @@ def denoising(model, dls, n, seed=0):
     D = denoiser(model)
     named = {
         "blind U-Net": D,
-        "best linear": GaussianDenoiser.fit(first_images(dls, "train", 2000)[0]),
+        "best linear": GaussianDenoiser.fit(first_images(dls, "train", 10_000)[0]),
         "untrained": untrained(D, seed),
     }
-    table = psnr_curve(named, first_images(dls, "test", n)[0], seed=seed, progress=False)
+    table = psnr_curve(named, first_images(dls, "test", n)[0], SIGMAS, seed, progress=False)
     at = table[table.sigma == 0.5].set_index("denoiser")
     row = at.loc["blind U-Net"]
     said = (
