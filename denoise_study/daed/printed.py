@@ -13,14 +13,14 @@ from ..diffusion import Schedule
 # %% ../../nbs/daed/06_printed.ipynb #48a5be5a
 PAPER_SETS = 'FashionMNIST', 'CIFAR10', 'CelebA'
 _SCORES = 'FID', 'precision', 'recall'
-PAPER_TABLE1 = pd.DataFrame([
+_table1 = pd.DataFrame([
     ('vlb', 'DDGM', 8.9, 68, 53, 26, 53, 54, 23, 51, 21),
     ('vlb', .1, 9.1, 71, 60, 20, 59, 46, 18, 63, 30),
     ('vlb', .001, 7.5, 71, 64, 15, 60, 60, 16, 70, 27),
     ('simple', 'DDGM', 7.8, 72, 65, 7.2, 65, 61, 4.9, 66, 57),
     ('simple', .1, 9.6, 73, 58, 19, 62, 50, 22, 67, 27),
     ('simple', .001, 5.7, 69, 64, 14.8, 65, 53, 7.4, 67, 54)])
-PAPER_TABLE1 = PAPER_TABLE1.set_index([0, 1]).rename_axis(['loss', 'model'])
+PAPER_TABLE1 = _table1.set_index([0, 1]).rename_axis(['loss', 'model'])
 PAPER_TABLE1.columns = pd.MultiIndex.from_product([PAPER_SETS, _SCORES])
 
 # %% ../../nbs/daed/06_printed.ipynb #b0d1d641

@@ -45,7 +45,7 @@ def test_help_explains_every_option(name, tmp_path):
 
 ERRORS = [
     (("denoise-study", "--data", "nowhere"), "nowhere"),
-    (("denoise-study", "--size", "huge"), "size: 'small' or 'paper'"),
+    (("denoise-study", "--size", "huge"), "size: one of"),
     (("denoise-train", "--loss", "l1"), "loss: one of"),
     (("denoise-sample", "missing.safetensors"), "missing.safetensors does not exist"),
     (("denoise-sample", __file__), "not a readable safetensors file"),
