@@ -7,6 +7,7 @@ from functools import cache
 from apidoc import entries
 
 TORCH = "https://docs.pytorch.org/docs/stable/"
+PARAMETRIZE = f"{TORCH}generated/torch.nn.utils.parametrize"
 PYTHON = "https://docs.python.org/3/library/"
 ELSEWHERE = {
     "Tensor": f"{TORCH}tensors.html",
@@ -15,7 +16,7 @@ ELSEWHERE = {
     "DistributedDataParallel": f"{TORCH}generated/torch.nn.parallel.DistributedDataParallel.html",
     "DataLoader": f"{TORCH}data.html#torch.utils.data.DataLoader",
     "MultiheadAttention": f"{TORCH}generated/torch.nn.MultiheadAttention.html",
-    "torch.nn.utils.parametrize": f"{TORCH}generated/torch.nn.utils.parametrize.register_parametrization.html",
+    "torch.nn.utils.parametrize": f"{PARAMETRIZE}.register_parametrization.html",
     "pd.DataFrame": "https://pandas.pydata.org/docs/reference/api/pandas.DataFrame.html",
     "Figure": "https://matplotlib.org/stable/api/figure_api.html#matplotlib.figure.Figure",
     "Axes": "https://matplotlib.org/stable/api/axes_api.html",

@@ -152,8 +152,8 @@ def convert(site, source, docname, module=None):
         flags = [f for f in ("slow", "cuda") if f in opts]
         if "cuda" in flags:
             md(
-                "{.flag}\nRuns with a GPU only; outputs, where there are any, are those of its last "
-                "run."
+                "{.flag}\nRuns with a GPU only; outputs, where there are any, "
+                "are those of its last run."
             )
         elif flags:
             md("{.flag}\nTakes minutes.")

@@ -70,7 +70,7 @@ def command(folder, name, *args, ok=True):
     return end
 
 
-def colour_pictures(root, n=30):
+def color_pictures(root, n=30):
     "Colour pictures of two classes in subfolders, as a user would have them"
     rng = np.random.default_rng(0)
     for k, name in enumerate(("dark", "light")):

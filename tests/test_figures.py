@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from denoise_study.core import ArraySource, Chapter, CYCLE, figure_of, ImageLoader, label_ends
-from denoise_study.core import Panel, panel, Panels, panels, show_images
+from denoise_study.core import Panel, panel, panels, Panels, show_images
 from denoise_study.diffusion import log_snr_curves, plot_log_snr, plot_sweep, show_rows
 from denoise_study.diffusion import show_samples, show_ways_back
 from denoise_study.daed import plot_splits, plot_transition, show_transfer, transition_point
@@ -136,7 +136,7 @@ def _(**kw):
     return plot_transition(parting(), point, **kw)
 
 
-@drawn("daed.show_rows")
+@drawn("diffusion.show_rows")
 def _(**kw):
     rows = {"DDGM, ancestral": images(14), "b": images(14)}
     return show_rows(rows, titles=range(14), **kw)
@@ -218,6 +218,9 @@ def is_figure(node):
     return not node.name.startswith("_") and bool(shows or given & {"ax", "axs", "fig"})
 
 
+PARTS = ["diffusion.sweep_curves", "diffusion.sweep_axes"]  # of `plot_sweep`, into axes it gives
+
+
 @cache
 def figure_functions():
     "wing.name -> node of every figure function"
@@ -228,6 +231,8 @@ def figure_functions():
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in filter(is_figure, filter(is_function, ast.walk(tree))):
             name = f"{path.parent.name}.{node.name}"
+            if name in PARTS:
+                continue
             assert name not in found, f"{name} is there twice"
             found[name] = node
     return found

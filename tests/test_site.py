@@ -293,7 +293,7 @@ def test_each_wing_has_its_page(site):
         assert -1 not in places and places == sorted(places), wing
 
 
-def test_verdicts_have_the_colours_of_the_reports(site):
+def test_verdicts_have_the_colors_of_the_reports(site):
     from denoise_study.core import Verdict, verdict_css
 
     assert verdict_css() in (site / "_static/verdicts.css").read_text(encoding="utf-8")

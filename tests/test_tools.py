@@ -122,7 +122,7 @@ def test_an_entry_has_both_of_its_names():
     assert 'id="denoise_study.a.f"' in md and "| `x` | int | how many |" in md
 
 
-def test_claims_are_shown_in_their_colours():
+def test_claims_are_shown_in_their_colors():
     from denoise_study.core import Claim, Finding, Interval, Verdict
     from results import claims_table
 
@@ -145,7 +145,7 @@ def test_claims_are_shown_in_their_colours():
     ).endswith("| a | b | c | 0.1 \\[0, 0.2] |  | no |")
 
 
-def test_every_verdict_has_a_colour_in_reports_and_on_the_site(tmp_path):
+def test_every_verdict_has_a_color_in_reports_and_on_the_site(tmp_path):
     from denoise_study.core import Chapter, Verdict, write_report
 
     sys.path.insert(0, str(ROOT / "docs"))

@@ -170,6 +170,7 @@ def gain_part(
 ):
     "Write down what became of the accuracy, arm by arm and claim by claim"
     record = out.to_dict()
+    del record['claims'] # `c.claims` below writes them down
     c.results |= record
     table = record['arms']
     seeds = int(table.n.max())

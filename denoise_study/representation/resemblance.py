@@ -44,7 +44,8 @@ def _correlation(a, b):
     "Correlation over the last axis"
     a = a - a.mean(-1, keepdim=True)
     b = b - b.mean(-1, keepdim=True)
-    return (a*b).sum(-1)/(a.norm(dim=-1)*b.norm(dim=-1)).clamp(min=1e-12)
+    lengths = a.norm(dim=-1)*b.norm(dim=-1)
+    return (a*b).sum(-1)/lengths.clamp(min=1e-12)
 
 def pixel_likeness(
     target:Target, # K targets
@@ -56,8 +57,10 @@ def pixel_likeness(
     s = samples.reshape(len(target), -1, samples[0].numel())
     n, found = s.shape[1], {}
     if n > 1:
-        groups = free[:len(free)//n*n].reshape(-1, n, s.shape[2])
-        found['pixel std'] = {'guided': s.std(1).mean(1), 'unconditional': groups.std(1).mean(1)}
+        whole = len(free)//n*n
+        groups = free[:whole].reshape(-1, n, s.shape[2])
+        found['pixel std'] = {'guided': s.std(1).mean(1)}
+        found['pixel std']['unconditional'] = groups.std(1).mean(1)
     if target.images.shape[1] == 1:
         image = target.images.flatten(2)
         arms = {'guided': _correlation(s, image).mean(1)}
@@ -84,7 +87,9 @@ def class_hits(
         raise ValueError(f'labels: {len(y)} for {len(target)} targets; one for each is needed')
     guided = classes(samples).view(len(y), -1) == y
     free = classes(control)[None] == y
-    return {'guided': guided.double().mean(1), 'unconditional': free.double().mean(1)}
+    shares = {'guided': guided.double().mean(1)}
+    shares['unconditional'] = free.double().mean(1)
+    return shares
 
 # %% ../../nbs/representation/24_resemblance.ipynb #79626593
 def summary(
@@ -93,9 +98,14 @@ def summary(
     "Mean with bootstrap interval, and standard deviation over units"
     v = values.detach().double().cpu()
     n, nan = len(v), math.nan
-    if n < 2: return dict(value=v.item() if n else nan, low=nan, high=nan, std=nan, n=n)
+    if n < 2: return dict(value=v.mean().item(), low=nan, high=nan, std=nan, n=n)
     i = mean_interval(v)
-    return dict(value=i.value, low=i.low, high=i.high, std=v.std().item(), n=n)
+    row = dict(value=i.value)
+    row['low'] = i.low
+    row['high'] = i.high
+    row['std'] = v.std().item()
+    row['n'] = n
+    return row
 
 @torch.no_grad()
 def samples_around(

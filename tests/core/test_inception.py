@@ -20,7 +20,7 @@ def images(n=6, c=1, side=32, seed=0):
 
 @pytest.fixture(scope="module")
 def fidelity():
-    "torch-fidelity's Inception with random weights; batch norm only shifts, so it folds into biases"
+    "torch-fidelity's Inception, random weights; batch norm only shifts and folds into biases"
     mod = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
 
     class Bare(mod.FeatureExtractorInceptionV3):

@@ -25,7 +25,7 @@ def test_the_style_changes_only_on_request():
         assert not rcParams["axes.spines.top"]
 
 
-def test_a_png_has_the_size_and_colours_that_were_asked_for():
+def test_a_png_has_the_size_and_colors_that_were_asked_for():
     ax = panel(None, (2, 1))
     ax.imshow(np.random.default_rng(0).random((20, 40, 3)))
     for dpi, colors in ((80, 64), (50, 7)):

@@ -18,7 +18,7 @@ def claims():
     ]
 
 
-def test_a_table_of_claims_has_its_caption_and_colours():
+def test_a_table_of_claims_has_its_caption_and_colors():
     c = Chapter("A chapter")
     c.claims(claims(), "What became of A & B")
     block = c.blocks[-1]

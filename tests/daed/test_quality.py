@@ -94,7 +94,7 @@ def test_rows_are_those_of_the_yardstick():
     close(roughness(torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]])), [0.5])
 
 
-grey, colour = trained(), images(3, 8, 3)
+grey, color = trained(), images(3, 8, 3)
 x = images(4)
 CALLS = {
     "three samples": (lambda: quality_table({"m": grey}, x, space(), n=3), "n: at least 4"),

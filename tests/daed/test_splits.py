@@ -49,7 +49,7 @@ def test_rows_have_names_and_titles():
     }
 
 
-grey, colour = trained(), images(3, 8, 3)
+grey, color = trained(), images(3, 8, 3)
 x = images(4)
 CALLS = {
     "foreign generator": (
@@ -59,7 +59,7 @@ CALLS = {
     "no DAED": (lambda: same_noise(grey, {"d": grey}, 2), "daeds: 'd' has another"),
     "no samples": (lambda: same_noise(grey, {}, 0), "n, bs: at least 1"),
     "rows of different shape": (
-        lambda: show_rows({"a": x, "b": colour}),
+        lambda: show_rows({"a": x, "b": color}),
         "rows: images of one shape",
     ),
 }

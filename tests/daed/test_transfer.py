@@ -95,7 +95,7 @@ def test_gaps_are_paired_image_by_image():
     assert transfer_gaps(errors, pairs=[("E", "nobody")]).empty
 
 
-grey, colour = trained(), images(3, 8, 3)
+grey, color = trained(), images(3, 8, 3)
 x = images(4)
 CALLS = {
     "show an average": (lambda: show_transfer(grey, x, hows=("average",)), "hows: some of"),

@@ -53,7 +53,7 @@ def test_convolutions_fuse_exactly_or_are_refused_a_bias(name, dtype, tol):
         pytest.raises(ValueError, denoise_rep, net, example=x.to(dtype), bias=True)
     m, x = conv(name)
     dr = check_exact(nn.Sequential(m.to(dtype)), x.to(dtype), tol, far=0.1, bias="auto")
-    assert (dr.report().note[0] == "with bias") == exact
+    assert (dr.report().note.iloc[0] == "with bias") == exact
 
 
 def test_unbatched_convolution():

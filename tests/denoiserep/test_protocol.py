@@ -117,10 +117,11 @@ def test_no_interval_over_networks_from_one_checkpoint(outcome, dls):
 
 
 def test_denoise_rep_writes_a_row_of_the_table(tmp_path, capsys):
-    from denoise_study.denoiserep import denoise_rep, slides_table
+    from denoise_study.denoiserep import slides_table
+    from denoise_study.study import denoise_rep_command
 
     out = tmp_path / "r.json"
-    denoise_rep(
+    denoise_rep_command(
         task="segmentation",
         recipe="alternate",
         out=str(out),
@@ -146,4 +147,4 @@ def test_denoise_rep_writes_a_row_of_the_table(tmp_path, capsys):
     for bad, message in wrong:
         given = dict(out=str(tmp_path / "x.json"), device="cpu") | bad
         with pytest.raises(ValueError, match=message):
-            denoise_rep(**given)
+            denoise_rep_command(**given)

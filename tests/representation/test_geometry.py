@@ -32,7 +32,7 @@ def test_neighbours_equal_sklearn(bs):
 
 
 def test_brightness_wins_raw_pixels():
-    "Two patterns, each on dark and on bright ground: raw, bright pictures look alike; centred, those of a pattern"
+    "Two patterns on dark and bright ground: raw, the bright look alike; centred, the patterns"
     t = torch.arange(16.0) * 2 * math.pi / 16
     patterns = torch.stack([t.sin().expand(16, 16), (2 * t).sin().expand(16, 16)])
     x = torch.tensor([0.2, 0.9, 0.2, 0.9])[:, None, None, None] + 0.1 * patterns[[0, 0, 1, 1], None]

@@ -19,7 +19,7 @@ X = pictures()
 
 
 class Tuned(Denoiser):
-    "Channels of known tuning: one answers to a single grating in any phase, one to all of them, one to none"
+    "Channels that answer to a single grating in any phase, to all of them, and to none"
 
     def __init__(self):
         super().__init__(nn.Conv2d(1, 1, 1), (1, 16, 16), taps=("mid",))
@@ -70,7 +70,7 @@ def test_a_channel_with_a_known_tuning():
 
 
 class Levels(Denoiser):
-    "One channel that stays, one that moves with the noise level, a dead one; selective by the brightness of the image"
+    "A channel that stays, one that moves with the noise, a dead one; selective by brightness"
 
     def __init__(self):
         super().__init__(nn.Conv2d(1, 1, 1), (1, 16, 16), taps=("mid",))

@@ -16,7 +16,7 @@ X = pictures()
 
 @pytest.mark.parametrize("torn", [0, 7])
 def test_resume_after_a_failure(tmp_path, torn):
-    "The rows that were there are not computed again, and the file is the same to the byte, a torn row included"
+    "No row that was there is computed again; the file is the same to the byte, torn or not"
     x, args = pictures(40), dict(bs=20, draws=4, data="pictures")
     whole = Reader(spread)
     read(whole, x, path=tmp_path / "whole.safetensors", **args)

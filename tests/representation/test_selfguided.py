@@ -31,7 +31,7 @@ def test_a_bar_changes_no_image():
     assert torch.equal(self_guided(D, rand(1, 1, 16, 16), 2, **kw)[0], plain)
 
 
-def test_colour_from_end_to_end():
+def test_color_from_end_to_end():
     "Networks return channels-last images, which cannot be viewed as rows"
     torch.manual_seed(0)
     net = BlindUNet(channels=3, widths=(4, 6, 8, 10), depths=(1, 1, 2))

@@ -6,7 +6,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
-from helpers_study import colour_pictures, command
+from helpers_study import color_pictures, command
 from PIL import Image
 
 from denoise_study.core import image_dls, save_checkpoint
@@ -18,7 +18,7 @@ def folder(tmp_path_factory):
     "Pictures of a user, and a model of their size, with weights that nobody trained"
     folder = tmp_path_factory.mktemp("sampling")
     (folder / "pictures").mkdir()
-    colour_pictures(folder / "pictures")
+    color_pictures(folder / "pictures")
     torch.manual_seed(0)
     net = UNet(channels=3, width=32, mult=(1, 2), n_blocks=1, attn=(2,), learn_sigma=True)
     model = DDGM(net, Schedule.linear(50), (3, 8, 8), loss="hybrid", var="learned")

@@ -1,7 +1,7 @@
 "denoise-train: what is left behind, and what does not go together"
 
 import pytest
-from helpers_study import colour_pictures, command
+from helpers_study import color_pictures, command
 
 from denoise_study.core import load_checkpoint
 from denoise_study.study import denoise_train, MODELS, SCHEDULES
@@ -10,7 +10,7 @@ from denoise_study.study import denoise_train, MODELS, SCHEDULES
 def test_trains_on_a_folder(tmp_path):
     "Colour pictures of a user: a checkpoint that says what it is, and pictures beside it"
     (tmp_path / "pictures").mkdir()
-    colour_pictures(tmp_path / "pictures")
+    color_pictures(tmp_path / "pictures")
     out = command(
         tmp_path,
         "denoise-train",

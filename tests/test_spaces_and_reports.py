@@ -1,7 +1,7 @@
 "Facts of core that were tested beside the commands"
 
 import torch
-from helpers_study import colour_pictures
+from helpers_study import color_pictures
 
 from denoise_study.core import Chapter, feature_space, image_dls, write_report
 
@@ -10,7 +10,7 @@ def test_space_without_labels(tmp_path):
     "Pictures that are in no subfolders have no labels, and no classifier can be trained"
     (tmp_path / "with").mkdir()
     (tmp_path / "without").mkdir()
-    for f in colour_pictures(tmp_path / "with").rglob("*.png"):
+    for f in color_pictures(tmp_path / "with").rglob("*.png"):
         (tmp_path / "without" / f"{f.parent.name}-{f.name}").write_bytes(f.read_bytes())
     dls = image_dls(tmp_path / "without", size=16, device="cpu")
     space = feature_space(dls)
