@@ -14,13 +14,15 @@ from torch import nn
 
 from denoise_study.core import image_dls
 from denoise_study.denoiser import BlindUNet, denoiser
-from denoise_study.diffusion import DDGM, reconstruction_sweep, ScaleNorm, Schedule, UNet
+from denoise_study.diffusion import DDGM, GaussianNet, reconstruction_sweep, ScaleNorm, Schedule
+from denoise_study.diffusion import UNet
 from denoise_study.representation import channel_averages
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "tests/scripts"  # programs that tests start in processes of their own
 ENV = dict(os.environ, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
 HO = Schedule.linear(1000)  # that of Ho et al. (2020)
+WIDE = (-9.0, 9.0)  # a range that Gaussian images keep to
 WIDTHS = 6, 10, 14, 22  # all different, so that an index off by one has the wrong length
 
 
@@ -41,6 +43,11 @@ def randn(*shape, seed=0, **kw):
 
 def images(n, side=8, c=1, seed=0):
     return rand(n, c, side, side, seed=seed) * 2 - 1  # in [-1,1]
+
+
+def normal(n, side=16, s2=0.25, seed=5):
+    "Gaussian images of variance s2, those of `gauss`"
+    return s2**0.5 * randn(n, 1, side, side, seed=seed)
 
 
 def pictures(n=12, side=16, seed=0):
@@ -67,6 +74,11 @@ def quiet_fit(learn, n=1, lr=1e-2):
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(n, lr)
     return learn
+
+
+def gauss(sched=HO, s2=0.25, n=16, **kw):
+    "The perfect model of Gaussian data"
+    return DDGM(GaussianNet(sched, s2), sched, (1, n, n), **dict(dict(range=WIDE), **kw))
 
 
 def trained(out=1, T=50, channels=1, side=8, **kw):

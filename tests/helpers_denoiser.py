@@ -3,24 +3,14 @@
 import torch
 from torch import nn
 
+from helpers import gen
+
 from denoise_study.denoiser import BlindUNet, denoiser
 from denoise_study.diffusion import UNet
 
 
-def gen(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 def gens(seeds):
     return [gen(100 + i) for i in seeds]
-
-
-def rand(*shape, seed=0):
-    return torch.rand(shape, generator=gen(seed))
-
-
-def randn(*shape, seed=0):
-    return torch.randn(shape, generator=gen(seed))
 
 
 SMALL = dict(channels=1, widths=(6, 10, 14, 22), depths=(2, 3, 2))

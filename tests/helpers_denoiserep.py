@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from helpers import gen
+
 from denoise_study.denoiserep import denoise_rep, DenoisingLayer
 from denoise_study.diffusion import Schedule
 
@@ -14,10 +16,6 @@ DDPM, CODE = (
     Schedule.linear(1000),
     Schedule.linear(1000, 1e-4, 2e-3),
 )  # Ho et al.'s, and that of the authors' code
-
-
-def gen(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def randn(*shape, seed=0):

@@ -7,39 +7,8 @@ import torch
 from torch import nn
 
 from denoise_study.core import ArraySource, ImageLoader
-from denoise_study.denoiser import BlindUNet, Denoiser, denoiser
-from denoise_study.diffusion import ScaleNorm
+from denoise_study.denoiser import Denoiser
 from denoise_study.representation import channel_averages
-
-WIDTHS = 6, 10, 14, 22  # all different, so that an index off by one has the wrong length
-
-
-def gen(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=gen(seed))
-
-
-def pictures(n=12, side=16, seed=0):
-    "Smooth pictures in [0,1], each with a pattern of its own"
-    x = nn.functional.interpolate(
-        torch.rand(n, 1, 4, 4, generator=gen(seed)), size=side, mode="bicubic"
-    )
-    return x.clamp(0, 1)
-
-
-def make(seed=0, widths=WIDTHS):
-    "A denoiser with large random gains and some bias: phi depends on image, noise and noise level"
-    torch.manual_seed(seed)
-    net = BlindUNet(1, widths, (2, 2, 2))
-    for m in net.modules():
-        if isinstance(m, ScaleNorm):
-            nn.init.normal_(m.gain, std=0.5)
-        elif getattr(m, "bias", None) is not None:
-            nn.init.normal_(m.bias, std=0.05)
-    return denoiser(net, (1, 16, 16))
 
 
 class Reader(Denoiser):

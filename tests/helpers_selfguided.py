@@ -13,18 +13,6 @@ C = np.array([[1, 0, 0.6], [0, 0.5, -0.3], [0.6, -0.3, 1]])  # covariance of thr
 WHOLE = np.geomspace(1e-3, 1e3, 120)  # noise levels of a whole integral
 
 
-def gen(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def rand(*shape, seed=0):
-    return torch.rand(shape, generator=gen(seed))
-
-
-def randn(*shape, seed=0):
-    return torch.randn(shape, generator=gen(seed))
-
-
 def small(seed=0, shape=(1, 16, 16)):
     torch.manual_seed(seed)
     return denoiser(BlindUNet(channels=1, widths=(6, 10, 14, 22), depths=(2, 3, 2)), shape)

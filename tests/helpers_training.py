@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 
-from denoise_study.core import image_dls
 from denoise_study.diffusion import DDGM, Schedule, UNet
 
 
@@ -24,16 +23,6 @@ class Linear(nn.Module):
         return (self.w * (x0 + 0.5 * z) - x0).pow(2).mean((1, 2, 3))
 
 
-def digits(bs=64):
-    return image_dls("digits", bs=bs, device="cpu")
-
-
 def small(T=20, **kw):
     net = UNet(channels=1, width=32, mult=(1,), n_blocks=1, attn=())
     return DDGM(net, Schedule.linear(T, end=0.015), shape=(1, 8, 8), **kw)
-
-
-def quiet_fit(learn, n=1, lr=1e-2):
-    with learn.no_bar(), learn.no_logging():
-        learn.fit_one_cycle(n, lr)
-    return learn

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers_denoiserep import check_exact
-from helpers_denoiserep import randn, rel, same_form, wild
+from helpers_denoiserep import check_exact, randn, rel, same_form, wild
 from denoise_study.denoiserep import denoise_rep
 
 

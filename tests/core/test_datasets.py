@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from denoise_study.core import data_root, FASHION_CLASSES, load_arrays, open_dataset, short_digest
-from helpers_coredata import RNG, cpu_dls, no_network, random_images, save_all
+from helpers_coredata import cpu_dls, no_network, random_images, RNG, save_all
 
 
 def test_data_root(monkeypatch, tmp_path):

@@ -6,7 +6,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from helpers_training import Linear, quiet_fit
+from helpers import quiet_fit
+from helpers_training import Linear
 from PIL import Image
 
 from denoise_study.core import check_same_run, data_digest, denoise_learner, frozen_digest

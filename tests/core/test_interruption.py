@@ -7,7 +7,8 @@ import signal
 import pytest
 import torch
 from fastai.callback.core import Callback
-from helpers_training import Linear, digits
+from helpers import digits
+from helpers_training import Linear
 
 from denoise_study.core import denoise_learner, FolderInUse, hold_folder, leave_folder
 from denoise_study.core import read_tensors, stop_asked

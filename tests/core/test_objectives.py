@@ -3,7 +3,8 @@
 import pytest
 import torch
 from fastai.callback.core import Callback
-from helpers_training import Linear, digits, quiet_fit
+from helpers import digits, quiet_fit
+from helpers_training import Linear
 
 from denoise_study.core import AdamW, averaged, denoise_learner, EMA, step_generator, weighted_mean
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from denoise_study.core import as_seen, FileSource, load_arrays, map_in_order, open_picture
 from denoise_study.core import picture_head, picture_to_tensor
-from helpers_coredata import RNG, cpu_dls, random_images, save_all
+from helpers_coredata import cpu_dls, random_images, RNG, save_all
 
 
 def test_map_in_order_keeps_the_order_stops_early_and_passes_errors_on():

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 import torch
-from helpers import SCRIPTS
-from helpers_training import Linear, digits, quiet_fit, small
+from helpers import digits, quiet_fit, SCRIPTS
+from helpers_training import Linear, small
 
 from denoise_study.core import denoise_learner, image_dls, read_tensors
 

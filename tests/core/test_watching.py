@@ -8,7 +8,8 @@ import torch
 from fastai.callback.core import Callback
 from fastai.callback.progress import CSVLogger
 from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, SaveModelCallback
-from helpers_training import Linear, digits
+from helpers import digits
+from helpers_training import Linear
 
 from denoise_study.core import denoise_learner, SampleGrid
 

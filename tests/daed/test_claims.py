@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers_daed import HO, WIDE, close, constructed, draw, gauss, gauss_daed, sweep
+from helpers import close, constructed, gauss, HO, normal, sweep, WIDE
+from helpers_daed import gauss_daed
 
 from denoise_study.core import Claim, claims_table, Verdict
 from denoise_study.daed import daed_claims, daed_claims_of, learned_to_denoise, printed_ratios
@@ -57,7 +58,7 @@ def test_printed_numbers_stand_beside_the_sentences():
 def test_transfer_of_a_perfect_model_holds_for_its_own_mean_as_well():
     "The paper's comparison favours the DAED, and only because of what is compared"
     models = {"DDGM": gauss(), "DAED": gauss_daed()}
-    targets = {"own": draw(40), "other": draw(40, s2=0.5)}
+    targets = {"own": normal(40), "other": normal(40, s2=0.5)}
     errors = sweep(models, targets, level=0.1, hows=("ancestral", "mean"), scale=WIDE)
     name = "DAED transfers better than the DDGM: {}"
 
@@ -220,7 +221,7 @@ def test_claims_about_splits():
 
 
 def test_error_passes_early_for_gaussian_noise_images():
-    model, x = gauss(Schedule.linear(100), n=8), draw(8, 8)
+    model, x = gauss(Schedule.linear(100), n=8), normal(8, 8)
     errors = sweep(model, x, range(1, 30, 4), ("ancestral", "mean"), scale=WIDE)
     claim = "The error passes .1 MAE after around 10% of the steps"
     assert verdicts(errors=summarise(errors))[claim] == "does not hold"
@@ -229,8 +230,8 @@ def test_error_passes_early_for_gaussian_noise_images():
 def test_an_arm_worse_than_a_linear_filter_is_not_judged():
     """The DDGM decides about reconstruction and the switch; both it and the DAE about splits and
     transfer"""
-    train = draw(300, 8, seed=9)
-    x = {"own": draw(40, 8), "other": draw(40, 8, s2=0.5, seed=3)}
+    train = normal(300, 8, seed=9)
+    x = {"own": normal(40, 8), "other": normal(40, 8, s2=0.5, seed=3)}
     filters = {"own": train, "other": 2**0.5 * train}
     models = {"DDGM": gauss(n=8), "DAED": gauss_daed(n=98)}
     models["DAED"] = type(models["DAED"])(**dict(models["DAED"].config, shape=(1, 8, 8)))

@@ -1,7 +1,7 @@
 "Where a chain is cut, in every unit"
 
 import pytest
-from helpers_daed import HO, close
+from helpers import close, HO
 
 from denoise_study.daed import Split, split
 from denoise_study.diffusion import Schedule

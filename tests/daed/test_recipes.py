@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers_daed import trained
+from helpers import trained
 
 from denoise_study.core import image_dls, load_checkpoint
 from denoise_study.daed import split, train_dae, train_daed, widened_net

@@ -1,7 +1,8 @@
 "Samples of several splits from one walk"
 
 import pytest
-from helpers_daed import Spy, close, gauss, images, trained
+from helpers import close, gauss, images, trained
+from helpers_daed import Spy
 
 from denoise_study.diffusion import DDGM, Schedule, show_rows
 from denoise_study.daed import DAED, same_noise, steps_replaced

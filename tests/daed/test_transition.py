@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers_daed import HO, WIDE, close, constructed, draw, gauss, images, sweep, trained
+from helpers import close, constructed, gauss, HO, images, normal, sweep, trained, WIDE
 
 from denoise_study.daed import errors_by_image, plot_transition, resampled_ratios, rotated
 from denoise_study.daed import switch_onset, transition_point
@@ -81,7 +81,7 @@ def test_switch_of_a_model():
     model, ts = gauss(n=16), [1, 10, 50, 98, 200]
     errors = sweep(
         model,
-        {"own": draw(150), "other": draw(150, s2=1.0, seed=6), "again": draw(150, seed=7)},
+        {"own": normal(150), "other": normal(150, s2=1.0, seed=6), "again": normal(150, seed=7)},
         ts,
         ("mean",),
         scale=WIDE,

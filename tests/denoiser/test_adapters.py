@@ -8,7 +8,8 @@ from denoise_study.daed import DAED
 from denoise_study.denoiser import ascend, Blind, denoiser, descend, GaussianDenoiser
 from denoise_study.denoiser import MixtureDenoiser, noise_levels, psnr_curve, sample
 from denoise_study.diffusion import DDGM, Schedule
-from helpers_denoiser import gen, gens, rand, blind, unet, Tiny
+from helpers import gen, rand
+from helpers_denoiser import blind, gens, Tiny, unet
 
 
 D, told, x = blind(), GaussianDenoiser(torch.zeros(1, 8, 8), torch.ones(1, 8, 8)), rand(2, 1, 8, 8)

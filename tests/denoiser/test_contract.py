@@ -8,7 +8,8 @@ from torch import nn
 from denoise_study.core import untrained
 from denoise_study.denoiser import Blind, denoiser, GaussianDenoiser
 from denoise_study.diffusion import DDGM, Schedule
-from helpers_denoiser import rand, randn, blind, unet, Tiny
+from helpers import rand, randn
+from helpers_denoiser import blind, Tiny, unet
 
 
 def test_sigma_forms_agree():

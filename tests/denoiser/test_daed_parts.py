@@ -7,7 +7,8 @@ from denoise_study.core import untrained
 from denoise_study.daed import DAED
 from denoise_study.denoiser import denoiser, GaussianDenoiser
 from denoise_study.diffusion import GaussianNet, Schedule
-from helpers_denoiser import rand, unet, Exact
+from helpers import rand
+from helpers_denoiser import Exact, unet
 
 
 def test_daed_parts():

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from denoise_study.denoiser import denoiser
-from helpers_denoiser import rand, hooks, Tiny
+from helpers import rand
+from helpers_denoiser import hooks, Tiny
 
 
 @pytest.mark.parametrize("predicts", ["clean", "residual"])

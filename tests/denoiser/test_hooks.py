@@ -3,7 +3,8 @@
 import pytest
 
 from denoise_study.denoiser import denoiser
-from helpers_denoiser import rand, hooks, Tiny
+from helpers import rand
+from helpers_denoiser import hooks, Tiny
 
 
 def test_no_hook_stays_after_an_error():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from denoise_study.denoiser import GaussianDenoiser, MixtureDenoiser
-from helpers_denoiser import gen, rand, randn
+from helpers import gen, rand, randn
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.3, 1.0])

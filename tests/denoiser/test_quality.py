@@ -7,7 +7,7 @@ from torch import nn
 
 from denoise_study.denoiser import Denoiser, GaussianDenoiser, plot_psnr, psnr_curve
 from denoise_study.denoiser import residual_sigma
-from helpers_denoiser import rand, randn
+from helpers import rand, randn
 
 
 def test_psnr_curve_gives_all_denoisers_the_same_noise():

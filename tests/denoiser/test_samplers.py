@@ -9,7 +9,8 @@ from torch import nn
 
 from denoise_study.denoiser import ascend, Denoiser, descend, GaussianDenoiser, MixtureDenoiser
 from denoise_study.denoiser import noise_levels, sample
-from helpers_denoiser import gen, gens, rand, randn, blind
+from helpers import gen, rand, randn
+from helpers_denoiser import blind, gens
 
 
 LAM = np.array([4, 1, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01])

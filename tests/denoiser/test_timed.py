@@ -6,7 +6,8 @@ from torch import nn
 
 from denoise_study.denoiser import denoiser, GaussianDenoiser
 from denoise_study.diffusion import DDGM, GaussianNet, Schedule
-from helpers_denoiser import rand, unet, hooks, Exact
+from helpers import rand
+from helpers_denoiser import Exact, hooks, unet
 
 
 SCHEDULES = {

@@ -8,7 +8,8 @@ from torch import nn
 
 from denoise_study.core import denoise_learner, image_dls, load_checkpoint, save_checkpoint
 from denoise_study.denoiser import Blind, BlindUNet, denoiser, halving, noise_law
-from helpers_denoiser import gen, randn, SMALL
+from helpers import gen, randn
+from helpers_denoiser import SMALL
 
 
 def test_noise_of_a_batch_follows_the_square_root_law():

@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers_denoiserep import C1, DDPM, check_exact
-from helpers_denoiserep import randn, rel
+from helpers_denoiserep import C1, check_exact, DDPM, randn, rel
 from denoise_study.denoiserep import denoise_rep, fuse_conv, step_affine
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from helpers_denoiserep import CODE, DDPM, X, check_exact, gen, net
-from helpers_denoiserep import rel, wild
+from helpers import gen
+from helpers_denoiserep import check_exact, CODE, DDPM, net, rel, wild, X
 from denoise_study.core import save_checkpoint
 from denoise_study.denoiserep import denoise_rep
 from denoise_study.diffusion import DDGM, Schedule, UNet

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers_denoiserep import X, gen, net
-from helpers_denoiserep import rel, wild
+from helpers import gen
+from helpers_denoiserep import net, rel, wild, X
 from denoise_study.denoiserep import denoise_rep
 
 

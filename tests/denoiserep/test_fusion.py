@@ -4,8 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers_denoiserep import C1, CODE, DDPM
-from helpers_denoiserep import randn, rel
+from helpers_denoiserep import C1, CODE, DDPM, randn, rel
 from denoise_study.denoiserep import compose, fuse_linear, step_affine
 
 

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers_denoiserep import DDPM, gen
-from helpers_denoiserep import randn, rel
+from helpers import gen
+from helpers_denoiserep import DDPM, randn, rel
 from denoise_study.denoiserep import DenoiseRepMinus, optimal_denoiser, step_affine
 
 

@@ -8,7 +8,7 @@ import torch
 
 from denoise_study.core import image_dls
 from denoise_study.denoiserep import ARMS, baseline, run_protocol
-from helpers_tasks import QUICK, perceptron_task
+from helpers_tasks import perceptron_task, QUICK
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers_denoiserep import X, net
+from helpers_denoiserep import net, X
 from denoise_study.denoiserep import denoise_rep
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from helpers_denoiserep import CODE, X, gen, net
-from helpers_denoiserep import rel, same_form, wild
+from helpers import gen
+from helpers_denoiserep import CODE, net, rel, same_form, wild, X
 from denoise_study.denoiserep import backbone_digest, denoise_rep, InputMoments, optimal_denoiser
 
 

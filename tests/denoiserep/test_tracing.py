@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers_denoiserep import X, check_exact, net
-from helpers_denoiserep import randn
+from helpers_denoiserep import check_exact, net, randn, X
 from denoise_study.denoiserep import denoise_rep
 
 

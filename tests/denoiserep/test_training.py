@@ -16,9 +16,8 @@ from fastai.optimizer import Adam
 from safetensors.torch import load_file
 from torch import nn
 
-from helpers import SCRIPTS
-from helpers_denoiserep import X, gen, net
-from helpers_denoiserep import rel, wild
+from helpers import gen, SCRIPTS
+from helpers_denoiserep import net, rel, wild, X
 from denoise_study.core import AdamW, image_dls
 from denoise_study.denoiserep import backbone_digest, denoise_rep, denoiserep_learner, DenoiseRepCB
 from denoise_study.denoiserep import merge_loaders

@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from helpers_ddgm import close, gauss, gen, Spy
+from helpers import close, gauss, gen
+from helpers_ddgm import Spy
 from torch import nn
 
 from denoise_study.diffusion import DDGM, GaussianNet, normal_kl, Schedule, UNet

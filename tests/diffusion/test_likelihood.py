@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers_ddgm import close, HO, images
+from helpers import close, HO, images
 
 from denoise_study.diffusion import check_grey_levels, discretized_log_likelihood, histogram_bits
 from denoise_study.diffusion import normal_kl, prior_bits

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from helpers_diffusion import IMPROVED, openai_forward, openai_state
+from helpers import IMPROVED, openai_state
+from helpers_diffusion import openai_forward
 from denoise_study.diffusion import from_openai, openai_config, openai_views, to_openai
 
 CASES = {

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers_ddgm import close, gauss, gen, images, normal, sweep, WIDE
+from helpers import close, gauss, gen, images, normal, sweep, WIDE
 from sklearn.covariance import ledoit_wolf_shrinkage
 
 from denoise_study.diffusion import chain_variance, LinearDenoiser, Schedule, summarise

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers_ddgm import close, gauss, HO, images, normal, sweep, trained, WIDE
+from helpers import close, gauss, HO, images, normal, sweep, trained, WIDE
 
 from denoise_study.core import load_checkpoint, save_checkpoint
 from denoise_study.daed import DAED

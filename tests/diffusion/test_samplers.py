@@ -3,7 +3,8 @@
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
-from helpers_ddgm import close, gen, Spy
+from helpers import close, gen
+from helpers_ddgm import Spy
 from torch import nn
 
 from denoise_study.diffusion import ancestral, DDGM, ddim, Schedule, UNet

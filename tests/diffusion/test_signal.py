@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers_ddgm import close, HO, images, SCHEDULES
+from helpers import close, HO, images
+from helpers_ddgm import SCHEDULES
 
 from denoise_study.diffusion import log_snr_curves, Schedule, snr_crossing
 

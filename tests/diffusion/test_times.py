@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers_ddgm import close, gen
+from helpers import close, gen
 
 from denoise_study.diffusion import LossSecondMoment, TIME_SAMPLERS
 

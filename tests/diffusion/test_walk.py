@@ -1,7 +1,8 @@
 "One walk for all times against the loop over them"
 
 import pytest
-from helpers_ddgm import close, images, Spy, sweep, trained
+from helpers import close, images, sweep, trained
+from helpers_ddgm import Spy
 
 from denoise_study.core import evaluating, mae, ms_ssim, step_generator
 from denoise_study.daed import DAED

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers_ddgm import close, gauss, images, normal, SCHEDULES, sweep, trained
+from helpers import close, gauss, images, normal, sweep, trained
+from helpers_ddgm import SCHEDULES
 
 from denoise_study.daed import DAED
 from denoise_study.diffusion import GaussianNet, image_errors, kind_of, show_rows, summarise

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from helpers_probes import make, pictures
+from helpers import blind_denoiser, pictures
 from denoise_study.representation import ablated
 
 torch.set_num_threads(1)
-D = make()
+D = blind_denoiser()
 X = pictures()
 
 

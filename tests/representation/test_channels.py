@@ -5,17 +5,18 @@ import pytest
 import torch
 from scipy import stats
 
-from helpers_probes import gen, make, normal, pictures, read
+from helpers import blind_denoiser, gen, pictures, randn
+from helpers_probes import read
 from denoise_study.representation import plot_rows, selectivity, top_channels
 
 torch.set_num_threads(1)
-D = make()
+D = blind_denoiser()
 X = pictures()
 A = read(D, X)
 
 
 def test_selectivity_equals_scipy():
-    x = normal(80, 5).exp()
+    x = randn(80, 5).exp()
     t = selectivity(x, k=3)
     np.testing.assert_allclose(t["kurtosis"], stats.kurtosis(x.double().numpy()), rtol=1e-9)
     np.testing.assert_allclose(t["skew"], stats.skew(x.double().numpy()), rtol=1e-9)

@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
-from helpers_probes import make, pictures, read
+from helpers import blind_denoiser, pictures
+from helpers_probes import read
 from denoise_study.representation import compare_representations, comparison_rows, participation
 
 torch.set_num_threads(1)
-D = make()
+D = blind_denoiser()
 
 
 def test_every_quantity_stands_beside_its_control():

@@ -9,7 +9,8 @@ from scipy.stats import spearmanr
 
 from denoise_study.denoiser import GaussianDenoiser
 from denoise_study.representation import centroid, conditional_distance, score_distance
-from helpers_selfguided import C, Linear, rand, randn, refused, RESET, small, WHOLE
+from helpers import rand, randn
+from helpers_selfguided import C, Linear, refused, RESET, small, WHOLE
 
 
 def gaussian(mean, var, n=20_000, seed=0):

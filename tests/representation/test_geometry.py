@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from helpers_probes import gen, make, normal, pictures, read
+from helpers import blind_denoiser, gen, pictures, randn
+from helpers_probes import read
 from denoise_study.representation import label_agreement, linear_probe, neighbours
 
 torch.set_num_threads(1)
-D = make()
+D = blind_denoiser()
 X = pictures()
 A = read(D, X)
 
@@ -19,7 +20,7 @@ A = read(D, X)
 def test_neighbours_equal_sklearn(bs):
     from sklearn.neighbors import NearestNeighbors
 
-    x, q = normal(60, 8), normal(11, 8, seed=1)
+    x, q = randn(60, 8), randn(11, 8, seed=1)
     index, cos = neighbours(q, x, 5, bs=bs)
     dist, own = (
         NearestNeighbors(n_neighbors=5, metric="cosine").fit(x.numpy()).kneighbors(q.numpy())
@@ -48,13 +49,13 @@ def test_agreement_by_hand_and_its_chance():
     y = torch.arange(90) % 3
     apart = torch.eye(3)[y] + 0.01 * torch.rand(90, 3, generator=gen())
     assert label_agreement(apart, y, k=7).value == 1
-    r = label_agreement(normal(400, 6), torch.randint(4, (400,), generator=gen()), k=5)
+    r = label_agreement(randn(400, 6), torch.randint(4, (400,), generator=gen()), k=5)
     assert (
         r.chance == pytest.approx(0.25, abs=0.02)
         and abs(r.value - r.chance) < 0.04
         and r.low < r.value < r.high
     )
-    x, y = normal(30, 4), torch.randint(2, (30,), generator=gen(2))
+    x, y = randn(30, 4), torch.randint(2, (30,), generator=gen(2))
     own = np.mean([(y[j] == y[i]).item() for i in range(30) for j in neighbours(x, k=2)[0][i]])
     assert label_agreement(x, y, k=2).value == pytest.approx(own)
     assert (
@@ -64,7 +65,7 @@ def test_agreement_by_hand_and_its_chance():
 
 def test_linear_probe_finds_what_is_linear_and_nothing_else():
     y = torch.arange(300) % 3
-    x = torch.eye(3)[y] * 1e-4 + 1e-5 * normal(300, 3)  # the size of phi in a fresh network
+    x = torch.eye(3)[y] * 1e-4 + 1e-5 * randn(300, 3)  # the size of phi in a fresh network
     x = torch.cat([x, torch.zeros(300, 2)], 1)  # dead channels
     half = torch.arange(300) < 150
     probe = lambda labels: linear_probe(x[half], labels[half], x[~half], labels[~half])

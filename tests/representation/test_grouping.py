@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from helpers_probes import make, normal, pictures, read
+from helpers import blind_denoiser, pictures, randn
+from helpers_probes import read
 from denoise_study.core import mean_and_factor
 from denoise_study.representation import clusters, gaussian_like, plot_clusters, separation
 
 torch.set_num_threads(1)
-D = make()
+D = blind_denoiser()
 X = pictures()
 A = read(D, X)
 
@@ -27,13 +28,13 @@ A = read(D, X)
 )
 def test_kmeans_separates_one_gaussian(n, d, k, low, high):
     "One isotropic Gaussian, no clusters at all"
-    x = normal(n, d)
+    x = randn(n, d)
     t = separation(x, dict(clusters=clusters(x, k, n_init=1).labels), pairs=None, gaussian=False)
     assert low < t.ratio.min() < high and len(t) == k * (k - 1) // 2
 
 
 def test_separation_by_hand():
-    x, y = normal(50, 3) * torch.tensor([1.0, 2.0, 3.0]), torch.arange(50) % 3
+    x, y = randn(50, 3) * torch.tensor([1.0, 2.0, 3.0]), torch.arange(50) % 3
     t = separation(x, dict(classes=y), gaussian=False).set_index(["p", "q"])
     for p, q in (0, 1), (0, 2), (1, 2):
         a, b = x[y == p].double().numpy(), x[y == q].double().numpy()
@@ -47,8 +48,8 @@ def test_separation_by_hand():
 
 def test_real_clusters_beat_the_gaussian_and_noise_does_not():
     y = torch.arange(600) % 6
-    blobs = 4 * normal(6, 8, seed=9)[y] + 0.3 * normal(600, 8)
-    for x, real in (blobs, True), (normal(600, 8), False):
+    blobs = 4 * randn(6, 8, seed=9)[y] + 0.3 * randn(600, 8)
+    for x, real in (blobs, True), (randn(600, 8), False):
         found = clusters(x, 6)
         t = separation(x, dict(clusters=found.labels, classes=y)).groupby("groups").ratio.median()
         assert (t["clusters"] > 2 * t["Gaussian"]) == real and (
@@ -60,7 +61,7 @@ def test_real_clusters_beat_the_gaussian_and_noise_does_not():
 
 
 def test_gaussian_control_has_the_moments():
-    x = normal(4000, 3) @ torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, 0.3], [0.0, 0.0, 0.2]]) + 5
+    x = randn(4000, 3) @ torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, 0.3], [0.0, 0.0, 0.2]]) + 5
     mean, root = mean_and_factor(x)
     torch.testing.assert_close(mean, x.double().mean(0))
     torch.testing.assert_close(root @ root.T, x.double().T.cov())
@@ -73,7 +74,7 @@ def test_clusters_equal_sklearn_at_any_scale():
     from sklearn.cluster import KMeans
     from sklearn.metrics import adjusted_rand_score
 
-    x = normal(300, 4) + 3 * normal(5, 4, seed=3)[torch.arange(300) % 5]
+    x = randn(300, 4) + 3 * randn(5, 4, seed=3)[torch.arange(300) % 5]
     a, own = clusters(x, 5), KMeans(5, n_init=10, random_state=42).fit(x.numpy())
     assert adjusted_rand_score(a.labels, own.labels_) == 1 and a.inertia == pytest.approx(
         own.inertia_, rel=1e-4
@@ -87,7 +88,7 @@ def test_clusters_equal_sklearn_at_any_scale():
 
 
 def test_clusters_and_ten_of_many_classes_are_drawn():
-    x, y = normal(60, 5), torch.arange(60) % 12
+    x, y = randn(60, 5), torch.arange(60) % 12
     axs = plot_clusters(separation(x, dict(classes=y), pairs=7), x, y, perplexity=5)
     assert sum(len(o.get_offsets()) for o in axs[1].collections) == 50  # ten of the twelve classes
     again = plot_clusters(separation(x, dict(classes=y), pairs=7), x, y, perplexity=5)

@@ -6,7 +6,8 @@ import torch
 
 from denoise_study.denoiser import ascend
 from denoise_study.representation import Guide
-from helpers_selfguided import C, gen, Linear, rand, randn, refused, RESET, small
+from helpers import gen, rand, randn
+from helpers_selfguided import C, Linear, refused, RESET, small
 
 
 def test_conditioner_noise_is_independent_new_and_follows_sigma():

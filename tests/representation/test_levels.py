@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from helpers_probes import Reader, make, normal, pictures
+from helpers import blind_denoiser, pictures, randn
+from helpers_probes import Reader
 from denoise_study.core import untrained
 from denoise_study.representation import cosine_to_others, plot_stability, stability
 from denoise_study.representation import statistic_interval
 
 torch.set_num_threads(1)
-D = make()
+D = blind_denoiser()
 X = pictures()
 # value, low, high of the mean and the median of `normal(60)` as first released
 RELEASED = dict(
@@ -23,7 +24,7 @@ RELEASED = dict(
 
 def test_high_cosines_are_no_stability():
     "Untrained: near 1 across noise levels, and just as near between different images"
-    d = untrained(make(widths=(8, 16, 32, 64)), 3)
+    d = untrained(blind_denoiser(widths=(8, 16, 32, 64)), 3)
     t = stability(
         d, pictures(16, 16, seed=2), sigmas=(0.1, 1.0), taps=("mid",), draws=6, progress=False
     )
@@ -56,7 +57,7 @@ def test_stability_of_known_representations():
 
 
 def test_between_images_is_the_mean_of_all_other_pairs():
-    v = normal(9, 4)
+    v = randn(9, 4)
     cos = nn.functional.cosine_similarity(v[:, None].double(), v[None].double(), dim=-1)
     np.testing.assert_allclose(cosine_to_others(v), (cos.sum(1) - 1) / 8, rtol=1e-9)
 
@@ -91,7 +92,7 @@ def test_collapsed_images_are_counted():
 
 
 def test_ratio_interval_covers():
-    i = statistic_interval(np.mean, normal(400, seed=5).numpy())
+    i = statistic_interval(np.mean, randn(400, seed=5).numpy())
     assert (
         i.low < i.value < i.high
         and i.n == 400
@@ -101,7 +102,7 @@ def test_ratio_interval_covers():
 
 def test_intervals_are_those_of_the_first_release():
     "Reports must not move: value and ends of two statistics of one sample"
-    v = normal(60).numpy()
+    v = randn(60).numpy()
     mean, median = (statistic_interval(f, v) for f in (np.mean, np.median))
     assert (mean.value, mean.low, mean.high) == pytest.approx(RELEASED["mean"])
     assert (median.value, median.low, median.high) == pytest.approx(RELEASED["median"])

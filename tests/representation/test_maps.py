@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from helpers_probes import Reader, make, pictures
+from helpers import blind_denoiser, pictures
+from helpers_probes import Reader
 from denoise_study.representation import map_statistics, noisy_mean, participation
 
 torch.set_num_threads(1)
-D = make()
+D = blind_denoiser()
 
 
 def test_map_statistics_equal_the_definition():

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from denoise_study.representation import match
-from helpers_selfguided import Linear, rand, randn, refused, small, Smooth
+from helpers import rand, randn
+from helpers_selfguided import Linear, refused, small, Smooth
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-4])

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from denoise_study.representation import noise_level_check, plot_noise_level
-from helpers_selfguided import rand, small
+from helpers import rand
+from helpers_selfguided import small
 
 
 def test_it_is_judged_where_matching_converged():

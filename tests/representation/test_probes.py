@@ -10,14 +10,15 @@ import torch
 from scipy import stats
 from torch import nn
 
-from helpers_probes import gen, make, normal, pictures, read
+from helpers import blind_denoiser, pictures, randn
+from helpers_probes import read
 from denoise_study.core import step_generator, untrained
 from denoise_study.denoiser import denoiser, sigma_at
 from denoise_study.diffusion import DDGM, Schedule, UNet
 from denoise_study.representation import compare_representations, participation, plot_participation
 
 torch.set_num_threads(1)
-D = make()
+D = blind_denoiser()
 X = pictures()
 A = read(D, X)
 
@@ -100,7 +101,7 @@ def test_no_noise_is_a_warning_and_one_draw():
 
 
 def test_participation_of_noise_is_that_of_its_distribution():
-    z = normal(400, 2000).double()
+    z = randn(400, 2000).double()
     for v, value in (
         (z.relu(), 1 / math.pi),
         (z.abs(), 2 / math.pi),
@@ -110,7 +111,7 @@ def test_participation_of_noise_is_that_of_its_distribution():
 
 
 def test_participation_formula_and_bounds():
-    v = normal(5, 7, 3)
+    v = randn(5, 7, 3)
     for dim in 0, 1, -1:
         own = np.abs(v.numpy().astype(float)).sum(dim) ** 2 / (
             v.shape[dim] * (v.numpy().astype(float) ** 2).sum(dim)

@@ -3,14 +3,15 @@
 import pytest
 import torch
 
-from helpers_probes import WIDTHS, make, pictures, read
+from helpers import blind_denoiser, pictures, WIDTHS
+from helpers_probes import read
 from denoise_study.core import frechet, save_checkpoint
 from denoise_study.denoiser import BlindUNet
 from denoise_study.representation import as_rows, Averages, check_image_labels, label_agreement
 from denoise_study.representation import linear_probe, neighbours
 
 torch.set_num_threads(1)
-D = make()
+D = blind_denoiser()
 X = pictures()
 A = read(D, X)
 
@@ -37,7 +38,7 @@ def test_saved_averages_are_read_back_and_selected(tmp_path):
 
 
 def test_spaces_do_not_mix():
-    other = read(make(1), X)
+    other = read(blind_denoiser(1), X)
     for a, b in (A.phi, other.phi), (A["mid.in"], A["enc3"]), (A.phi, read(D, X, sigma=0.2).phi):
         with pytest.raises(ValueError, match="numbers of different spaces"):
             neighbours(a, b)

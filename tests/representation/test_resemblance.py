@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from denoise_study.representation import centroid, samples_around
-from helpers_selfguided import rand, refused, small
+from helpers import rand
+from helpers_selfguided import refused, small
 
 
 def dark_and_bright():

@@ -7,14 +7,15 @@ import torch
 from scipy import stats
 from torch import nn
 
-from helpers_probes import gen, make, normal, pictures, read
+from helpers import blind_denoiser, gen, pictures, randn
+from helpers_probes import read
 from denoise_study.denoiser import denoiser, Denoiser
 from denoise_study.representation import channel_statistics, grating_response, gratings
 from denoise_study.representation import participation, plot_channels, selectivity_predicts
 from denoise_study.representation import statistic_interval
 
 torch.set_num_threads(1)
-D = make()
+D = blind_denoiser()
 X = pictures()
 
 
@@ -113,7 +114,7 @@ def test_what_selectivity_predicts_against_scipy():
         dict(
             pr=pr,
             kurtosis=-pr,
-            spatial_pr=pr + normal(40).numpy(),
+            spatial_pr=pr + randn(40).numpy(),
             pca_pr=1.0,
             tuning=pr,
             drift=np.nan,
@@ -137,7 +138,7 @@ def test_what_selectivity_predicts_against_scipy():
 
 
 def test_spearman_with_interval_equals_scipy():
-    a, b = normal(60), normal(60, seed=1) + normal(60)
+    a, b = randn(60), randn(60, seed=1) + randn(60)
     i = statistic_interval(lambda p, q: stats.spearmanr(p, q).statistic, a, b)
     assert i.value == stats.spearmanr(a, b).statistic and i.low < i.value < i.high
     frame = pd.DataFrame(dict(a=a, b=b))

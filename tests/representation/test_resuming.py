@@ -6,11 +6,12 @@ import signal
 import pytest
 import torch
 
-from helpers_probes import Reader, loader, make, pictures, read, spread
+from helpers import blind_denoiser, pictures
+from helpers_probes import loader, read, Reader, spread
 from denoise_study.representation import Averages, RowFile
 
 torch.set_num_threads(1)
-D = make()
+D = blind_denoiser()
 X = pictures()
 
 
@@ -93,7 +94,7 @@ def test_a_finished_file_is_read(tmp_path):
         (dict(data="other"), "data"),
         (dict(images=X[:5]), "n:"),
         (dict(images=X.flip(0)), "first"),
-        (dict(D=make(1)), "denoiser"),
+        (dict(D=blind_denoiser(1)), "denoiser"),
         (dict(taps=("enc1",)), "taps"),
     ],
 )

@@ -6,7 +6,8 @@ import torch
 from denoise_study.denoiser import BlindUNet, denoiser, noise_levels, sample
 from denoise_study.representation import centroid, conditional_distance, noise_level_check
 from denoise_study.representation import samples_around, self_guided, show_around
-from helpers_selfguided import Foreign, rand, refused, small
+from helpers import rand
+from helpers_selfguided import Foreign, refused, small
 
 
 @pytest.mark.parametrize("sampler", ["ascend", "ancestral", "renoise"])

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from denoise_study.representation import centroid, masked, mix, Target
-from helpers_selfguided import gen, rand, refused, small
+from helpers import gen, rand
+from helpers_selfguided import refused, small
 
 
 def test_averages_over_noise_and_images():

@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 
-from helpers_probes import loader, make, pictures, read, spread
+from helpers import blind_denoiser, pictures
+from helpers_probes import loader, read, spread
 from denoise_study.representation import image_draws, ImageWalk, noisy_mean
 
 torch.set_num_threads(1)
-D = make()
+D = blind_denoiser()
 X = pictures()
 A = read(D, X)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers_study import COMMANDS, command, function_of
+from helpers_study import command, COMMANDS, function_of
 
 from denoise_study.denoiser import Blind
 from denoise_study.study import comma_numbers, open_ddgm, open_model
