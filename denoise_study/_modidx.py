@@ -2233,6 +2233,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                              'denoise_study/representation/claims.py'),
                                                      'denoise_study.representation.claims.compared': ( 'representation/claims.html#compared',
                                                                                                        'denoise_study/representation/claims.py'),
+                                                     'denoise_study.representation.claims.denoiser_learned': ( 'representation/claims.html#denoiser_learned',
+                                                                                                               'denoise_study/representation/claims.py'),
                                                      'denoise_study.representation.claims.denoising_claim': ( 'representation/claims.html#denoising_claim',
                                                                                                               'denoise_study/representation/claims.py'),
                                                      'denoise_study.representation.claims.distance_claims': ( 'representation/claims.html#distance_claims',

@@ -22,6 +22,7 @@ from .claims import BLOCKS as BLOCKS
 from .claims import blind_claims as blind_claims
 from .claims import channel_claims as channel_claims
 from .claims import compared as compared
+from .claims import denoiser_learned as denoiser_learned
 from .claims import denoising_claim as denoising_claim
 from .claims import distance_claims as distance_claims
 from .claims import group_claims as group_claims

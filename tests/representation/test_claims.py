@@ -246,6 +246,13 @@ def test_guidance_that_did_not_arrive_decides_nothing(converged):
     assert found[FOLLOW] == HOLDS
 
 
+def test_a_denoiser_that_learned_nothing_decides_nothing_about_its_phi():
+    found = verdicts(psnr=(3.0, 3.0, -3.0))
+    assert found.pop(BEST_LINEAR) == FAILS and set(found.values()) == {NOT_LEARNED}
+    claims = blind_claims(results() | dict(checkpoint=dict(steps=3200)))
+    assert {c.learned[0].steps for c in claims[1:]} == {3200}
+
+
 def test_without_labels_and_with_missing_numbers():
     r = json.loads(json.dumps(_plain(results())))
     del r["separation"]
