@@ -18,7 +18,10 @@ TITLES = {
         "The claims of Kadkhodaie et al. (2025), each with its control, "
         "measured with a small network on a CPU.",
     ),
-    "blind_cifar10": ("A blind denoiser of CIFAR-10", "The same claims on small photographs."),
+    "blind_cifar10": (
+        "A blind denoiser of CIFAR-10",
+        "The same claims on small photographs, with an earlier denoiser than `blind-cifar10`.",
+    ),
     "rep_cifar10_resnet20": (
         "DenoiseRep on CIFAR-10",
         "The claims of Xu et al. (2024) on a published ResNet-20, eight "
