@@ -2621,5 +2621,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'denoise_study/study/summary.py'),
                                              'denoise_study.study.summary.short_chapter': ( 'study/summary.html#short_chapter',
                                                                                             'denoise_study/study/summary.py')},
-            'denoise_study.study.training': { 'denoise_study.study.training.denoise_train': ( 'study/training.html#denoise_train',
+            'denoise_study.study.training': { 'denoise_study.study.training.check_options': ( 'study/training.html#check_options',
+                                                                                              'denoise_study/study/training.py'),
+                                              'denoise_study.study.training.denoise_train': ( 'study/training.html#denoise_train',
                                                                                               'denoise_study/study/training.py')}}}

@@ -32,5 +32,7 @@ from .study import write_study as write_study
 from .summary import made_chapter as made_chapter
 from .summary import short_chapter as short_chapter
 from .training import MODELS as MODELS
+from .training import OPTIONS_OF as OPTIONS_OF
 from .training import SCHEDULES as SCHEDULES
+from .training import check_options as check_options
 from .training import denoise_train as denoise_train

@@ -39,3 +39,20 @@ def test_words_of_the_command_line():
 def test_noise_law_is_for_blind_models():
     with pytest.raises(ValueError, match="noise_law: for blind models only, got 'log' for 'ddgm'"):
         denoise_train(noise_law="log")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        dict(model="blind", loss="vlb"),
+        dict(model="blind", T=50),
+        dict(model="blind", schedule="cosine"),
+        dict(model="blind", level=0.2),
+        dict(model="ddgm", level=0.2),
+    ],
+)
+def test_options_of_other_models_are_refused(given):
+    "Not dropped without a word"
+    name = list(given)[1]
+    with pytest.raises(ValueError, match=f"^{name}: for .* models only, got .* for"):
+        denoise_train(**given)
