@@ -20,7 +20,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import box_convert, box_iou
-from ..core import evaluating
+from ..core import evaluating, one_of
 from .boxes import box_dls, BoxLoader, coco_dls, shapes
 from .task import about_task, Scores, Task
 
@@ -141,9 +141,7 @@ def detector(
     "A detector by name"
     if name == 'fasterrcnn_tiny': return _tiny(n_classes)
     known = list_models(module=torchvision.models.detection)
-    if name not in known:
-        raise ValueError(f'backbone: fasterrcnn_tiny or one of {", ".join(known)} is accepted, '
-                         f'got {name!r}')
+    one_of('backbone', name, ['fasterrcnn_tiny', *known])
     return get_model(name, weights=None, weights_backbone=None, num_classes=n_classes + 1)
 
 # %% ../../nbs/denoiserep/25_detection.ipynb #a1bb160c

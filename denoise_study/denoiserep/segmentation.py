@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from torch import Tensor, nn
 from torchvision.models import get_model, list_models
-from ..core import evaluating
+from ..core import evaluating, one_of
 from .classifiers import Prepared
 from .masks import ade_dls, IGNORE, MaskLoader, shape_masks
 from .task import about_task, Scores, Task
@@ -117,9 +117,7 @@ def segmenter(
     "A segmentation network by name"
     if name == 'fcn_tiny': return Prepared(TinyFCN(n_classes))
     known = list_models(module=torchvision.models.segmentation)
-    if name not in known:
-        raise ValueError(f'backbone: fcn_tiny or one of {", ".join(known)} is accepted, '
-                         f'got {name!r}')
+    one_of('backbone', name, ['fcn_tiny', *known])
     return Prepared(get_model(name, weights=None, weights_backbone=None, num_classes=n_classes))
 
 # %% ../../nbs/denoiserep/27_segmentation.ipynb #dcfe498e
