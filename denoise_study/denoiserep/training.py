@@ -12,6 +12,7 @@ from ..core import AdamW, one_of, step_generator
 from .denoiserep import DenoiseRep
 from .equipped import NOISES
 from .slots import backbone_digest
+from fastai.callback import schedule # noqa: puts `fit_one_cycle` on the Learner
 from fastai.callback.core import Callback, CancelBatchException
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
