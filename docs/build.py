@@ -84,7 +84,7 @@ def front(site):
         else:
             src = "\n\n".join(code_md(c, f"index-{i}", name, {}))
             src = IMAGE.sub(r"![\2](/images/\1){width=\3px}", src)
-            src = re.sub(r"]\((\.\./)?docs/images/", "](/images/", src)
+            src = src.replace("](docs/images/", "](/images/").replace("](docs/", "](../docs/")
         found.setdefault(name, []).append(src)
     return {k: "\n\n".join(v) for k, v in found.items()}
 
