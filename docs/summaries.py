@@ -194,7 +194,7 @@ def finding(title, found):
     return [
         f"[{title}](../docs/pages/papers/{found['page']}.md)",
         f"![{found['alt']}](../docs/images/{found['picture']})",
-        f"\"{texts['claim']}\"",
+        f'"{texts["claim"]}"',
         f"**{claim.verdict}**: {texts['measured']}" + (f"; {beside}" if beside else ""),
     ]
 

@@ -136,7 +136,13 @@ def test_tables_are_those_of_the_results_files(monkeypatch):
 
 def test_a_reader_is_through_in_two_minutes():
     text = (Path(__file__).parents[1] / "README.md").read_text()
-    for markup in r"<!--.*?-->", r"<[^>]*>", r"!\[[^\]]*\]\([^)]*\)", r"(?<=\])\([^)]*\)", r"[|#>*-]":
+    for markup in (
+        r"<!--.*?-->",
+        r"<[^>]*>",
+        r"!\[[^\]]*\]\([^)]*\)",
+        r"(?<=\])\([^)]*\)",
+        r"[|#>*-]",
+    ):
         text = re.sub(markup, " ", text, flags=re.S)
     assert len(text.split()) <= 600
 

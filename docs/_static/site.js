@@ -44,7 +44,8 @@
     const box = document.querySelector(".sidebar-scroll");
     const here = [...document.querySelectorAll(".sidebar-tree .current-page > .reference")].pop();
     if (!box || !here) return;
-    box.scrollTop += here.getBoundingClientRect().top - box.getBoundingClientRect().top - box.clientHeight / 2;
+    const above = here.getBoundingClientRect().top - box.getBoundingClientRect().top;
+    box.scrollTo({ top: box.scrollTop + above - box.clientHeight / 2, behavior: "instant" });
   }
 
   document.addEventListener("DOMContentLoaded", () => {
