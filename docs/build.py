@@ -33,6 +33,7 @@ TUTORIALS = [
     "your_own_denoiser",
     "train_on_a_gpu",
 ]
+IMAGE = re.compile(r'<img src="docs/images/([^"]+)" alt="([^"]*)" width="(\d+)">')
 COPIED = {"CONTRIBUTING.md": "further/contributing", "CHANGELOG.md": "further/changelog"}
 
 
@@ -77,12 +78,13 @@ def front(site):
     found, name = {}, ""
     for i, c in enumerate(cells):
         src = "".join(c["source"])
-        name = (re.findall(r"^## (.+)$", src, re.M) or [name])[0]
+        name = (re.findall(r"^##? (.+)$", src, re.M) or [name])[0]
         if c["cell_type"] == "markdown":
-            src = re.sub(r"^## .+$", "", src, flags=re.M).strip()
+            src = re.sub(r"^(##? |> ).+$", "", src, flags=re.M).strip()
         else:
             src = "\n\n".join(code_md(c, f"index-{i}", name, {}))
-            src = src.replace("](docs/images/", "](/images/")
+            src = IMAGE.sub(r"![\2](/images/\1){width=\3px}", src)
+            src = src.replace("](docs/images/", "](/images/").replace("](docs/", "](../docs/")
         found.setdefault(name, []).append(src)
     return {k: "\n\n".join(v) for k, v in found.items()}
 
@@ -186,6 +188,7 @@ def pages_of(books, results):
         | COPIED
         | {
             "nbs/index.ipynb": "index",
+            "docs/results": "results/index",
             "CITATION.cff": "further/citation",
             "LICENSE": "further/citation",
         }
