@@ -1,6 +1,8 @@
 # Written by tools/faces.py
 from .basics import device_of as device_of
 from .basics import evaluating as evaluating
+from .basics import image_generators as image_generators
+from .basics import image_noise as image_noise
 from .basics import noise_like as noise_like
 from .basics import one_of as one_of
 from .basics import short_digest as short_digest

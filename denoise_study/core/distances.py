@@ -24,7 +24,7 @@ def _factor(cov):
         return L
 
     val, vec = torch.linalg.eigh(cov)
-    keep = val > tiny*val[-1]
+    keep = val > tiny*val[-1].clamp(min=0) # of images that are all alike, none
     scale = val[keep].sqrt()
     return vec[:, keep]*scale
 
@@ -89,6 +89,7 @@ def _cross(l1, l2, band=128):
 # %% ../../nbs/core/34_distances.ipynb #f1ee6763
 def _nuclear_norm(m):
     "Sum of the singular values of `m`, through eigenvalues where they are accurate enough"
+    if 0 in m.shape: return m.new_zeros(()) # one of the sets has no spread at all
     wide = m if m.shape[0] <= m.shape[1] else m.T
     val = torch.linalg.eigvalsh(_lower_gram(wide))
     if val[0] > 0:

@@ -10,8 +10,8 @@ import math, torch, warnings
 from collections.abc import Iterator
 from torch import Tensor
 from typing import NamedTuple
-from ..core import check_images, device_of, evaluating, noise_like, one_of
-from ..core import step_generator, with_bar
+from ..core import check_images, device_of, evaluating, image_generators
+from ..core import noise_like, one_of, with_bar
 from .contract import Denoiser
 
 # %% ../../nbs/denoiser/10_samplers.ipynb #f5c91a2a
@@ -173,8 +173,7 @@ def sample(
     done = []
     with evaluating(D):
         for i in with_bar(range(0, n, bs), progress):
-            places = range(i, min(i + bs, n))
-            gens = [step_generator(seed, k, device, 'sample') for k in places]
+            gens = image_generators(seed, range(i, min(i + bs, n)), device, 'sample')
             x = mean.expand(len(gens), *shape)
             if kwargs.get('rule') != 'renoise': x = x + sigma*noise_like(x, gens)
             for step in _METHODS[method](D, x, gens, **kwargs): pass

@@ -9,7 +9,8 @@ __all__ = ['LOSSES', 'VARIANCES', 'DDGM']
 import math, torch
 from fastcore.basics import patch, store_attr
 from torch import Tensor, nn
-from ..core import check_images, device_of, evaluating, one_of, with_bar
+from ..core import check_images, device_of, evaluating, image_generators
+from ..core import image_noise, noise_like, one_of, with_bar
 from .likelihood import check_grey_levels, discretized_log_likelihood
 from .likelihood import normal_kl, prior_bits
 from .samplers import DDGM_METHODS
@@ -207,7 +208,7 @@ def respaced(self:DDGM,
 @patch
 def sample(self:DDGM,
     n:int, # number of images
-    seed:int=0, # seed of all noise
+    seed:int=0, # seed of all noise; what image i gets does not depend on `n` and `bs`
     method:str='ancestral', # 'ancestral' or 'ddim'
     steps:int|str|None=None, # respace the chain to so many steps; None: all of them
     bs:int=256, # images at a time
@@ -220,15 +221,15 @@ def sample(self:DDGM,
     model = self.respaced(steps)
     walk = DDGM_METHODS[method]
     dev = device_of(self)
-    gen = torch.Generator(dev).manual_seed(seed)
     calls = -(-n//bs)*model.sched.T
     bar = iter(with_bar(range(calls), progress))
 
     batches = []
     with evaluating(model):
         for i in range(0, n, bs):
-            xt = torch.randn(min(bs, n - i), *self.shape, generator=gen, device=dev)
-            for _, xt, _ in walk(model, xt, gen, **kwargs):
+            gens = image_generators(seed, range(i, min(i + bs, n)), dev, 'sample')
+            xt = noise_like(torch.empty(len(gens), *self.shape, device=dev), gens)
+            for _, xt, _ in walk(model, xt, gens, **kwargs):
                 next(bar)
             batches.append(xt.clamp(*self.range))
     next(bar, None) # closes it
@@ -248,13 +249,13 @@ def reconstruct(self:DDGM,
     one_of('how', how, (*DDGM_METHODS, 'mean'))
     check_images(x0, 'x0', channels=self.shape[0], size=self.shape[1:], range=self.range)
     self.sched.times(t, x0, low=0)
-    gen = torch.Generator(x0.device).manual_seed(seed)
-    if eps is None: eps = torch.randn(x0.shape, generator=gen, device=x0.device)
+    if eps is None: eps = image_noise(x0, seed)
     xt = self.sched.q_sample(x0, t, eps)
     if t == 0: return xt
+    gens = image_generators(seed, range(len(x0)), x0.device, 'back')
     with evaluating(self):
         if how == 'mean': return self.p_mean_var(xt, t, clip)[2]
-        for _, xt, _ in DDGM_METHODS[how](self, xt, gen, start=t, clip=clip): pass
+        for _, xt, _ in DDGM_METHODS[how](self, xt, gens, start=t, clip=clip): pass
     return xt
 
 # %% ../../nbs/diffusion/13_ddgm.ipynb #c797ecd1
@@ -278,17 +279,18 @@ def bits_per_dim(self:DDGM,
 ) -> dict: # float64 on the CPU: L_T (N,), L_t (N,T-1) of t=2..T, L_0 (N,), total (N,)
     "Variational bound on the negative log likelihood with every term (DAED eq. 4)"
     self._check_bytes(x0)
-    gen = torch.Generator(x0.device).manual_seed(seed)
     T = self.sched.T
     calls = -(-len(x0)//bs)*T
     bar = iter(with_bar(range(calls), progress))
 
     batches = []
     with evaluating(self):
-        for batch in x0.split(bs):
+        for i in range(0, len(x0), bs):
+            batch = x0[i:i + bs]
+            gens = image_generators(seed, range(i, i + len(batch)), x0.device, 'likelihood')
             terms = []
             for t in range(1, T + 1):
-                eps = torch.randn(batch.shape, generator=gen, device=batch.device)
+                eps = noise_like(batch, gens)
                 xt = self.sched.q_sample(batch, t, eps)
                 bits = self.vlb_terms(batch, xt, t, *self.predict(xt, t), clip=clip)
                 terms.append(bits.double().cpu())
