@@ -59,9 +59,9 @@ def bytes_of(n):
 def test_an_image_is_the_same_in_any_batch(how, net):
     """Equal noise: a network that treats pixels alone gives equal bits; a convolution adds in
     another order in another batch"""
-    model = trained(T=12)
+    model = trained(T=24)
     if net == "pointwise":
-        sched = Schedule.linear(12)
+        sched = Schedule.linear(24)
         model = DDGM(GaussianNet(sched, 0.25), sched, (1, 8, 8))
     whole = NOISY[how](model, 7, 7)
     for n, bs in ((7, 2), (3, 3), (1, 256)):

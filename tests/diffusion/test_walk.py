@@ -37,7 +37,7 @@ def test_sweep_equals_the_loop(kind):
 
 def test_neither_batches_nor_other_images_change_the_noise():
     "A set that is longer than a block that walks together, with a network that treats pixels alone"
-    sched = Schedule.linear(12)
+    sched = Schedule.linear(24)
     model = DDGM(GaussianNet(sched, 0.25), sched, (1, 8, 8))
     ways = "ancestral", "ddim", "mean", "average", "noisy"
     x = images(WALK_BLOCK + 5)
