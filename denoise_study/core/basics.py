@@ -14,6 +14,7 @@ from copy import deepcopy
 import torch
 from fastprogress.fastprogress import progress_bar
 from torch import Tensor, nn
+from .arguments import checked
 
 # %% ../../nbs/core/00_basics.ipynb #4a2d83f8
 def one_of(
@@ -83,6 +84,7 @@ def noise_like(
     return noise
 
 # %% ../../nbs/core/00_basics.ipynb #bc5759f0
+@checked
 def image_generators(
     seed:int, # seed of all noise
     places:Iterable, # place of each image of a batch in its set, from 0
@@ -103,6 +105,7 @@ def image_noise(
     return noise_like(x, image_generators(seed, places, x.device, stream))
 
 # %% ../../nbs/core/00_basics.ipynb #acc7da58
+@checked(zeros=0)
 def untrained(
     D:nn.Module, # a model around a network `D.net`, such as a `Denoiser` or a `DDGM`
     seed:int=0, # seed of the fresh weights

@@ -9,6 +9,7 @@ __all__ = ['mean_and_factor', 'Moments', 'check_sets', 'frechet', 'frechet_inter
 import torch, warnings
 from fastcore.basics import AttrDict
 from torch import Tensor
+from .arguments import checked
 from .basics import with_bar
 from .features import as_features, Features
 from .resampling import bootstrap_interval, resamples
@@ -145,6 +146,7 @@ class Moments:
         return self.m2/(self.n - 1)
 
 # %% ../../nbs/core/34_distances.ipynb #b429c9cd
+@checked(min_n=1)
 def check_sets(
     real, # `Features` or an (N,dim) tensor: the reference
     fake, # the same for the set under test
@@ -187,6 +189,7 @@ def frechet(
     return _frechet(_gaussian(real), _gaussian(fake))
 
 # %% ../../nbs/core/34_distances.ipynb #b53a207f
+@checked(n_boot=2)
 def frechet_interval(
     real, # `Features` or an (N,dim) tensor: the reference
     fake, # the same for the set under test

@@ -9,6 +9,7 @@ __all__ = ['Features', 'as_features', 'range_of', 'compute_features']
 import torch
 from dataclasses import dataclass
 from torch import Tensor, nn
+from .arguments import checked
 from .basics import device_of, with_bar
 from .images import check_images
 from .loaders import ImageLoader
@@ -95,6 +96,7 @@ def _every_batch(images, bs):
                      'drop_last=False, every image is needed')
 
 @torch.no_grad()
+@checked(bs=1)
 def compute_features(
     space:nn.Module, # maps (N,C,H,W) images in (0, 1) to (N,dim); its `name` is its identity
     images, # (N,C,H,W) tensor, or an iterable of batches: tensors or tuples that start with one

@@ -15,7 +15,8 @@ from fastcore.meta import delegates
 from matplotlib.axes import Axes
 from pathlib import Path
 from torch import Tensor
-from .images import from_uint8, range_ends, show_images, whole_number
+from .arguments import checked, range_ends, whole_number
+from .images import from_uint8, show_images
 from .pictures import map_in_order
 from .sources import ArraySource, take_rows
 from .splits import DataInfo, open_splits
@@ -24,6 +25,7 @@ from .splits import DataInfo, open_splits
 class ImageLoader(DistributedDL):
     "Batches `(x, y)` of a source; their order depends on (seed, epoch) only"
     n_inp = 1
+    @checked(bs=1, epoch=0, start=0, batches=1)
     def __init__(self,
         source, # `ArraySource`, `FileSource` or part of one
         bs:int=128, # images in a batch, over all processes together
@@ -145,6 +147,7 @@ def new(self:ImageLoader,
 
 # %% ../../nbs/core/16_loaders.ipynb #c7eac12b
 @patch
+@checked(max_n=1, ncols=1)
 def show_batch(self:ImageLoader,
     b:tuple|None=None, # the batch (x, y); None: `one_batch`
     max_n:int=16, # how many images at most
@@ -233,6 +236,7 @@ def load_arrays(
     return {split: _all_bytes(source) for split, source in splits.sources.items()}
 
 # %% ../../nbs/core/16_loaders.ipynb #20cb57dd
+@checked(n=1)
 def first_images(
     dls:ImageLoaders, # images, from `image_dls`
     split:str, # 'train', 'valid' or 'test'

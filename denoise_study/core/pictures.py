@@ -16,6 +16,7 @@ from pathlib import Path
 from PIL import ExifTags, Image
 from torch import Tensor
 from torch.nn.functional import pad as pad_edges
+from .arguments import checked
 from .images import fit_picture, picture_to_tensor
 from .sources import label_tensor, one_image, take_rows
 
@@ -45,6 +46,7 @@ def _upright(im):
 # %% ../../nbs/core/12_pictures.ipynb #6ec5754d
 _GREY = ('1', 'L', 'LA', 'La')
 
+@checked
 def as_seen(
     im:Image.Image, # a picture as Pillow opened it
     ground='white', # what shows through where it is transparent: a name or number of Pillow
@@ -94,6 +96,7 @@ def _use(item, read, use):
     if refusal: raise ValueError(f'{item}: {refusal}')
     return res
 
+@checked
 def open_picture(
     item, # what is opened: a path, or the key of a data base
     read:Callable, # item -> path or open file
@@ -110,6 +113,7 @@ def _seen_head(im):
     hw = (im.height, im.width)
     return im.mode, hw[::-1] if on_side and im.format != 'TIFF' else hw
 
+@checked
 def picture_head(
     item, # what is opened: a path, or the key of a data base
     read:Callable=lambda item: item, # item -> path or open file
@@ -118,6 +122,7 @@ def picture_head(
     return _use(item, read, _seen_head)
 
 # %% ../../nbs/core/12_pictures.ipynb #c7c29ecc
+@checked(threads=0)
 def map_in_order(
     f:Callable, # what is done with an item
     items:Iterable, # may be endless
@@ -144,6 +149,7 @@ def _itself(item): return item # a name, so that a source can be sent to another
 
 class FileSource:
     "Pictures decoded when a batch asks for them; kept in memory if `prepare` says so"
+    @checked(channels=1)
     def __init__(self,
         items:list, # what `read` opens: paths, or keys of a data base
         labels=None, # N whole numbers; None: no labels
@@ -173,6 +179,7 @@ class FileSource:
 _CACHE_BYTES = 2*2**30
 
 @patch
+@checked
 def prepare(self:FileSource,
     size:tuple|None=None, # (H,W) before padding; None: as it is
     crop:str='center', # for other shapes: 'center' cuts, 'squash' stretches

@@ -11,9 +11,11 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad as pad_edges
+from .arguments import checked
 from .images import fit_picture, picture_to_tensor
 
 # %% ../../nbs/core/11_sources.ipynb #89e9b95d
+@checked(n=0)
 def label_tensor(
     labels, # N whole numbers, at least -1; None: no labels
     n:int, # number of images

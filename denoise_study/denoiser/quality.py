@@ -10,11 +10,12 @@ import math, torch, pandas as pd
 from itertools import cycle
 from matplotlib.axes import Axes
 from torch import Tensor
-from ..core import check_images, curve, CYCLE, evaluating, image_noise, label_ends
-from ..core import mean_interval, panel, with_bar
+from ..core import check_images, checked, curve, CYCLE, evaluating, image_noise
+from ..core import label_ends, mean_interval, panel, with_bar
 from .contract import Denoiser
 
 # %% ../../nbs/denoiser/09_quality.ipynb #7f6a83e4
+@checked
 def decibels(
     mse:float, # mean squared error of images in [0,1]
 ) -> float: # PSNR, dB
@@ -34,6 +35,7 @@ def _squares(D, images, sigma, seed, bs):
     return {name: torch.cat(v) for name, v in sums.items()}
 
 # %% ../../nbs/denoiser/09_quality.ipynb #fd16e541
+@checked(bs=1)
 def psnr_curve(
     D, # a `Denoiser`, or several as {name: denoiser}
     images:Tensor, # (N,C,H,W) clean images in [0,1], not those of the training; N >= 2
@@ -58,6 +60,7 @@ def psnr_curve(
     return pd.DataFrame(rows)
 
 # %% ../../nbs/denoiser/09_quality.ipynb #0cd821de
+@checked
 def plot_psnr(
     table:pd.DataFrame, # what `psnr_curve` returned
     ax:Axes|None=None, # where to draw; None: a new figure
@@ -77,6 +80,7 @@ def plot_psnr(
     return ax
 
 # %% ../../nbs/denoiser/09_quality.ipynb #9ad11f9a
+@checked(sigma=0)
 def residual_sigma(
     D:Denoiser, # denoiser, blind or not
     x:Tensor, # (N,C,H,W) noisy images

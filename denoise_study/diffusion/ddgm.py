@@ -9,7 +9,7 @@ __all__ = ['LOSSES', 'VARIANCES', 'DDGM']
 import math, torch
 from fastcore.basics import patch, store_attr
 from torch import Tensor, nn
-from ..core import check_images, device_of, evaluating, image_generators
+from ..core import check_images, checked, device_of, evaluating, image_generators
 from ..core import image_noise, noise_like, one_of, with_bar
 from .likelihood import check_grey_levels, discretized_log_likelihood
 from .likelihood import normal_kl, prior_bits
@@ -23,6 +23,7 @@ VARIANCES = 'large', 'small', 'learned'
 
 class DDGM(nn.Module):
     "Diffusion-based deep generative model: a network and a schedule (DAED eqs. 1-8)"
+    @checked
     def __init__(self,
         net:nn.Module, # (x_t, label) -> (N,C,H,W), or (N,2C,H,W) with a learned variance
         sched:Schedule, # forward process
@@ -199,13 +200,15 @@ def observe(self:DDGM,
 @patch
 def respaced(self:DDGM,
     n:int|str|None, # number of steps or 'ddimN', as in `Schedule.respace`; None: the model itself
+    name:str='n', # what the caller calls it, for the message
 ) -> DDGM: # model with the same network on a shorter chain
     "The same network on fewer steps (Nichol and Dhariwal 2021 section 4)"
     if n is None: return self
-    shorter = dict(self.config, sched=self.sched.respace(n))
+    shorter = dict(self.config, sched=self.sched.respace(n, name))
     return type(self)(**shorter).train(self.training)
 
 @patch
+@checked(n=1, steps=1, bs=1)
 def sample(self:DDGM,
     n:int, # number of images
     seed:int=0, # seed of all noise; what image i gets does not depend on `n` and `bs`
@@ -217,9 +220,10 @@ def sample(self:DDGM,
 ) -> Tensor: # (n,C,H,W) images, clamped to `range`, on the model's device
     "New images from noise; the same arguments give the same images on a CPU"
     one_of('method', method, DDGM_METHODS)
-    if n < 1 or bs < 1: raise ValueError(f'n, bs: at least 1 is needed, got n={n}, bs={bs}')
-    model = self.respaced(steps)
+    model = self.respaced(steps, 'steps')
     walk = DDGM_METHODS[method]
+    accepted = ('clip', 'eta') if method == 'ddim' else ('clip',)
+    for name in kwargs: one_of(f'option of {method!r}', name, accepted)
     dev = device_of(self)
     calls = -(-n//bs)*model.sched.T
     bar = iter(with_bar(range(calls), progress))
@@ -237,6 +241,7 @@ def sample(self:DDGM,
 
 # %% ../../nbs/diffusion/13_ddgm.ipynb #024d6bf3
 @patch
+@checked
 def reconstruct(self:DDGM,
     x0:Tensor, # (N,C,H,W) clean images in `range`
     t:int, # time to noise to, 0..T; 0 gives the images back
@@ -270,6 +275,7 @@ def _check_bytes(self:DDGM, x0):
     check_grey_levels(x0)
 
 @patch
+@checked(bs=1)
 def bits_per_dim(self:DDGM,
     x0:Tensor, # (N,C,H,W) images on the grid 2k/255 - 1
     seed:int=0, # seed of the noise, one draw per image and time

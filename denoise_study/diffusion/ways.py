@@ -10,7 +10,7 @@ __all__ = ['WAYS_BACK', 'WAY_COLORS', 'show_rows', 'image_errors', 'times_or_lev
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
-from ..core import check_images, CYCLE, image_noise, label_grid, ms_ssim
+from ..core import check_images, checked, CYCLE, image_noise, label_grid, ms_ssim
 from ..core import names_width, panel, show_images
 from .ddgm import DDGM
 
@@ -19,6 +19,7 @@ WAYS_BACK = 'ancestral', 'ddim', 'mean', 'average', 'noisy', 'linear'
 WAY_COLORS = dict(ancestral=CYCLE[0], ddim=CYCLE[4], mean=CYCLE[2])
 
 # %% ../../nbs/diffusion/16_ways.ipynb #5f35f7a6
+@checked
 def show_rows(
     rows:dict, # name -> (N,C,H,W) images, all of one shape
     range:tuple=(-1., 1.), # their range; values outside are clamped
@@ -42,6 +43,7 @@ def show_rows(
     return ax
 
 # %% ../../nbs/diffusion/16_ways.ipynb #f9a0f3b5
+@checked
 def image_errors(
     back:Tensor, # (N,C,H,W) reconstructions
     x0:Tensor, # (N,C,H,W) the clean images
@@ -67,6 +69,7 @@ def _time_at(sched, level):
         raise ValueError(f'level: {level} is asked for, but the nearest in {sched} is {found:.4g}')
     return t
 
+@checked
 def times_or_level(
     model:DDGM, # in whose chain times are counted
     ts, # times, 1..T; None: a level is given
@@ -86,6 +89,7 @@ def times_or_level(
     return times
 
 # %% ../../nbs/diffusion/16_ways.ipynb #438591f6
+@checked
 def kind_of(
     model:DDGM, # a model of the family
 ) -> str: # 'DAED' or 'DDGM'
@@ -111,6 +115,7 @@ def check_model_fits(
         raise ValueError(f'{name}: intervals over images need at least 2, got {len(x0)}')
 
 # %% ../../nbs/diffusion/16_ways.ipynb #f4184856
+@checked
 def show_ways_back(
     model:DDGM, # trained model
     x0:Tensor, # (1,C,H,W) one image

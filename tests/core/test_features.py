@@ -44,7 +44,7 @@ def test_compute_features():
         compute_features(space, x * 2 - 1, progress=False)
     with pytest.raises(ValueError, match="`space`"):
         compute_features(nn.Identity(), x, progress=False)
-    with pytest.raises(TypeError, match="`space`"):
+    with pytest.raises(TypeError, match="space: an nn.Module"):
         compute_features(torch.flatten, x)
     with pytest.raises(ValueError, match="without a `name`"):
         compute_features(nn.Linear(2, 2), x)
