@@ -60,10 +60,10 @@ CALLS = {
         r"range: .*\(-1, 1\)",
     ),
     "sample by magic": (lambda: model.sample(1, method="magic"), "method: one of"),
-    "sample nothing": (lambda: model.sample(0), "n, bs: at least 1"),
+    "sample nothing": (lambda: model.sample(0), "n: a whole number of at least 1"),
     "respace to more steps": (
         lambda: model.sample(1, steps=500),
-        r"n: a number of steps in 2\.\.100",
+        r"steps: a number of steps in 1\.\.100",
     ),
     "data of another size": (
         lambda: denoise_learner(digits(size=16), model),

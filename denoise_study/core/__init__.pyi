@@ -1,6 +1,15 @@
 # Written by tools/faces.py
+from .arguments import checked as checked
+from .arguments import height_width as height_width
+from .arguments import in_words as in_words
+from .arguments import number as number
+from .arguments import range_ends as range_ends
+from .arguments import real_tensor as real_tensor
+from .arguments import whole_number as whole_number
 from .basics import device_of as device_of
 from .basics import evaluating as evaluating
+from .basics import image_generators as image_generators
+from .basics import image_noise as image_noise
 from .basics import noise_like as noise_like
 from .basics import one_of as one_of
 from .basics import short_digest as short_digest
@@ -55,13 +64,10 @@ from .identity import run_identity as run_identity
 from .images import check_images as check_images
 from .images import fit_picture as fit_picture
 from .images import from_uint8 as from_uint8
-from .images import height_width as height_width
 from .images import pad_widths as pad_widths
 from .images import picture_to_tensor as picture_to_tensor
-from .images import range_ends as range_ends
 from .images import show_images as show_images
 from .images import to_uint8 as to_uint8
-from .images import whole_number as whole_number
 from .inception import Inception2048 as Inception2048
 from .inception import Inception768 as Inception768
 from .interruption import FolderInUse as FolderInUse
@@ -126,6 +132,7 @@ from .sets import prd as prd
 from .sources import ArraySource as ArraySource
 from .sources import Subset as Subset
 from .sources import label_tensor as label_tensor
+from .sources import one_image as one_image
 from .sources import take_rows as take_rows
 from .spaces import SmallCNN as SmallCNN
 from .spaces import feature_space as feature_space

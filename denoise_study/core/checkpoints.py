@@ -9,6 +9,7 @@ __all__ = ['PARTS', 'register_part', 'describe', 'build', 'check_same_model', 'l
 import importlib
 import json
 from pathlib import Path
+import torch
 from torch import nn
 from .basics import unwrap
 from .files import read_tensors, run_info, write_tensors
@@ -163,7 +164,9 @@ def load_checkpoint(
         raise ValueError(f'{path} holds a {desc.get("kind")}, not a checkpoint of a model')
 
     weights, state = _chosen(tensors, weights, path)
-    if model is None: model = build(desc['model'])
+    if model is None:
+        with torch.random.fork_rng(devices=[]): # the fresh weights are overwritten at once
+            model = build(desc['model'])
     else: check_same_model(describe(unwrap(model)), desc['model'], path)
     load_state(unwrap(model), state, path)
     model.info = dict(desc['info'], weights=weights, file=Path(path).name)

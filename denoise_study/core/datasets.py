@@ -8,7 +8,7 @@ __all__ = ['FASHION_CLASSES', 'data_root', 'open_dataset']
 # %% ../../nbs/core/14_datasets.ipynb #df2258e7
 import io, os, warnings, zipfile, zlib, numpy as np
 from fastcore.xdg import xdg_cache_home
-from functools import partial
+from functools import cached_property, partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from torch import Tensor
@@ -125,6 +125,24 @@ def _celeba(root):
     return sources, []
 
 # %% ../../nbs/core/14_datasets.ipynb #05813d37
+class _LMDB:
+    "Opens the pictures of a data base by key; a copy in another process opens its own"
+    def __init__(self, folder, open):
+        self.folder = str(folder)
+        self.open = open
+
+    @cached_property
+    def env(self): return self.open(self.folder, readonly=True, lock=False, readahead=False)
+
+    def keys(self):
+        with self.env.begin() as transaction:
+            return list(transaction.cursor().iternext(values=False))
+
+    def __call__(self, key):
+        with self.env.begin() as transaction: return io.BytesIO(transaction.get(key))
+
+    def __getstate__(self): return dict(folder=self.folder, open=self.open)
+
 def _lmdb_source(folder, channels=None):
     "Pictures of an LMDB data base"
     try:
@@ -137,13 +155,8 @@ def _lmdb_source(folder, channels=None):
             f'lsun_bedroom: {folder} is missing; there is no automatic download. Unpack '
             f'{folder.name}.zip of the LSUN page there, or give a folder of pictures as `data`')
 
-    env = lmdb.open(str(folder), readonly=True, lock=False, readahead=False)
-    with env.begin() as transaction:
-        keys = list(transaction.cursor().iternext(values=False))
-
-    def read(key):
-        with env.begin() as transaction: return io.BytesIO(transaction.get(key))
-    return FileSource(keys, read=read, channels=channels)
+    base = _LMDB(folder, lmdb.open)
+    return FileSource(base.keys(), read=base, channels=channels)
 
 def _lsun(root):
     "LSUN bedrooms: `lsun/bedroom_train_lmdb`, and `lsun/bedroom_val_lmdb` as the test set"
@@ -250,7 +263,8 @@ def open_dataset(
     known = ', '.join(_OPENERS)
     if not isinstance(data, (str, Path)):
         raise TypeError(f'data: a name ({known}), path, array, or (images, labels) is accepted, '
-                        f'got {type(data).__name__}')
+                        f'got {type(data).__name__} (loaders of fastai go to `denoise_learner` as '
+                        'they are)')
 
     if data in _OPENERS: return data, *_OPENERS[data](data_root(root))
     path = Path(data).expanduser()

@@ -9,6 +9,7 @@ __all__ = ['mean_and_factor', 'Moments', 'check_sets', 'frechet', 'frechet_inter
 import torch, warnings
 from fastcore.basics import AttrDict
 from torch import Tensor
+from .arguments import checked
 from .basics import with_bar
 from .features import as_features, Features
 from .resampling import bootstrap_interval, resamples
@@ -24,7 +25,7 @@ def _factor(cov):
         return L
 
     val, vec = torch.linalg.eigh(cov)
-    keep = val > tiny*val[-1]
+    keep = val > tiny*val[-1].clamp(min=0) # of images that are all alike, none
     scale = val[keep].sqrt()
     return vec[:, keep]*scale
 
@@ -89,6 +90,7 @@ def _cross(l1, l2, band=128):
 # %% ../../nbs/core/34_distances.ipynb #f1ee6763
 def _nuclear_norm(m):
     "Sum of the singular values of `m`, through eigenvalues where they are accurate enough"
+    if 0 in m.shape: return m.new_zeros(()) # one of the sets has no spread at all
     wide = m if m.shape[0] <= m.shape[1] else m.T
     val = torch.linalg.eigvalsh(_lower_gram(wide))
     if val[0] > 0:
@@ -144,6 +146,7 @@ class Moments:
         return self.m2/(self.n - 1)
 
 # %% ../../nbs/core/34_distances.ipynb #b429c9cd
+@checked(min_n=1)
 def check_sets(
     real, # `Features` or an (N,dim) tensor: the reference
     fake, # the same for the set under test
@@ -186,6 +189,7 @@ def frechet(
     return _frechet(_gaussian(real), _gaussian(fake))
 
 # %% ../../nbs/core/34_distances.ipynb #b53a207f
+@checked(n_boot=2)
 def frechet_interval(
     real, # `Features` or an (N,dim) tensor: the reference
     fake, # the same for the set under test

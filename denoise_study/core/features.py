@@ -9,8 +9,10 @@ __all__ = ['Features', 'as_features', 'range_of', 'compute_features']
 import torch
 from dataclasses import dataclass
 from torch import Tensor, nn
+from .arguments import checked
 from .basics import device_of, with_bar
 from .images import check_images
+from .loaders import ImageLoader
 from .metrics import to_unit
 
 # %% ../../nbs/core/31_features.ipynb #2d0fa040
@@ -82,7 +84,19 @@ def _space_name(space):
                      'set `space.name` so that results say which weights')
 
 # %% ../../nbs/core/31_features.ipynb #8a3c361f
+def _every_batch(images, bs):
+    "All images, batch by batch, in their order"
+    if isinstance(images, Tensor): return images.split(bs)
+    whole = dict(shuffle=False, drop_last=False)
+    if isinstance(images, ImageLoader):
+        return images.new(start=0, batches=None, shard=(0, 1), **whole)
+    if not getattr(images, 'drop_last', False): return images
+    if hasattr(images, 'new'): return images.new(**whole) # a loader of fastai
+    raise ValueError('images: a loader that leaves out its last batch; make it with '
+                     'drop_last=False, every image is needed')
+
 @torch.no_grad()
+@checked(bs=1)
 def compute_features(
     space:nn.Module, # maps (N,C,H,W) images in (0, 1) to (N,dim); its `name` is its identity
     images, # (N,C,H,W) tensor, or an iterable of batches: tensors or tuples that start with one
@@ -96,7 +110,7 @@ def compute_features(
     range = range_of(images, range)
     device = torch.device(device or device_of(space))
     training = space.training
-    batches = images.split(bs) if isinstance(images, Tensor) else images
+    batches = _every_batch(images, bs)
     rows = []
     space.to(device).eval()
     try:

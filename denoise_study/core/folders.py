@@ -9,6 +9,7 @@ __all__ = ['picture_files', 'split_folders', 'folder_sources']
 import os, warnings
 from collections import Counter, deque
 from pathlib import Path
+from .arguments import checked
 from .pictures import FileSource, picture_suffixes
 
 # %% ../../nbs/core/13_folders.ipynb #5743e594
@@ -43,6 +44,7 @@ def _why_not(entry, suffixes):
     suffix = os.path.splitext(entry.name)[1].lower()
     return None if suffix in suffixes else suffix or 'without suffix'
 
+@checked
 def picture_files(
     folder:Path, # a folder; links are followed
 ) -> list: # paths, sorted; at least one
@@ -111,6 +113,7 @@ def _refuse_splits(path, names):
         f'one of each (other names: {", ".join(sorted(_SPLIT_OF))}), and no other folders; got '
         f'{shown}. Give the right one of them as the data, rename or move some')
 
+@checked
 def split_folders(
     path:Path, # a folder with subfolders
 ) -> dict: # subfolder by split ('train', 'test', 'valid'); empty: they are classes, or none
@@ -139,6 +142,7 @@ def _check_beside(path, splits):
             f'{path}: has pictures ({loose[0]}) beside the splits {", ".join(splits.values())}; '
             'move either')
 
+@checked
 def folder_sources(
     path:Path, # flat, with a subfolder per class, or with splits; see `split_folders`
 ) -> tuple: # sources by split, always 'train', others where they are official; class names

@@ -120,7 +120,7 @@ class Inception768(nn.Module):
     ):
         super().__init__()
         path = _existing(path, 'the .npz with the weights of the FID Inception up to 768 channels')
-        self.net = _inception_768()
+        with torch.random.fork_rng(devices=[]): self.net = _inception_768()
         _load_convs(self.net, path)
         self.requires_grad_(False).eval()
         self.name = f'FID-768 (Inception 2015-12-05, weights {short_digest(path.read_bytes())})'

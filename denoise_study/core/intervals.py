@@ -9,6 +9,7 @@ __all__ = ['Interval']
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from fastcore.basics import patch
+from .arguments import checked
 
 # %% ../../nbs/core/02_intervals.ipynb #ff633489
 @dataclass(frozen=True, repr=False)
@@ -101,6 +102,7 @@ def below(self:Interval,
     return self.high < x
 
 @patch
+@checked
 def contains(self:Interval,
     x:float, # a number
 ) -> bool: # does the interval hold it?
@@ -108,6 +110,7 @@ def contains(self:Interval,
     return self.low <= x <= self.high
 
 @patch
+@checked
 def within(self:Interval,
     margin:float, # largest distance that does not matter, positive
     of:float=0., # from where

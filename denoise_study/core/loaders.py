@@ -15,15 +15,17 @@ from fastcore.meta import delegates
 from matplotlib.axes import Axes
 from pathlib import Path
 from torch import Tensor
-from .images import from_uint8, range_ends, show_images, whole_number
+from .arguments import checked, range_ends, whole_number
+from .images import from_uint8, show_images
 from .pictures import map_in_order
-from .sources import take_rows
+from .sources import ArraySource, take_rows
 from .splits import DataInfo, open_splits
 
 # %% ../../nbs/core/16_loaders.ipynb #fffec993
 class ImageLoader(DistributedDL):
     "Batches `(x, y)` of a source; their order depends on (seed, epoch) only"
     n_inp = 1
+    @checked(bs=1, epoch=0, start=0, batches=1)
     def __init__(self,
         source, # `ArraySource`, `FileSource` or part of one
         bs:int=128, # images in a batch, over all processes together
@@ -46,7 +48,11 @@ class ImageLoader(DistributedDL):
         self.shuffle, self.drop_last = shuffle, drop_last
         self.seed, self.epoch, self.start = seed, epoch, start
         self.classes, self.shard = tuple(classes), shard
-        self.device = default_device() if device is None else device
+        self.device = default_device() if device is None else torch.device(device)
+
+    def __repr__(self):
+        order = 'shuffled' if self.shuffle else 'in order'
+        return f'ImageLoader({self.n:,} images in batches of {self.bs}, {order}, {self.device})'
 
 # %% ../../nbs/core/16_loaders.ipynb #3eccee5b
 @patch(as_prop=True)
@@ -141,6 +147,7 @@ def new(self:ImageLoader,
 
 # %% ../../nbs/core/16_loaders.ipynb #c7eac12b
 @patch
+@checked(max_n=1, ncols=1)
 def show_batch(self:ImageLoader,
     b:tuple|None=None, # the batch (x, y); None: `one_batch`
     max_n:int=16, # how many images at most
@@ -170,6 +177,19 @@ class ImageLoaders(DataLoaders):
     def test(self):
         "The test loader, as `train` and `valid` are the others"
         return self.loaders[2]
+
+    @property
+    def vocab(self):
+        "Names of the classes, as fastai calls them; empty without labels"
+        return self.info.classes if self.info else self.train.classes
+
+    @property
+    def c(self):
+        "Number of classes, as fastai calls it"
+        return len(self.vocab)
+
+    def __repr__(self):
+        return f'ImageLoaders({self.info}, {self.train})'
 
 # %% ../../nbs/core/16_loaders.ipynb #f9dc02a6
 def image_dls(
@@ -216,6 +236,7 @@ def load_arrays(
     return {split: _all_bytes(source) for split, source in splits.sources.items()}
 
 # %% ../../nbs/core/16_loaders.ipynb #20cb57dd
+@checked(n=1)
 def first_images(
     dls:ImageLoaders, # images, from `image_dls`
     split:str, # 'train', 'valid' or 'test'
@@ -233,3 +254,47 @@ def first_images(
     if not images:
         raise ValueError(f'{split}: the data set {dls.info.name} has no images in this split')
     return torch.cat(images)[:n], torch.cat(labels)[:n]
+
+# %% ../../nbs/core/16_loaders.ipynb #bf508c71
+@patch
+def show_results(self:ImageLoader,
+    b:tuple, # the batch (x, y)
+    out:Tensor, # (N,) what a model returned for each image: class numbers, or losses
+    max_n:int=9, # how many images at most
+    ncols:int=3, # images in a row
+) -> Axes: # the axes with the one grid picture, in a figure of pyplot, as fastai's are
+    "Draw the first images of a batch, each with its class or number"
+    import matplotlib.pyplot as plt
+    out = torch.as_tensor(out)
+    if out.ndim != 1:
+        raise ValueError(f'out: one class or number for each image is shown, got {tuple(out.shape)}'
+                         '; give the Learner a loss function with `decodes`, as '
+                         'CrossEntropyLossFlat')
+    titles = []
+    for value in out[:max_n].tolist():
+        if isinstance(value, int) and self.classes: titles.append(self.classes[value])
+        else: titles.append(f'{value:.3g}')
+    _, ax = plt.subplots(figsize=(4.8, 4.8), layout='constrained')
+    return show_images(b[0][:max_n], self.range, titles, ncols, ax)
+
+@patch
+def new_empty(self:ImageLoaders) -> ImageLoaders: # loaders over no images, with the same `info`
+    "What `learn.export` writes in the place of the images"
+    loaders = []
+    for loader in self.loaders:
+        source = loader.dataset
+        none = torch.empty(0, source.channels, *source.hw, dtype=torch.uint8)
+        loaders.append(loader.new(ArraySource(none)))
+    return ImageLoaders(*loaders, info=self.info, path=self.path, device=self.device)
+
+# %% ../../nbs/core/16_loaders.ipynb #da7e7511
+@patch
+def test_dl(self:ImageLoaders,
+    items, # what `Learner.predict` or a caller wants to load
+    *args, **kwargs, # other arguments of fastai's method; nothing comes of them
+):
+    "Images are not opened one by one: say what takes the place of `learn.predict`"
+    raise NotImplementedError(
+        'test_dl, predict: images are not opened one by one here; give a batch (N,C,H,W) to the '
+        'model itself, as `denoiser(learn.model)(x, sigma)`, `learn.model.sample(n)` or '
+        '`learn.model(x)`, and `image_dls(...)` more images to load')

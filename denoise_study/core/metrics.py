@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from fastcore.basics import AttrDict
 from pytorch_msssim.ssim import _fspecial_gauss_1d, _ssim # noqa: the sums, without their size check
 from torch import Tensor
+from .arguments import checked
 from .images import check_images
 from .resampling import mean_interval
 
@@ -31,6 +32,7 @@ def _check_pair(x, y, range):
     if x.shape != y.shape:
         raise ValueError(f'`x` {tuple(x.shape)} and `y` {tuple(y.shape)} must have the same shape')
 
+@checked
 def mae(
     x:Tensor, # (N,C,H,W) images in `range`
     y:Tensor, # (N,C,H,W) images in `range`, each beside its partner in `x`
@@ -49,6 +51,7 @@ def mae(
 _WEIGHTS = 0.0448, 0.2856, 0.3001, 0.2363, 0.1333 # Wang et al. 2003, sec. 3.2
 _WIN_SIGMA = 1.5 # pixels, as in Wang et al. 2004
 
+@checked
 def ms_ssim_setting(
     size:tuple, # (H,W) of the images
     win:int|None=None, # odd width of the Gaussian window; None: 11 where five scales fit, else 7
@@ -72,6 +75,7 @@ def ms_ssim_setting(
     return AttrDict(win=win, scales=scales, sigma=_WIN_SIGMA, weights=[w/total for w in weights])
 
 # %% ../../nbs/core/30_metrics.ipynb #4ce5ba04
+@checked
 def ms_ssim(
     x:Tensor, # (N,C,H,W) images in `range`
     y:Tensor, # (N,C,H,W) images in `range`, each beside its partner in `x`
@@ -96,6 +100,7 @@ def ms_ssim(
     return product.mean(1)
 
 # %% ../../nbs/core/30_metrics.ipynb #ab5e388a
+@checked(n_boot=2)
 def compare_images(
     x:Tensor, # (N,C,H,W) images in `range`, say denoised ones
     y:Tensor, # (N,C,H,W) their clean partners in `range`

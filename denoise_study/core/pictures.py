@@ -16,8 +16,9 @@ from pathlib import Path
 from PIL import ExifTags, Image
 from torch import Tensor
 from torch.nn.functional import pad as pad_edges
+from .arguments import checked
 from .images import fit_picture, picture_to_tensor
-from .sources import label_tensor, take_rows
+from .sources import label_tensor, one_image, take_rows
 
 # %% ../../nbs/core/12_pictures.ipynb #58c93c52
 def _orientation(im):
@@ -45,6 +46,7 @@ def _upright(im):
 # %% ../../nbs/core/12_pictures.ipynb #6ec5754d
 _GREY = ('1', 'L', 'LA', 'La')
 
+@checked
 def as_seen(
     im:Image.Image, # a picture as Pillow opened it
     ground='white', # what shows through where it is transparent: a name or number of Pillow
@@ -94,6 +96,7 @@ def _use(item, read, use):
     if refusal: raise ValueError(f'{item}: {refusal}')
     return res
 
+@checked
 def open_picture(
     item, # what is opened: a path, or the key of a data base
     read:Callable, # item -> path or open file
@@ -110,6 +113,7 @@ def _seen_head(im):
     hw = (im.height, im.width)
     return im.mode, hw[::-1] if on_side and im.format != 'TIFF' else hw
 
+@checked
 def picture_head(
     item, # what is opened: a path, or the key of a data base
     read:Callable=lambda item: item, # item -> path or open file
@@ -118,6 +122,7 @@ def picture_head(
     return _use(item, read, _seen_head)
 
 # %% ../../nbs/core/12_pictures.ipynb #c7c29ecc
+@checked(threads=0)
 def map_in_order(
     f:Callable, # what is done with an item
     items:Iterable, # may be endless
@@ -140,15 +145,19 @@ def map_in_order(
         pool.shutdown(cancel_futures=True)
 
 # %% ../../nbs/core/12_pictures.ipynb #f9d37098
+def _itself(item): return item # a name, so that a source can be sent to another process
+
 class FileSource:
     "Pictures decoded when a batch asks for them; kept in memory if `prepare` says so"
+    @checked(channels=1)
     def __init__(self,
         items:list, # what `read` opens: paths, or keys of a data base
         labels=None, # N whole numbers; None: no labels
-        read:Callable=lambda item: item, # item -> path or open file
+        read:Callable=_itself, # item -> path or open file
         channels:int|None=None, # 1 or 3; None: 1 if a thousand pictures, spread out, are all grey
     ):
         self.items = list(items)
+        if not self.items: raise ValueError('items: at least one picture is needed, got none')
         self.read = read
         self.labels = label_tensor(labels, len(items))
         self.threads = min(8, num_cpus())
@@ -159,13 +168,18 @@ class FileSource:
         modes, sizes = (set(values) for values in zip(*heads))
         self.channels = channels or (1 if modes <= set(_GREY) else 3)
         self.hw = sizes.pop() if len(sizes) == 1 else None # None: they differ
+        self.size, self.crop, self.pad = None, 'center', (0, 0, 0, 0)
+        self.inner = self.hw
 
     def __len__(self): return len(self.items)
+
+    def __getitem__(self, i): return one_image(self, i)
 
 # %% ../../nbs/core/12_pictures.ipynb #da23c12b
 _CACHE_BYTES = 2*2**30
 
 @patch
+@checked
 def prepare(self:FileSource,
     size:tuple|None=None, # (H,W) before padding; None: as it is
     crop:str='center', # for other shapes: 'center' cuts, 'squash' stretches
@@ -196,6 +210,8 @@ def _decode(self:FileSource, i):
     im, mode = open_picture(item, self.read, lambda im: (im.convert(wanted), im.mode))
     if grey and mode not in _GREY:
         raise ValueError(f'{item}: coloured ({mode}) in a set of grey pictures; convert it')
+    if self.inner is None:
+        raise ValueError(f'{item}: pictures of several sizes; give `size`, as `prepare(size=...)`')
     height, width = self.inner
     if self.size is None and im.size != (width, height):
         raise ValueError(

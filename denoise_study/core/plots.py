@@ -16,6 +16,7 @@ from matplotlib import rcParams, rc_context, rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from .arguments import checked
 
 # %% ../../nbs/core/01_plots.ipynb #4a819dce
 with as_file(files('denoise_study')/'denoise_study.mplstyle') as _path:
@@ -40,6 +41,7 @@ def figure_of(
         f'got {type(drawn).__name__}')
 
 # %% ../../nbs/core/01_plots.ipynb #983747ac
+@checked(dpi=1, colors=2)
 def png(
     drawn, # Axes, several of them, or a Figure
     dpi:float=160, # pixels an inch
@@ -89,6 +91,7 @@ class Panels(np.ndarray):
         return figure_of(self)
 
 # %% ../../nbs/core/01_plots.ipynb #72d2452d
+@checked(ncols=1)
 def panels(
     axs, # what a figure function was given: Axes, or several of them; None: a new figure
     shape, # number of panels, or (rows, columns) of them
@@ -122,6 +125,7 @@ def _new_panels(n, ncols, size, **kwargs):
     for ax in axs[n:]: ax.remove()
     return axs[:n]
 
+@checked
 def panel(
     ax, # what a figure function was given: one Axes; None: a new figure
     size:tuple=(5.6, 3.6), # width and height of a new figure, inches
@@ -130,6 +134,7 @@ def panel(
     return panels(ax, 1, size, name='ax')[0]
 
 # %% ../../nbs/core/01_plots.ipynb #6ac3e3b7
+@checked(dpi=1, colors=2)
 def static_picture(
     drawn, # Axes, several of them, or a Figure
     dpi:float=160, # pixels an inch
@@ -139,6 +144,7 @@ def static_picture(
     return _picture(drawn, dpi, colors)
 
 # %% ../../nbs/core/01_plots.ipynb #f9d0e20b
+@checked
 def curve(
     ax:Axes, # where to draw
     x, # (n,) places
@@ -160,6 +166,7 @@ def text_color(
     return tuple(.75*np.array(to_rgb(color)))
 
 # %% ../../nbs/core/01_plots.ipynb #4bac15f6
+@checked(fontsize=1)
 def label_ends(
     ax:Axes, # axes with the curves, all drawn
     ends:list, # (x, y, name, colour) of the right end of each curve
@@ -186,6 +193,7 @@ def _apart(y, gap):
     return y
 
 # %% ../../nbs/core/01_plots.ipynb #f21c100c
+@checked(fontsize=1)
 def names_width(
     names, # names of the rows of a grid; may be none
     fontsize:float=9, # their size, points
@@ -194,6 +202,7 @@ def names_width(
     longest = max(map(len, names), default=0)
     return .12 + .6*fontsize/72*longest
 
+@checked(fontsize=1)
 def label_grid(
     ax:Axes, # axes with one picture of equal rows and columns, as `show_images` draws it
     rows=(), # name of each row, on its left
@@ -211,6 +220,7 @@ def label_grid(
         ax.annotate(name, (middle, 1), (0, 3), ha='center', va='bottom', **note)
 
 # %% ../../nbs/core/01_plots.ipynb #e5efb091
+@checked(start=0, dpi=1, colors=2)
 def knob(
     name:str, # what is turned
     figures:dict, # label of each position -> Axes, several of them, or a Figure

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 import torch
 from scipy import stats
 from torch import Tensor
+from .arguments import checked
 from .intervals import Interval
 
 # %% ../../nbs/core/03_resampling.ipynb #862dc994
+@checked(n=1, n_boot=2)
 def resamples(
     n:int, # how many units there are
     n_boot:int=1000, # how many draws, at least 2
@@ -31,6 +33,7 @@ def _counts(n, n_boot, gen):
         yield torch.bincount(drawn, minlength=n).double()
 
 # %% ../../nbs/core/03_resampling.ipynb #9baa5e0f
+@checked(n=1)
 def bootstrap_interval(
     value:float, # the estimate
     draws, # (n_boot,) the same number of each resample
@@ -61,6 +64,7 @@ def _tail(level):
     return (1 - level)/2
 
 # %% ../../nbs/core/03_resampling.ipynb #a31849e3
+@checked(n_boot=2)
 def mean_interval(
     values:Tensor, # (N,) one value a unit
     method:str='bootstrap', # 'bootstrap' (percentile) or 'normal' (mean and standard error)
@@ -94,6 +98,7 @@ def _values(values, unit):
     return v
 
 # %% ../../nbs/core/03_resampling.ipynb #474f967f
+@checked
 def t_interval(
     values, # (S,) one value a unit, few units
     level:float=.95, # coverage
@@ -108,6 +113,7 @@ def t_interval(
     return Interval(mean, mean - half, mean + half, n, unit, level)
 
 # %% ../../nbs/core/03_resampling.ipynb #16454678
+@checked
 def paired_interval(
     a:Tensor, # (N,) one value a unit
     b:Tensor, # (N,) of the other side: the same units, under the same noise
@@ -122,6 +128,7 @@ def paired_interval(
     return mean_interval(a.double() - b.double(), **interval)
 
 # %% ../../nbs/core/03_resampling.ipynb #b2177053
+@checked(n_boot=2)
 def two_level_bootstrap(
     items:Tensor, # (S,N) scores of the test images, for each network or training
     items0:Tensor|None=None, # (S,N) scores of the other side, paired; None: the scores themselves
@@ -154,6 +161,7 @@ def _differences(items, items0):
     return items.double() - items0.double()
 
 # %% ../../nbs/core/03_resampling.ipynb #98c7582d
+@checked
 def two_level_interval(
     items:Tensor, # (S,N) scores of the test images, for each network or training
     items0:Tensor|None=None, # (S,N) scores of the other side, paired; None: the scores themselves

@@ -9,6 +9,7 @@ __all__ = ['knn_precision_recall', 'prd', 'compare_sets']
 import time, torch, numpy as np, torch.nn.functional as F
 from fastcore.basics import AttrDict
 from torch import nn
+from .arguments import checked
 from .basics import with_bar
 from .distances import check_sets, frechet_interval
 from .features import compute_features, Features
@@ -31,6 +32,7 @@ def _radii(x, k, bs, progress):
 
 def _largest(x): return (x**2).sum(1).max()
 
+@checked(k=1, bs=1)
 def knn_precision_recall(
     real, # `Features` or an (N,dim) tensor: the reference
     fake, # the same for the set under test
@@ -97,6 +99,7 @@ def _clustered(x, clusters, runs, seed, progress):
         labels.append(kmeans.fit(x).labels_)
     return torch.from_numpy(np.stack(labels)).long()
 
+@checked(clusters=1, runs=1, beta=0, n_boot=2)
 def prd(
     real, # `Features` or an (N,dim) tensor: the reference
     fake, # the same for the set under test
@@ -153,6 +156,7 @@ def _rows(o, name, space, range, bs, device, progress):
                          'pass the space, or Features')
     return compute_features(space, o, range, bs, device, progress)
 
+@checked(k=1, n_boot=2, bs=1)
 def compare_sets(
     real, # reference: images (tensor or loader), or `Features`
     fake, # set under test, the same

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from copy import copy
 from fastcore.basics import patch
 from torch import Tensor, nn
+from .arguments import checked
 from .basics import short_digest
 from .inception import Inception768
 from .metrics import to_unit
@@ -18,6 +19,7 @@ from .metrics import to_unit
 # %% ../../nbs/core/33_spaces.ipynb #9fd4fac9
 class SmallCNN(nn.Module):
     "Feature space of a small classifier: three convolutions and a spatial mean"
+    @checked(channels=1, dim=1)
     def __init__(self,
         channels:int=1, # channels of the images
         n_classes:int=10, # classes of the data it is trained on
@@ -55,6 +57,7 @@ def _digest_of(module):
     return short_digest(b''.join(t.cpu().numpy().tobytes() for t in tensors))
 
 @patch(cls_method=True)
+@checked(epochs=1, dim=1, lr=0)
 def fit(cls:SmallCNN,
     dls, # labelled fastai `DataLoaders` with `.info`, as `image_dls` makes them
     epochs:int=12, # passes over `dls.train`
@@ -91,6 +94,7 @@ def fit(cls:SmallCNN,
     return space.eval()
 
 # %% ../../nbs/core/33_spaces.ipynb #435d7727
+@checked
 def feature_space(
     dls, # images, from `image_dls`
     inception=None, # file with the Inception weights up to 768 channels; None: see above

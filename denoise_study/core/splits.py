@@ -9,12 +9,14 @@ __all__ = ['draw_sides', 'DataInfo', 'Splits', 'open_splits']
 import torch, numpy as np
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from .arguments import checked, height_width, range_ends, whole_number
 from .basics import one_of
 from .datasets import open_dataset
-from .images import height_width, pad_widths, range_ends, whole_number
+from .images import pad_widths
 from .sources import Subset
 
 # %% ../../nbs/core/15_splits.ipynb #1b13eaa9
+@checked(n_valid=0, n_test=0)
 def draw_sides(
     digests:list, # N keys, equal for images that are copies
     n_valid:int, # images to validate on

@@ -7,6 +7,7 @@ __all__ = ['denoise_learner', 'distributed']
 
 # %% ../../nbs/core/28_training.ipynb #d050b2d3
 import atexit
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 import torch
@@ -15,7 +16,8 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.torch_core import num_distrib
 from fastcore.foundation import L
-from torch import nn
+from torch import nn, Tensor
+from .images import check_images
 from .objectives import AdamW, Bf16, EMA, ObjectiveCB, weighted_mean
 from .resume import Resume
 from .watching import JSONLog
@@ -40,10 +42,11 @@ def denoise_learner(
 ) -> Learner: # Learner whose loss is that of the model
     "Learner for an objective module; a ValueError says when model and data do not fit"
     _check_fit(dls, model)
+    _import_quietly()
     all_cbs = [ObjectiveCB(seed)]
     if ema is not None: all_cbs.append(EMA(ema))
     if bf16: all_cbs.append(Bf16())
-    if clip: all_cbs.append(GradientClip(clip))
+    if clip is not None: all_cbs.append(GradientClip(_norm(clip)))
     if folder is not None:
         all_cbs.append(Resume(Path(folder)/'state.safetensors', fresh=fresh))
         all_cbs.append(JSONLog(Path(folder)/'log.jsonl'))
@@ -54,8 +57,9 @@ def denoise_learner(
 # %% ../../nbs/core/28_training.ipynb #012dfbb8
 def _check_fit(dls, model):
     "Refuse data of another shape or range than the model's"
+    if not hasattr(model, 'shape'): return
     info = getattr(dls, 'info', None)
-    if info is None or not hasattr(model, 'shape'): return
+    if info is None: return _check_first_batch(dls, model)
     given = info.channels, *info.size
     wanted = tuple(model.shape)
     if given != wanted:
@@ -66,6 +70,31 @@ def _check_fit(dls, model):
     wanted = tuple(model.range)
     if given != wanted:
         raise ValueError(f'dls: the model works in the range {wanted}, the data comes in {given}')
+
+# %% ../../nbs/core/28_training.ipynb #b62be5db
+def _check_first_batch(dls, model):
+    "Refuse loaders of somebody else whose first batch is not of the model's shape and range"
+    batch = dls.one_batch()
+    x = batch[0] if isinstance(batch, (tuple, list)) else batch
+    if isinstance(x, Tensor): x = x.as_subclass(Tensor) # fastai's have types of their own
+    check_images(x, 'dls, first batch', model.shape[0], tuple(model.shape[1:]), model.range)
+    lo, hi = model.range
+    low, high = (end.item() for end in x.aminmax())
+    middle = (lo + hi)/2
+    if low >= middle or high <= middle:
+        warnings.warn(
+            f'dls: the first batch has values from {low:.3g} to {high:.3g}, the model works in the '
+            f'range {(lo, hi)}; if yours is another range, map it, as fastai\'s '
+            '`Normalize.from_stats([.5], [.5])` does from (0, 1) to (-1, 1)', stacklevel=4)
+
+def _norm(clip):
+    "The largest norm of a gradient, or an error"
+    if isinstance(clip, (int, float)) and not isinstance(clip, bool) and clip > 0: return clip
+    raise ValueError(f'clip: a number above 0, or None for no clipping, is accepted, got {clip!r}')
+
+def _import_quietly():
+    "Packages that torch's optimisers import at their first step, without their filters of warnings"
+    with warnings.catch_warnings(): import torch._dynamo # noqa: for what it does
 
 # %% ../../nbs/core/28_training.ipynb #c95f1bc3
 def distributed(

@@ -9,6 +9,7 @@ __all__ = ['RELATIONS', 'Verdict', 'verdict_css', 'Learned', 'check_terms', 'ver
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from .arguments import checked
 from .intervals import Interval
 
 # %% ../../nbs/core/04_verdicts.ipynb #2fcd42c5
@@ -89,6 +90,7 @@ def _answer(effect, relation, margin):
 # %% ../../nbs/core/04_verdicts.ipynb #a31f4ef1
 RELATIONS = 'above', 'below', 'equal'
 
+@checked
 def check_terms(
     relation:str, # what is claimed of an effect: 'above', 'below' or 'equal'
     size:float|None, # how large an effect is claimed, positive
@@ -127,6 +129,7 @@ def _beside(advantage, control, relation, margin):
     return Verdict.UNDECIDED
 
 # %% ../../nbs/core/04_verdicts.ipynb #797b83bf
+@checked
 def verdict(
     effect:Interval|None, # how far what was measured is from the threshold; None: not measured
     relation:str='above', # what is claimed of it: 'above', 'below' or 'equal'

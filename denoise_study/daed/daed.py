@@ -11,7 +11,7 @@ from copy import deepcopy
 from fastcore.basics import patch
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
-from ..core import check_images, evaluating, one_of
+from ..core import check_images, evaluating, image_noise, one_of
 from ..diffusion import DDGM, discretized_log_likelihood, normal_kl, Schedule
 from ..diffusion import UniformTime
 from .cut import Split, split
@@ -225,12 +225,11 @@ def dae_nll(self:DAED,
 def _dae_mean(self:DAED, x0, seed, clip, bs=512):
     "What the DAE makes of noisy versions of `x0`, one draw each"
     self._check_bytes(x0)
-    gen = torch.Generator(x0.device).manual_seed(seed)
+    eps = image_noise(x0, seed)
     means = []
     with evaluating(self):
-        for b in x0.split(bs):
-            eps = torch.randn(b.shape, generator=gen, device=b.device)
-            x1 = self.sched.q_sample(b, 1, eps)
+        for b, e in zip(x0.split(bs), eps.split(bs)):
+            x1 = self.sched.q_sample(b, 1, e)
             means.append(self.p_mean_var(x1, 1, clip)[0])
     return torch.cat(means)
 

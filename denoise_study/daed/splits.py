@@ -8,7 +8,7 @@ __all__ = ['steps_replaced', 'same_noise']
 # %% ../../nbs/daed/02_splits.ipynb #8af981db
 import torch
 from fastprogress.fastprogress import progress_bar
-from ..core import device_of, evaluating
+from ..core import device_of, evaluating, image_generators, noise_like
 from ..diffusion import ancestral, DDGM
 from .daed import DAED
 
@@ -34,7 +34,6 @@ def same_noise(
     if n < 1 or bs < 1:
         raise ValueError(f'n, bs: at least 1 is needed, got n={n}, bs={bs}')
     dev = device_of(ddgm)
-    gen = torch.Generator(dev).manual_seed(seed)
     starts = range(0, n, bs)
     ticks = range(len(starts)*ddgm.sched.T)
     if progress: ticks = progress_bar(ticks, leave=False)
@@ -44,9 +43,9 @@ def same_noise(
     models = torch.nn.ModuleList([ddgm, *daeds.values()])
     with evaluating(models):
         for i in starts:
-            size = min(bs, n - i)
-            xt = torch.randn(size, *ddgm.shape, generator=gen, device=dev)
-            parts.append(_one_walk(ddgm, daeds, xt, gen, bar))
+            gens = image_generators(seed, range(i, min(i + bs, n)), dev, 'sample')
+            xt = noise_like(torch.empty(len(gens), *ddgm.shape, device=dev), gens)
+            parts.append(_one_walk(ddgm, daeds, xt, gens, bar))
     next(bar, None) # closes it
 
     images = {}

@@ -10,8 +10,8 @@ import numpy as np, pandas as pd, torch
 from itertools import product
 from matplotlib.axes import Axes
 from torch import Tensor
-from ..core import Interval, mean_interval
-from ..diffusion import as_named, check_model_fits, DDGM_METHODS, image_noise
+from ..core import image_noise, Interval, mean_interval
+from ..diffusion import as_named, check_model_fits, DDGM_METHODS
 from ..diffusion import reconstructions, show_rows, summarise, times_or_level
 from ..diffusion import WALK_BLOCK
 

@@ -12,7 +12,6 @@ from .hooks import read_modules as read_modules
 from .oracles import GaussianDenoiser as GaussianDenoiser
 from .oracles import MixtureDenoiser as MixtureDenoiser
 from .quality import decibels as decibels
-from .quality import image_noise_at as image_noise_at
 from .quality import plot_psnr as plot_psnr
 from .quality import psnr_curve as psnr_curve
 from .quality import residual_sigma as residual_sigma

@@ -7,6 +7,7 @@ __all__ = ['denoiser']
 
 # %% ../../nbs/denoiser/08_adapters.ipynb #6fe261d5
 from torch import nn
+from ..core import checked
 from ..daed import DAED
 from ..diffusion import DDGM
 from .blind import BlindUNet
@@ -17,6 +18,7 @@ from .timed import from_ddgm, from_diffusers
 from .training import Blind
 
 # %% ../../nbs/denoiser/08_adapters.ipynb #91baa07a
+@checked(multiple=1)
 def denoiser(
     model, # `BlindUNet`, `Blind`, `DDGM`, `DAED`; U-Net + `scheduler`; any other + `predicts`
     shape:tuple|None=None, # (C,H,W), where the model does not say

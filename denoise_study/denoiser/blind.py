@@ -9,6 +9,7 @@ __all__ = ['BlindUNet']
 import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
+from ..core import checked
 from ..diffusion import check_unet_images, halved, ScaleNorm, to_float
 
 # %% ../../nbs/denoiser/01_blind.ipynb #e356bab7
@@ -23,6 +24,7 @@ def _layers(n_in, n_out, depth, plain_first=False):
 # %% ../../nbs/denoiser/01_blind.ipynb #d7a49bfb
 class BlindUNet(nn.Module):
     "Blind denoiser: noisy image in, clean image out (Kadkhodaie et al. 2025, appendix A)"
+    @checked(channels=1)
     def __init__(self,
         channels:int=3, # image channels
         widths:tuple=(64, 128, 256, 512), # channels of each encoder block, then of the middle

@@ -7,19 +7,23 @@ __all__ = ['Denoiser']
 
 # %% ../../nbs/denoiser/00_contract.ipynb #bb9af055
 import hashlib, torch
+from collections.abc import Iterable
 from fastcore.basics import patch
 from torch import Tensor, nn
+from ..core import checked, in_words
+from ..diffusion import check_unet_images
 
 # %% ../../nbs/denoiser/00_contract.ipynb #a9bebeab
 class Denoiser(nn.Module):
     "The contract D(x, sigma) -> E[x_clean | x], x = x_clean + sigma*z, data units (Miyasawa 1961)"
+    @checked(multiple=1)
     def __init__(self,
         net:nn.Module, # network that is wrapped
         shape:tuple|None=None, # (C,H,W) that it was made for; None: not said
         sigmas:tuple=(0., 1.), # smallest and largest noise that it was made for, in data units
         blind:bool=True, # does it find out the noise level by itself?
         multiple:int=1, # sides must be multiples of this
-        taps:tuple=(), # names of the places that can be read; 'mid' is where `phi` is read
+        taps:Iterable=(), # names of the places that can be read; 'mid' is where `phi` is read
     ):
         super().__init__()
         self.net = net
@@ -45,13 +49,32 @@ class Denoiser(nn.Module):
         raise NotImplementedError
 
 # %% ../../nbs/denoiser/00_contract.ipynb #c1b31713
+def _check_form(D, x):
+    "Refuse what is no batch of images that this network takes"
+    images = isinstance(x, Tensor) and x.ndim == 4 and 0 not in x.shape
+    if not images or not x.is_floating_point():
+        raise TypeError(f'x: a float tensor (N,C,H,W), none of them 0, is accepted, got {in_words(x)}')
+    channels = D.shape[0] if D.shape else x.shape[1]
+    check_unet_images(x, channels, D.multiple)
+
+def _check_number(sigma):
+    "Refuse what is neither a number nor several"
+    if isinstance(sigma, (bool, str)):
+        raise TypeError(f'sigma: a number, or one per image, is accepted, got {in_words(sigma)}')
+    try: torch.as_tensor(sigma, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError('sigma: a number, or one per image, is accepted, '
+                        f'got {in_words(sigma)}') from None
+
 @patch
 def _level(self:Denoiser, x, sigma):
-    "(N,) noise levels, checked; None where a blind denoiser was told none"
+    "(N,) noise levels, checked like the images; None where a blind denoiser was told none"
+    _check_form(self, x)
     if sigma is None:
         if self.blind: return None
         raise ValueError(f'sigma: {type(self.net).__name__} is not blind; give the noise level '
                          'in data units (black 0, white 1), a number or one per image')
+    _check_number(sigma)
     s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
     if s.ndim == 0: s = s.expand(len(x))
     if s.shape != (len(x),):
@@ -74,6 +97,9 @@ def score(self:Denoiser,
 ) -> Tensor: # (N,C,H,W) gradient of log p_sigma(x)
     "Score of the noisy density (Miyasawa 1961; in Kadkhodaie et al. 2025 eq. 1 minus s/sigma^2)"
     s = self._level(x, sigma)
+    if s is None or not s.min() > 0:
+        raise ValueError('sigma: a noise level above 0 is accepted, the score divides by its '
+                         f'square; got {in_words(sigma)}')
     return (self(x, s) - x)/s.view(-1, 1, 1, 1)**2
 
 # %% ../../nbs/denoiser/00_contract.ipynb #bc61963f

@@ -7,7 +7,7 @@ __all__ = ['PARTS_OF_DAED', 'OneLevelDenoiser', 'ChainDenoiser', 'from_daed']
 
 # %% ../../nbs/denoiser/07_daed_parts.ipynb #f485163a
 import math, torch
-from ..core import one_of
+from ..core import checked, one_of
 from ..daed import DAED
 from .contract import Denoiser
 from .timed import TimedDenoiser, unet_paths
@@ -26,6 +26,7 @@ class OneLevelDenoiser(TimedDenoiser):
 # %% ../../nbs/denoiser/07_daed_parts.ipynb #c5e594cc
 class ChainDenoiser(Denoiser):
     "Both networks of a DAED, each image to the one in whose part its noise lies"
+    @checked
     def __init__(self,
         model:DAED, # the DAED that both belong to
         dae:OneLevelDenoiser, # its denoiser
@@ -62,6 +63,7 @@ def _part(model, cls, net, steps, kind, settings):
 
 PARTS_OF_DAED = 'dae', 'generator', 'chain'
 
+@checked
 def from_daed(
     model:DAED, # generator and denoiser
     part:str='dae', # one of `PARTS_OF_DAED`

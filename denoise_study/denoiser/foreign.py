@@ -7,6 +7,7 @@ __all__ = ['BlindDenoiser', 'ForeignDenoiser']
 
 # %% ../../nbs/denoiser/05_foreign.ipynb #7bc7b1b3
 from torch import nn
+from ..core import checked
 from .blind import BlindUNet
 from .contract import Denoiser
 from .hooks import read_modules
@@ -14,6 +15,7 @@ from .hooks import read_modules
 # %% ../../nbs/denoiser/05_foreign.ipynb #0950db8a
 class BlindDenoiser(Denoiser):
     "A `BlindUNet` behind the contract; it reads itself"
+    @checked
     def __init__(self,
         net:BlindUNet, # the network
         shape:tuple|None=None, # (C,H,W) that it was trained on
@@ -27,6 +29,7 @@ class BlindDenoiser(Denoiser):
 # %% ../../nbs/denoiser/05_foreign.ipynb #4d79883d
 class ForeignDenoiser(Denoiser):
     "Any network that returns the clean image or the residual, in any range"
+    @checked(multiple=1)
     def __init__(self,
         net:nn.Module, # called as net(y), or as net(y, sigma) with sigma (N,) in its units
         shape:tuple|None, # (C,H,W) that it was made for

@@ -9,13 +9,14 @@ __all__ = ['GaussianDenoiser', 'MixtureDenoiser']
 import math, torch
 from fastcore.basics import patch
 from torch import Tensor, nn
-from ..core import check_images
+from ..core import check_images, checked
 from ..diffusion import LinearDenoiser
 from .contract import Denoiser
 
 # %% ../../nbs/denoiser/02_oracles.ipynb #83ad7642
 class GaussianDenoiser(Denoiser):
     "The exact denoiser of Gaussian data, and the best linear one of any data (Wiener 1949)"
+    @checked
     def __init__(self,
         mean:Tensor, # (C,H,W) mean of the data
         var:Tensor, # variance of each pixel, (C,H,W), or covariance (D,D), D = CHW
@@ -70,6 +71,7 @@ def _directions(mean, var):
 
 # %% ../../nbs/denoiser/02_oracles.ipynb #2002cfaa
 @patch(cls_method=True)
+@checked
 def fit(cls:GaussianDenoiser,
     images:Tensor, # (N,C,H,W) clean images in [0,1]; costs min(N, CHW)^3, so a few thousand do
 ) -> GaussianDenoiser: # told sigma; float32
@@ -86,6 +88,7 @@ def fit(cls:GaussianDenoiser,
 # %% ../../nbs/denoiser/02_oracles.ipynb #3bc39c36
 class MixtureDenoiser(Denoiser):
     "The exact denoiser of a mixture of Gaussians with equal variance in all directions"
+    @checked
     def __init__(self,
         means:Tensor, # (K,C,H,W) means of the components
         var:float=0., # their variance in every direction; 0: the data are K points

@@ -10,8 +10,8 @@ import math, torch, warnings
 from collections.abc import Iterator
 from torch import Tensor
 from typing import NamedTuple
-from ..core import check_images, device_of, evaluating, noise_like, one_of
-from ..core import step_generator, with_bar
+from ..core import check_images, checked, device_of, evaluating, image_generators
+from ..core import noise_like, one_of, with_bar
 from .contract import Denoiser
 
 # %% ../../nbs/denoiser/10_samplers.ipynb #f5c91a2a
@@ -44,6 +44,7 @@ def _warn_unfinished(n, t, steps):
     warnings.warn(f'{n} images are {why}: denoised as they are', stacklevel=3)
 
 # %% ../../nbs/denoiser/10_samplers.ipynb #ca9ff4e6
+@checked(beta=0, sigma_end=0, max_steps=1, sigma=0)
 def ascend(
     D:Denoiser, # denoiser
     x:Tensor, # (N,C,H,W) start: a mean plus noise of level `sigma`
@@ -92,6 +93,7 @@ def ascend(
         if not active.any(): return
 
 # %% ../../nbs/denoiser/10_samplers.ipynb #453c7730
+@checked(n=1)
 def noise_levels(
     hi:float=1., # first level
     lo:float=.01, # last level
@@ -105,6 +107,7 @@ def noise_levels(
 # %% ../../nbs/denoiser/10_samplers.ipynb #a931957b
 RULES = 'ancestral', 'renoise'
 
+@checked
 def descend(
     D:Denoiser, # denoiser
     x:Tensor, # (N,C,H,W) start: noise of level sigmas[0]; for 'renoise' clean, like a mean image
@@ -140,6 +143,7 @@ def descend(
 # %% ../../nbs/denoiser/10_samplers.ipynb #b91df1b0
 _METHODS = dict(ascend=ascend, descend=descend)
 
+@checked(n=1, sigma=0, bs=1)
 def sample(
     D:Denoiser, # denoiser
     n:int, # number of images
@@ -155,8 +159,6 @@ def sample(
 ) -> Tensor: # (n,C,H,W) images, on the denoiser's device
     "New images from noise (Kadkhodaie & Simoncelli 2021), denoised at the end"
     one_of('method', method, _METHODS)
-    if n < 1 or bs < 1:
-        raise ValueError(f'n, bs: at least 1 is needed, got n={n}, bs={bs}')
     shape = shape or D.shape
     if not shape:
         raise ValueError('shape: the denoiser does not say how large its images are; give (C,H,W)')
@@ -173,8 +175,7 @@ def sample(
     done = []
     with evaluating(D):
         for i in with_bar(range(0, n, bs), progress):
-            places = range(i, min(i + bs, n))
-            gens = [step_generator(seed, k, device, 'sample') for k in places]
+            gens = image_generators(seed, range(i, min(i + bs, n)), device, 'sample')
             x = mean.expand(len(gens), *shape)
             if kwargs.get('rule') != 'renoise': x = x + sigma*noise_like(x, gens)
             for step in _METHODS[method](D, x, gens, **kwargs): pass

@@ -8,11 +8,13 @@ __all__ = ['sigma_at', 'TimedDenoiser', 'unet_paths', 'from_ddgm', 'from_diffuse
 # %% ../../nbs/denoiser/06_timed.ipynb #7ec51625
 import torch
 from torch import Tensor, nn
+from ..core import checked
 from ..diffusion import DDGM, UNet
 from .contract import Denoiser
 from .hooks import read_modules
 
 # %% ../../nbs/denoiser/06_timed.ipynb #60889233
+@checked
 def sigma_at(
     model:DDGM, # diffusion model
     t:int, # step, 1..T
@@ -33,6 +35,7 @@ def _clean(kind, out, u, s, a):
 
 class TimedDenoiser(Denoiser):
     "A network of a variance-preserving diffusion, told a time label (Ho et al. 2020)"
+    @checked(multiple=1)
     def __init__(self,
         net:nn.Module, # called as net(xt, label)
         shape:tuple, # (C,H,W) that it was made for
@@ -91,6 +94,7 @@ class TimedDenoiser(Denoiser):
         return read_modules(lambda: self._call(x, sigma), modules, taps, reduce)
 
 # %% ../../nbs/denoiser/06_timed.ipynb #692bd064
+@checked
 def unet_paths(
     net:nn.Module, # a network
 ) -> dict: # name of a place -> path of a module; empty for a network that is no `UNet`
@@ -113,6 +117,7 @@ def unet_paths(
     return paths
 
 # %% ../../nbs/denoiser/06_timed.ipynb #5d76f05d
+@checked
 def from_ddgm(
     model:DDGM, # diffusion model
     **settings, # clip and nearest of `TimedDenoiser`
@@ -143,6 +148,7 @@ def _diffusers_paths(net):
         paths[f'dec{levels - i}'] = last(f'up_blocks.{i}', block)
     return paths
 
+@checked
 def from_diffusers(
     net:nn.Module, # a U-Net of diffusers
     scheduler, # the variance-preserving scheduler that it was trained with

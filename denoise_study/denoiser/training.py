@@ -10,7 +10,7 @@ import torch
 from fastai.callback.schedule import ParamScheduler
 from pathlib import Path
 from torch import Tensor, nn
-from ..core import DataInfo, one_of
+from ..core import checked, DataInfo, one_of
 from ..diffusion import fit
 from .blind import BlindUNet
 
@@ -36,6 +36,7 @@ def noise_law(
 class Blind(nn.Module):
     "Objective of a blind denoiser: squared error summed over pixels (Kadkhodaie et al. 2025 A)"
     range = 0., 1.
+    @checked
     def __init__(self,
         net:nn.Module, # noisy images -> clean images
         shape:tuple, # (C,H,W) of one image
@@ -83,6 +84,7 @@ def _check_fits(net, shape):
                          f'image_dls(pad_to={k}) pads')
 
 # %% ../../nbs/denoiser/03_training.ipynb #02e643dd
+@checked(lr=0, stages=1)
 def halving(
     lr:float=1e-3, # learning rate of the first stage
     stages:int=10, # equal stages of the training; each has half the rate of the one before
@@ -94,6 +96,7 @@ def halving(
     return ParamScheduler(dict(lr=rate))
 
 # %% ../../nbs/denoiser/03_training.ipynb #4c678d83
+@checked(width=1)
 def blind_preset(
     info:DataInfo, # data set: its channels choose the network
     size:str='small', # 'small' or 'paper'
@@ -112,6 +115,7 @@ def blind_preset(
     return dict(net=net, **training)
 
 # %% ../../nbs/denoiser/03_training.ipynb #194f5923
+@checked(steps=1, width=1)
 def train_blind(
     dls, # images in [0,1] with sides that are multiples of 8, from `image_dls`
     folder:str|Path, # where checkpoint, log and state go

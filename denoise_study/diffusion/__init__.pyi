@@ -77,7 +77,6 @@ from .ways import WAYS_BACK as WAYS_BACK
 from .ways import WAY_COLORS as WAY_COLORS
 from .ways import check_model_fits as check_model_fits
 from .ways import image_errors as image_errors
-from .ways import image_noise as image_noise
 from .ways import kind_of as kind_of
 from .ways import show_rows as show_rows
 from .ways import show_ways_back as show_ways_back

@@ -9,6 +9,7 @@ __all__ = ['timestep_embedding', 'zeroed', 'ResBlock', 'Attention']
 import math, torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
+from ..core import checked
 from .norms import NormAct, pixel_rows
 from .updown import doubled, halved, upsample_conv
 
@@ -39,6 +40,7 @@ def zeroed(
 # %% ../../nbs/diffusion/03_blocks.ipynb #e2365a45
 class ResBlock(nn.Module):
     "Residual block that listens to the time (Nichol and Dhariwal 2021)"
+    @checked(n_in=1, n_out=1)
     def __init__(self,
         n_in:int, # input channels (of both inputs together, where there are two)
         n_out:int, # output channels
@@ -114,6 +116,7 @@ def _attend(q, k, v):
 # %% ../../nbs/diffusion/03_blocks.ipynb #c8dbd0c4
 class Attention(nn.Module):
     "Self-attention over the pixels (Nichol and Dhariwal 2021; Dhariwal and Nichol 2021)"
+    @checked(channels=1, heads=1)
     def __init__(self,
         channels:int, # channels in and out
         heads:int=4, # number of heads

@@ -8,8 +8,8 @@ __all__ = ['SWEEP_SHARES', 'study_ddgm', 'copies_part', 'samples_part', 'sweep_p
 # %% ../../nbs/diffusion/22_chapter.ipynb #0313a891
 import pandas as pd
 from torch import Tensor
-from ..core import Chapter, describe, Interval, load_checkpoint, mean_interval
-from ..core import save_images, Study, to_uint8
+from ..core import Chapter, checked, describe, Interval, load_checkpoint
+from ..core import mean_interval, save_images, Study, to_uint8
 from .curves import plot_sweep
 from .ddgm import DDGM
 from .likelihood import histogram_bits
@@ -19,6 +19,7 @@ from .reconstruction import reconstruction_sweep, summarise
 from .ways import show_rows, show_ways_back
 
 # %% ../../nbs/diffusion/22_chapter.ipynb #d9c257b6
+@checked
 def study_ddgm(
     study:Study, # the study
 ) -> DDGM: # its diffusion model, with averaged weights
@@ -41,6 +42,7 @@ def _copies_verdict(samples, test):
         return 'farther from the training images than unseen real images are'
     return 'as far from the training images as unseen real images are, to the accuracy of this test'
 
+@checked
 def copies_part(
     study:Study, # the study
     samples:Tensor, # (n,C,H,W) generated images
@@ -80,6 +82,7 @@ def _scores_table(rows):
         table.append(row)
     return table
 
+@checked
 def samples_part(
     study:Study, # the study
     model:DDGM, # trained model
@@ -127,6 +130,7 @@ def _sweep_text(table, sched, tenth, last):
         'A draw from a Gaussian posterior has the square root of two times the error of its mean, '
         'whatever the model, so the gap between the curves alone says nothing about it.')
 
+@checked
 def sweep_part(
     study:Study, # the study
     model:DDGM, # trained model
@@ -166,6 +170,7 @@ def _bits_text(stats, levels):
         'As a code it is worse than counting. The simple loss gives the last, finest steps little '
         'weight, and those are where the bits are; denoise-train --loss vlb trains for them.')
 
+@checked
 def bits_part(
     study:Study, # the study
     model:DDGM, # trained model
@@ -195,6 +200,7 @@ def bits_part(
     return stats
 
 # %% ../../nbs/diffusion/22_chapter.ipynb #0780a011
+@checked
 def ddgm_chapter(
     study:Study, # the study
 ) -> Chapter: # the chapter on the diffusion model

@@ -8,13 +8,14 @@ __all__ = ['sweep_curves', 'sweep_axes', 'plot_sweep']
 # %% ../../nbs/diffusion/19_curves.ipynb #fa4448b6
 import numpy as np, pandas as pd
 from matplotlib.axes import Axes
-from ..core import curve, CYCLE, label_ends, Panels, panels
+from ..core import checked, curve, CYCLE, label_ends, Panels, panels
 from .reconstruction import summarise
 from .ways import WAY_COLORS
 
 # %% ../../nbs/diffusion/19_curves.ipynb #91f146f7
 _OTHERS = dict(average=CYCLE[3], noisy='.55', linear='k') # colours of what is not a model's own way
 
+@checked
 def sweep_curves(
     ax:Axes, # where to draw
     table:pd.DataFrame, # from `summarise`
@@ -45,6 +46,7 @@ def _spaced(places, least):
         if not kept or v - kept[-1] > least: kept.append(v)
     return kept
 
+@checked
 def sweep_axes(
     ax:Axes, # where the curves are
     table:pd.DataFrame, # with step, share and log_snr
@@ -69,6 +71,7 @@ def sweep_axes(
     top.spines['top'].set_visible(False)
 
 # %% ../../nbs/diffusion/19_curves.ipynb #2fd67743
+@checked
 def plot_sweep(
     errors:pd.DataFrame, # from `reconstruction_sweep`, or a summary of it
     axs=None, # two Axes; None: a new figure

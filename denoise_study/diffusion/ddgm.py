@@ -9,7 +9,8 @@ __all__ = ['LOSSES', 'VARIANCES', 'DDGM']
 import math, torch
 from fastcore.basics import patch, store_attr
 from torch import Tensor, nn
-from ..core import check_images, device_of, evaluating, one_of, with_bar
+from ..core import check_images, checked, device_of, evaluating, image_generators
+from ..core import image_noise, noise_like, one_of, with_bar
 from .likelihood import check_grey_levels, discretized_log_likelihood
 from .likelihood import normal_kl, prior_bits
 from .samplers import DDGM_METHODS
@@ -22,6 +23,7 @@ VARIANCES = 'large', 'small', 'learned'
 
 class DDGM(nn.Module):
     "Diffusion-based deep generative model: a network and a schedule (DAED eqs. 1-8)"
+    @checked
     def __init__(self,
         net:nn.Module, # (x_t, label) -> (N,C,H,W), or (N,2C,H,W) with a learned variance
         sched:Schedule, # forward process
@@ -198,16 +200,18 @@ def observe(self:DDGM,
 @patch
 def respaced(self:DDGM,
     n:int|str|None, # number of steps or 'ddimN', as in `Schedule.respace`; None: the model itself
+    name:str='n', # what the caller calls it, for the message
 ) -> DDGM: # model with the same network on a shorter chain
     "The same network on fewer steps (Nichol and Dhariwal 2021 section 4)"
     if n is None: return self
-    shorter = dict(self.config, sched=self.sched.respace(n))
+    shorter = dict(self.config, sched=self.sched.respace(n, name))
     return type(self)(**shorter).train(self.training)
 
 @patch
+@checked(n=1, steps=1, bs=1)
 def sample(self:DDGM,
     n:int, # number of images
-    seed:int=0, # seed of all noise
+    seed:int=0, # seed of all noise; what image i gets does not depend on `n` and `bs`
     method:str='ancestral', # 'ancestral' or 'ddim'
     steps:int|str|None=None, # respace the chain to so many steps; None: all of them
     bs:int=256, # images at a time
@@ -216,19 +220,20 @@ def sample(self:DDGM,
 ) -> Tensor: # (n,C,H,W) images, clamped to `range`, on the model's device
     "New images from noise; the same arguments give the same images on a CPU"
     one_of('method', method, DDGM_METHODS)
-    if n < 1 or bs < 1: raise ValueError(f'n, bs: at least 1 is needed, got n={n}, bs={bs}')
-    model = self.respaced(steps)
+    model = self.respaced(steps, 'steps')
     walk = DDGM_METHODS[method]
+    accepted = ('clip', 'eta') if method == 'ddim' else ('clip',)
+    for name in kwargs: one_of(f'option of {method!r}', name, accepted)
     dev = device_of(self)
-    gen = torch.Generator(dev).manual_seed(seed)
     calls = -(-n//bs)*model.sched.T
     bar = iter(with_bar(range(calls), progress))
 
     batches = []
     with evaluating(model):
         for i in range(0, n, bs):
-            xt = torch.randn(min(bs, n - i), *self.shape, generator=gen, device=dev)
-            for _, xt, _ in walk(model, xt, gen, **kwargs):
+            gens = image_generators(seed, range(i, min(i + bs, n)), dev, 'sample')
+            xt = noise_like(torch.empty(len(gens), *self.shape, device=dev), gens)
+            for _, xt, _ in walk(model, xt, gens, **kwargs):
                 next(bar)
             batches.append(xt.clamp(*self.range))
     next(bar, None) # closes it
@@ -236,6 +241,7 @@ def sample(self:DDGM,
 
 # %% ../../nbs/diffusion/13_ddgm.ipynb #024d6bf3
 @patch
+@checked
 def reconstruct(self:DDGM,
     x0:Tensor, # (N,C,H,W) clean images in `range`
     t:int, # time to noise to, 0..T; 0 gives the images back
@@ -248,13 +254,13 @@ def reconstruct(self:DDGM,
     one_of('how', how, (*DDGM_METHODS, 'mean'))
     check_images(x0, 'x0', channels=self.shape[0], size=self.shape[1:], range=self.range)
     self.sched.times(t, x0, low=0)
-    gen = torch.Generator(x0.device).manual_seed(seed)
-    if eps is None: eps = torch.randn(x0.shape, generator=gen, device=x0.device)
+    if eps is None: eps = image_noise(x0, seed)
     xt = self.sched.q_sample(x0, t, eps)
     if t == 0: return xt
+    gens = image_generators(seed, range(len(x0)), x0.device, 'back')
     with evaluating(self):
         if how == 'mean': return self.p_mean_var(xt, t, clip)[2]
-        for _, xt, _ in DDGM_METHODS[how](self, xt, gen, start=t, clip=clip): pass
+        for _, xt, _ in DDGM_METHODS[how](self, xt, gens, start=t, clip=clip): pass
     return xt
 
 # %% ../../nbs/diffusion/13_ddgm.ipynb #c797ecd1
@@ -269,6 +275,7 @@ def _check_bytes(self:DDGM, x0):
     check_grey_levels(x0)
 
 @patch
+@checked(bs=1)
 def bits_per_dim(self:DDGM,
     x0:Tensor, # (N,C,H,W) images on the grid 2k/255 - 1
     seed:int=0, # seed of the noise, one draw per image and time
@@ -278,17 +285,18 @@ def bits_per_dim(self:DDGM,
 ) -> dict: # float64 on the CPU: L_T (N,), L_t (N,T-1) of t=2..T, L_0 (N,), total (N,)
     "Variational bound on the negative log likelihood with every term (DAED eq. 4)"
     self._check_bytes(x0)
-    gen = torch.Generator(x0.device).manual_seed(seed)
     T = self.sched.T
     calls = -(-len(x0)//bs)*T
     bar = iter(with_bar(range(calls), progress))
 
     batches = []
     with evaluating(self):
-        for batch in x0.split(bs):
+        for i in range(0, len(x0), bs):
+            batch = x0[i:i + bs]
+            gens = image_generators(seed, range(i, i + len(batch)), x0.device, 'likelihood')
             terms = []
             for t in range(1, T + 1):
-                eps = torch.randn(batch.shape, generator=gen, device=batch.device)
+                eps = noise_like(batch, gens)
                 xt = self.sched.q_sample(batch, t, eps)
                 bits = self.vlb_terms(batch, xt, t, *self.predict(xt, t), clip=clip)
                 terms.append(bits.double().cpu())

@@ -8,6 +8,7 @@ __all__ = ['discretized_log_likelihood', 'normal_kl', 'prior_bits', 'check_grey_
 # %% ../../nbs/diffusion/11_likelihood.ipynb #ceff2e76
 import math, torch
 from torch import Tensor
+from ..core import checked
 
 # %% ../../nbs/diffusion/11_likelihood.ipynb #f7d02661
 def discretized_log_likelihood(
@@ -47,6 +48,7 @@ def normal_kl(
     return .5*(b - a - 1 + torch.exp(a - b) + distance)
 
 # %% ../../nbs/diffusion/11_likelihood.ipynb #bea2a039
+@checked
 def prior_bits(
     x0:Tensor, # (N,C,H,W) clean images in [-1,1]
     alpha_bar:Tensor, # share of the signal's variance left at the end of the chain, float64
@@ -56,6 +58,7 @@ def prior_bits(
     return kl.mean((1, 2, 3))/math.log(2)
 
 # %% ../../nbs/diffusion/11_likelihood.ipynb #f557ed09
+@checked
 def check_grey_levels(
     x0:Tensor, # images in [-1,1]
 ):
@@ -68,6 +71,7 @@ def check_grey_levels(
             'that of other images is another quantity')
 
 # %% ../../nbs/diffusion/11_likelihood.ipynb #e58cbcda
+@checked
 def histogram_bits(
     train:Tensor, # (N,C,H,W) uint8 images to count
     test:Tensor, # (M,C,H,W) uint8 images to encode

@@ -9,8 +9,10 @@ __all__ = ['CACHE_BLOCK', 'norm_groups', 'to_float', 'group_norm_act', 'NormAct'
 import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
+from ..core import checked
 
 # %% ../../nbs/diffusion/01_norms.ipynb #4d75e2ea
+@checked(channels=1)
 def norm_groups(
     channels:int, # number of channels to normalise
 ) -> int: # number of groups
@@ -49,6 +51,7 @@ def group_norm_act(
 # %% ../../nbs/diffusion/01_norms.ipynb #d400aeeb
 class NormAct(nn.Module):
     "Group norm that listens to the time, then SiLU (Nichol and Dhariwal 2021, section 3)"
+    @checked(channels=1)
     def __init__(self,
         channels:int, # channels of the input (of both inputs together, where there are two)
         act:bool=True, # apply SiLU?

@@ -169,7 +169,8 @@ def from_openai(
         raise ValueError(f'{where}: not the layout of an OpenAI U-Net (looked for {e}); '
                          f'it has {sorted(state)[:3]}... '
                          'Accepted: state dicts of improved-diffusion and guided-diffusion') from e
-    net = UNet(**found, heads=heads, head_channels=head_channels, new_order=new_order,
-               dropout=dropout)
+    with torch.random.fork_rng(devices=[]): # the fresh weights are overwritten at once
+        net = UNet(**found, heads=heads, head_channels=head_channels, new_order=new_order,
+                   dropout=dropout)
     _fill(net, state, where)
     return net

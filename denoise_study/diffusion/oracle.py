@@ -8,12 +8,13 @@ __all__ = ['GaussianNet', 'chain_variance', 'principal_filter', 'LinearDenoiser'
 # %% ../../nbs/diffusion/14_oracle.ipynb #16e2a9f8
 import math, torch
 from torch import Tensor, nn
-from ..core import check_images, device_of
+from ..core import check_images, checked, device_of
 from .schedules import Schedule
 
 # %% ../../nbs/diffusion/14_oracle.ipynb #994d0372
 class GaussianNet(nn.Module):
     "The optimal network for data N(0, s2) in each pixel: an oracle for samplers and losses"
+    @checked
     def __init__(self,
         sched:Schedule, # schedule in whose original times the network is spoken to
         s2:float=1., # variance of the data
@@ -35,6 +36,7 @@ class GaussianNet(nn.Module):
         return (gain*xt).to(xt.dtype)
 
 # %% ../../nbs/diffusion/14_oracle.ipynb #b062c4c7
+@checked(start=0, stop=0)
 def chain_variance(
     model:nn.Module, # model whose networks are linear, such as `GaussianNet`, with a fixed variance
     start:int, # time to start from
@@ -87,6 +89,7 @@ def _shrinkage(x, val):
 
 class LinearDenoiser:
     "Best affine estimate from a set's mean and covariance (Wiener 1949; Ledoit and Wolf 2004)"
+    @checked
     def __init__(self,
         train:Tensor, # (N,C,H,W) clean images; costs min(N, CHW)^3, so a few thousand do
     ):

@@ -8,11 +8,12 @@ __all__ = ['show_samples', 'nearest_images', 'sample_quality']
 # %% ../../nbs/diffusion/21_quality.ipynb #1257b4ab
 import torch
 from torch import Tensor
-from ..core import compare_sets, compute_features, Panels, panels, show_images, Study
-from ..core import untrained
+from ..core import checked, compare_sets, compute_features, Panels, panels
+from ..core import show_images, Study, untrained
 from .ddgm import DDGM
 
 # %% ../../nbs/diffusion/21_quality.ipynb #fc77906a
+@checked(n=1)
 def show_samples(
     samples:Tensor, # (N,C,H,W) generated images
     real:Tensor, # (M,C,H,W) real ones
@@ -28,6 +29,7 @@ def show_samples(
     return axs
 
 # %% ../../nbs/diffusion/21_quality.ipynb #f082752d
+@checked
 def nearest_images(
     x:Tensor, # (N,C,H,W) images
     pool:Tensor, # (M,C,H,W) images to search
@@ -38,6 +40,7 @@ def nearest_images(
     return i, d/x[0].numel()**.5
 
 # %% ../../nbs/diffusion/21_quality.ipynb #2f508eb2
+@checked
 def sample_quality(
     study:Study, # data, feature space, seed
     model:DDGM, # trained model

@@ -12,8 +12,9 @@ from copy import copy
 from fastai.torch_core import rank_distrib
 from pathlib import Path
 from torch import nn, Tensor
-from ..core import averaged, DataInfo, denoise_learner, distributed, hold_folder
-from ..core import one_of, SampleGrid, save_checkpoint, stoppable, unwrap
+from ..core import averaged, checked, DataInfo, denoise_learner, distributed
+from ..core import hold_folder, one_of, SampleGrid, save_checkpoint, stoppable
+from ..core import unwrap
 from .ddgm import DDGM
 from .schedules import Schedule
 from .unet import UNet
@@ -44,6 +45,7 @@ def _paper(info, width):
     rates = dict(lr=1e-4, one_cycle=False, ema=.9999)
     return dict(net=net, T=T, bs=bs, steps=steps, **rates)
 
+@checked(width=1)
 def preset(
     info:DataInfo, # data set: its channels and size choose the network
     size:str='small', # 'small' or 'paper'
@@ -76,6 +78,7 @@ def _save(path, learn, seed):
         path, learn.model, averaged(learn), data=learn.dls.info.to_dict(), seed=seed,
         steps=run['steps'], run=run, **_last_loss(learn))
 
+@checked(steps=1)
 def fit(
     dls, # images, from `image_dls`
     model:nn.Module, # objective module
@@ -107,6 +110,7 @@ def fit(
     return trained.eval()
 
 # %% ../../nbs/diffusion/20_recipes.ipynb #9c6a1aa8
+@checked
 def preview(
     model:DDGM, # model in training
 ) -> Tensor: # (64,C,H,W) samples
@@ -115,6 +119,7 @@ def preview(
     return model.sample(64, seed=0, steps=steps, progress=False)
 
 # %% ../../nbs/diffusion/20_recipes.ipynb #30c50526
+@checked(steps=1, width=1)
 def train_ddgm(
     dls, # images, from `image_dls`
     folder:str|Path, # where checkpoint, log, state and sample pictures go

@@ -7,7 +7,8 @@ __all__ = ['reconstruction_sweep', 'summarise']
 
 # %% ../../nbs/diffusion/18_reconstruction.ipynb #b3284ba6
 import torch, numpy as np, pandas as pd
-from ..core import check_images, compare_images, device_of, mean_interval, with_bar
+from ..core import check_images, checked, compare_images, device_of, mean_interval
+from ..core import with_bar
 from .oracle import LinearDenoiser
 from .signal import as_named, log_power
 from .walk import reconstructions, WALK_BLOCK
@@ -84,6 +85,7 @@ def _steps_of_walk(ts, hows):
     if set(hows) & {'ancestral', 'ddim', 'average'}: return max(ts)
     return len(ts) if 'mean' in hows else 0
 
+@checked(draws=1, bs=1)
 def reconstruction_sweep(
     models, # a `DDGM` or `DAED`, or a dict name -> model
     images, # (N,C,H,W) clean images in the range of the models, or a dict name -> images
@@ -127,6 +129,7 @@ def reconstruction_sweep(
     return pd.concat(tables, ignore_index=True)
 
 # %% ../../nbs/diffusion/18_reconstruction.ipynb #f3b54f3e
+@checked
 def summarise(
     errors:pd.DataFrame, # from `reconstruction_sweep`
     method:str='normal', # interval over images: 'normal' (mean and standard error) or 'bootstrap'

@@ -6,7 +6,7 @@
 __all__ = ['DDGM_METHODS', 'ancestral', 'ddim']
 
 # %% ../../nbs/diffusion/12_samplers.ipynb #0bf21c3e
-import math, torch
+import math
 from collections.abc import Iterator
 from torch import Tensor, nn
 from ..core import noise_like
@@ -20,7 +20,7 @@ def _std(log_var):
 def ancestral(
     model:nn.Module, # trained model with `sched` and `p_mean_var`, such as a `DDGM`
     xt:Tensor, # (N,C,H,W) images at time `start`
-    generator:torch.Generator, # source of the noise of each step
+    generator, # source of the noise of each step: `torch.Generator`, or one for each image
     start:int|None=None, # time of `xt`; None: T
     stop:int=0, # time to stop at
     clip:bool=True, # clip the estimate of x0
@@ -38,7 +38,7 @@ def ancestral(
 def ddim(
     model:nn.Module, # trained model with `sched` and `p_mean_var`, such as a `DDGM`
     xt:Tensor, # (N,C,H,W) images at time `start`
-    generator:torch.Generator, # source of noise, used when eta > 0
+    generator, # source of noise, used when eta > 0: `torch.Generator`, or one for each image
     start:int|None=None, # time of `xt`; None: T
     stop:int=0, # time to stop at
     clip:bool=True, # clip the estimate of x0; the direction is then computed from the clipped one

@@ -8,6 +8,7 @@ __all__ = ['scale_norm_relu', 'ScaleNorm']
 # %% ../../nbs/diffusion/06_scalenorm.ipynb #fed803fb
 import torch, torch.nn.functional as F
 from torch import Tensor, nn
+from ..core import checked
 from .norms import image_blocks, pixel_rows, to_float, uses_blocks
 
 # %% ../../nbs/diffusion/06_scalenorm.ipynb #2803a21d
@@ -95,6 +96,7 @@ class _ScaleRelu(torch.autograd.Function):
 # %% ../../nbs/diffusion/06_scalenorm.ipynb #40de3eb5
 class ScaleNorm(nn.Module):
     "Scale-only norm with a gain per channel, then ReLU (Kadkhodaie et al. 2025, appendix A)"
+    @checked(channels=1)
     def __init__(self,
         channels:int, # channels of the input
     ):

@@ -9,7 +9,7 @@ __all__ = ['PREDICTIONS', 'gather', 'Schedule']
 import math, torch
 from fastcore.basics import patch
 from torch import Tensor
-from ..core import one_of, register_part
+from ..core import checked, one_of, register_part
 
 # %% ../../nbs/diffusion/00_schedules.ipynb #7acab77b
 def gather(
@@ -119,6 +119,7 @@ def from_betas(cls:Schedule,
 
 # %% ../../nbs/diffusion/00_schedules.ipynb #fb4e6d66
 @patch(cls_method=True)
+@checked(T=1, start=0)
 def linear(cls:Schedule,
     T:int=1000, # number of steps
     start:float=1e-4, # beta_1 of a chain of 1000 steps; scaled by 1000/T
@@ -142,6 +143,7 @@ def linear(cls:Schedule,
 
 # %% ../../nbs/diffusion/00_schedules.ipynb #ff37cae2
 @patch(cls_method=True)
+@checked(T=1)
 def cosine(cls:Schedule,
     T:int=1000, # number of steps
     s:float=.008, # offset that keeps the first steps from vanishing
@@ -232,6 +234,7 @@ def log_snr(self:Schedule,
 
 # %% ../../nbs/diffusion/00_schedules.ipynb #21b531a9
 @patch
+@checked
 def nearest(self:Schedule,
     level:float, # noise variance 1-alpha_bar to look for, in (0,1)
 ) -> int: # time n in 1..T, which is also the number of steps up to it
@@ -291,6 +294,7 @@ def _then(self:Schedule, name, **arguments):
     return self.spec and self.spec + [dict(name=name, **arguments)]
 
 @patch
+@checked
 def subset(self:Schedule,
     keep:list, # times to keep, rising, within 1..T
 ) -> Schedule: # schedule of len(keep) steps; alpha_bar at those times is copied, not recomputed
@@ -304,25 +308,30 @@ def subset(self:Schedule,
     return Schedule(ab, steps=steps, spec=spec)
 
 # %% ../../nbs/diffusion/00_schedules.ipynb #c3f2cbcc
-def _strided(T, k):
+def _strided(T, k, name):
     "k of the times 1..T at an integer stride, from 1"
     for stride in range(1, T + 1):
         keep = range(1, T + 1, stride)
         if len(keep) == k:
             return list(keep)
-    raise ValueError(f'n: no integer stride picks {k} of {T} steps; try a divisor of {T}')
+    raise ValueError(f'{name}: no integer stride picks {k} of {T} steps; try a divisor of {T}')
 
 @patch
 def respace(self:Schedule,
     n:int|str, # number of steps to keep, spread evenly; or 'ddimN': N steps at an integer stride
+    name:str='n', # what the caller calls it, for the message
 ) -> Schedule: # schedule of n steps
     "Keep `n` steps, evenly (Nichol and Dhariwal 2021) or at a stride (Song et al. 2021)"
     ddim = isinstance(n, str) and n.startswith('ddim') and n[4:].isdigit()
     k = int(n[4:]) if ddim else n
-    if not isinstance(k, int) or not 2 <= k <= self.T:
-        raise ValueError(f"n: a number of steps in 2..{self.T}, or 'ddimN', is needed; got {n!r}")
+    whole = isinstance(k, int) and not isinstance(k, bool)
+    if not whole or not (2 if ddim else 1) <= k <= self.T:
+        raise ValueError(f"{name}: a number of steps in 1..{self.T}, or 'ddimN' with N from 2, "
+                         f'is accepted, got {n!r}')
     if ddim:
-        keep = _strided(self.T, k)
+        keep = _strided(self.T, k, name)
+    elif k == 1:
+        keep = [self.T]
     else:
         keep = [round(i*(self.T - 1)/(k - 1)) + 1 for i in range(k)]
     sched = self.subset(keep)
@@ -331,6 +340,7 @@ def respace(self:Schedule,
 
 # %% ../../nbs/diffusion/00_schedules.ipynb #c44e296b
 @patch
+@checked(n=1)
 def merge_first(self:Schedule,
     n:int, # number of steps to merge, 1..T
 ) -> Schedule: # schedule of T-n+1 steps; alpha_bar of the tail is unchanged
@@ -343,6 +353,7 @@ def merge_first(self:Schedule,
 
 # %% ../../nbs/diffusion/00_schedules.ipynb #06725bcd
 @patch(cls_method=True)
+@checked(T=1, start=0)
 def linear_combine(cls:Schedule,
     T:int, # number of steps, the first one included: 468 and 900 in the paper
     beta_1:float, # noise variance of the first step, in (0,1): .1 or .001 in the paper

@@ -10,7 +10,7 @@ import numpy as np, pandas as pd, torch
 from fastcore.basics import AttrDict
 from itertools import cycle
 from torch import Tensor
-from ..core import check_images, curve, CYCLE, Panels, panels
+from ..core import check_images, checked, curve, CYCLE, Panels, panels
 from .schedules import Schedule
 
 # %% ../../nbs/diffusion/15_signal.ipynb #98b4c81c
@@ -59,6 +59,7 @@ def log_snr_curves(
     return pd.concat(tables, ignore_index=True)
 
 # %% ../../nbs/diffusion/15_signal.ipynb #c9dc4063
+@checked
 def plot_log_snr(
     table:pd.DataFrame, # from `log_snr_curves`
     axs=None, # Axes, two for each schedule in the table, side by side; None: a new figure
@@ -81,6 +82,7 @@ def plot_log_snr(
     return axs
 
 # %% ../../nbs/diffusion/15_signal.ipynb #a949aa93
+@checked
 def snr_crossing(
     sched:Schedule, # forward process
     power:float=1., # mean square of the clean images

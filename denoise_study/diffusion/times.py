@@ -9,10 +9,12 @@ __all__ = ['TIME_SAMPLERS', 'UniformTime', 'LossSecondMoment']
 import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
+from ..core import checked
 
 # %% ../../nbs/diffusion/10_times.ipynb #1bb91dc2
 class UniformTime(nn.Module):
     "Times 1..T with equal chances (Ho et al. 2020 algorithm 1)"
+    @checked(T=1)
     def __init__(self,
         T:int, # number of steps
     ):
@@ -35,6 +37,7 @@ class UniformTime(nn.Module):
 # %% ../../nbs/diffusion/10_times.ipynb #ec7d673a
 class LossSecondMoment(nn.Module):
     "Times in proportion to the root mean square of their recent losses (Nichol and Dhariwal 2021)"
+    @checked(T=1, keep=1)
     def __init__(self,
         T:int, # number of steps
         keep:int=10, # losses remembered for each time; uniform until all have that many

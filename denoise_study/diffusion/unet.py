@@ -9,11 +9,13 @@ __all__ = ['attn_factors', 'Stage', 'UNet', 'check_unet_images']
 import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
+from ..core import checked
 from .blocks import Attention, ResBlock, timestep_embedding, zeroed
 from .norms import NormAct, to_float
 from .updown import Resample
 
 # %% ../../nbs/diffusion/04_unet.ipynb #dc2bc92f
+@checked
 def attn_factors(
     size:int, # side of the image in pixels
     resolutions:tuple=(16, 8), # sides at which attention is wanted
@@ -128,6 +130,7 @@ def _check_config(channels, width, mult, n_blocks, attn, heads, head_channels, d
 # %% ../../nbs/diffusion/04_unet.ipynb #fa6923da
 class UNet(nn.Module):
     "U-Net with time (Nichol and Dhariwal 2021); reads the layouts of Dhariwal and Nichol 2021, too"
+    @checked(channels=1, width=1, n_blocks=1, heads=1, head_channels=1)
     def __init__(self,
         channels:int=3, # image channels
         width:int=128, # channels of the first level
@@ -253,6 +256,7 @@ _PAPER = dict(fashion_mnist=dict(channels=1, width=64, mult=(1, 2, 2), attn=(1,)
               celeba=dict(channels=3, width=128, mult=(1, 2, 3, 4), attn=(4, 8)))
 
 @patch(cls_method=True)
+@checked
 def paper(cls:UNet,
     name:str, # 'fashion_mnist' (28x28), 'cifar10' (32x32) or 'celeba' (64x64)
     **kw, # arguments of `UNet` to change, e.g. learn_sigma=True

@@ -8,6 +8,7 @@ __all__ = ['halved', 'doubled', 'upsample_conv', 'Resample']
 # %% ../../nbs/diffusion/02_updown.ipynb #7cab0404
 import torch.nn.functional as F
 from torch import Tensor, nn
+from ..core import checked
 
 # %% ../../nbs/diffusion/02_updown.ipynb #2b9c77e8
 def halved(
@@ -38,6 +39,7 @@ def upsample_conv(
 # %% ../../nbs/diffusion/02_updown.ipynb #0753cc30
 class Resample(nn.Module):
     "Halve (`up=False`) or double (`up=True`) the resolution (Ho et al. 2020, appendix B)"
+    @checked(channels=1)
     def __init__(self,
         channels:int, # channels in and out
         up:bool, # double instead of halve?

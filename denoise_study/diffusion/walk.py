@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from itertools import chain
 from torch import Tensor
 from types import SimpleNamespace
-from ..core import device_of, evaluating, step_generator
+from ..core import device_of, evaluating, image_generators, image_noise
 from .ddgm import DDGM
 from .samplers import DDGM_METHODS
-from .ways import image_noise
 
 # %% ../../nbs/diffusion/17_walk.ipynb #f3ea9d6f
 def _ask(model, groups, t, clip, bs):
@@ -83,7 +82,7 @@ def _arrived(chains, start, hows):
     if 'ddim' in hows: yield start, 'ddim', chains[-1].x
 
 # %% ../../nbs/diffusion/17_walk.ipynb #3258bb1b
-WALK_BLOCK = 128 # images that walk together; noise is drawn for a block
+WALK_BLOCK = 128 # images that walk together, so that memory stays bounded
 
 def _without_model(sched, x0, eps, ts, hows, linear):
     "Yields (t, how, images) for the ways that need no model"
@@ -113,7 +112,8 @@ def reconstructions(
             for i in range(0, len(x0), WALK_BLOCK):
                 x = x0[i:i + WALK_BLOCK].to(dev)
                 e = eps[i:i + WALK_BLOCK].to(dev)
-                noise = lambda step, k: step_generator(seed, step, dev, f'back {i} {k}')
+                places = range(i, i + len(x))
+                noise = lambda step, k: image_generators(seed, places, dev, f'back {k} {step}')
                 back = _without_model(model.sched, x, e, ts, hows, linear)
                 if walks:
                     walk = _walk(model, x, e, ts, hows, draws, noise, clip, bs, tick)

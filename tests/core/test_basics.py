@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from denoise_study.core import device_of, evaluating, noise_like, one_of, short_digest
-from denoise_study.core import step_generator, untrained, unwrap, with_bar
+from denoise_study.core import device_of, evaluating, image_generators, image_noise, noise_like
+from denoise_study.core import one_of, short_digest, step_generator, untrained, unwrap, with_bar
 
 
 def test_a_refusal_names_argument_accepted_and_given():
@@ -39,6 +39,26 @@ def test_noise_of_an_image_does_not_depend_on_the_batch():
     assert torch.equal(draw([4]), whole[4:5]) and whole.dtype == torch.float64
     one = noise_like(x, step_generator(0, 0))
     assert one.shape == x.shape and not torch.equal(one[0], one[1])
+    with pytest.raises(ValueError, match="generator: one, or one for each of 6 images.*got 5"):
+        draw_with(x, 5)
+
+
+def draw_with(x, n):
+    return noise_like(x, image_generators(0, range(n)))
+
+
+def test_an_image_is_known_by_its_place():
+    "The stream of an image goes on from step to step; `image_noise` is its first draw"
+    x = torch.zeros(6, 1, 4, 4)
+    whole = image_noise(x, 3)
+    assert torch.equal(image_noise(x[2:5], 3, first=2), whole[2:5])
+    assert not torch.equal(image_noise(x, 4), whole)
+    assert not torch.equal(image_noise(x, 3, stream="other"), whole)
+    streams = image_generators(3, range(6))
+    first, second = noise_like(x, streams), noise_like(x, streams)
+    assert torch.equal(first, whole) and not torch.equal(second, first)
+    later = image_generators(3, [5])
+    assert torch.equal(torch.cat([noise_like(x[5:], later) for _ in range(2)])[1], second[5])
 
 
 class Around(nn.Module):

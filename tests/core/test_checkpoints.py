@@ -127,3 +127,10 @@ def test_a_model_of_somebody_else_is_loaded_into(tmp_path):
         load_checkpoint(path)
     assert torch.equal(load_checkpoint(path, model=Linear()).w, model.w)
     assert isinstance(build(describe(small())), DDGM)
+
+
+def test_loading_leaves_the_global_generator_alone(tmp_path):
+    save_checkpoint(tmp_path / "m.safetensors", small())
+    before = torch.get_rng_state()
+    load_checkpoint(tmp_path / "m.safetensors")
+    assert torch.equal(torch.get_rng_state(), before)

@@ -80,6 +80,20 @@ def test_frechet_with_dead_features():
     assert frechet(a, a) == pytest.approx(0, abs=1e-10)
 
 
+def test_frechet_of_a_collapsed_generator():
+    "No spread at all: the shift of the mean, and the whole variance of the other set"
+    x, dim = normal(100, 8), 8
+    for value in (0.0, 1.0, 0.1):
+        one = torch.full((100, dim), value)
+        expected = (x.double().mean(0) - one[0].double()).square().sum() + x.double().var(0).sum()
+        for pair in ((x, one), (one, x)):
+            assert frechet(*pair) == pytest.approx(float(expected), rel=1e-9)
+        assert frechet(Moments().update(x), Moments().update(one)) == pytest.approx(expected)
+        assert frechet(one, one) == pytest.approx(0, abs=1e-12)
+        assert frechet(one, one + 3) == pytest.approx(9 * dim, rel=1e-6)
+    assert frechet_interval(x, one, n_boot=10, progress=False).low > 0
+
+
 def test_moments_stream():
     x = normal(1000, 12).double() + 1e4  # a mean that sums of squares would not survive
     m = Moments()

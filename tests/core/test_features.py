@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from denoise_study.core import compute_features
+from denoise_study.core import compute_features, image_dls, load_arrays
 
 
 def gen(seed=0):
@@ -44,9 +44,31 @@ def test_compute_features():
         compute_features(space, x * 2 - 1, progress=False)
     with pytest.raises(ValueError, match="`space`"):
         compute_features(nn.Identity(), x, progress=False)
-    with pytest.raises(TypeError, match="`space`"):
+    with pytest.raises(TypeError, match="space: an nn.Module"):
         compute_features(torch.flatten, x)
     with pytest.raises(ValueError, match="without a `name`"):
         compute_features(nn.Linear(2, 2), x)
     with pytest.raises(ValueError, match="no batch"):
         compute_features(space, [], range=(0, 1))
+
+
+def test_every_image_of_a_loader_is_looked_at_in_order():
+    "A training loader shuffles and leaves its short last batch out; its place stays as it was"
+    from fastai.data.core import DataLoader
+
+    dls = image_dls("digits", device="cpu")
+    dls.train.epoch, dls.train.start = 3, 5
+    f = compute_features(nn.Flatten(), dls.train, progress=False)
+    bytes_ = load_arrays("digits")["train"][0].flatten(1)
+    torch.testing.assert_close(f.x, bytes_ / 255)
+    assert (dls.train.epoch, dls.train.start) == (3, 5)
+    short = dls.train.new(batches=2)
+    assert len(compute_features(nn.Flatten(), short, progress=False)) == dls.info.n_train
+
+    x = images(10, 1, 4)
+    theirs = DataLoader([(im, 0) for im in x], bs=4, shuffle=True, drop_last=True)
+    f = compute_features(nn.Flatten(), theirs, range=(0, 1), progress=False)
+    torch.testing.assert_close(f.x, x.flatten(1))
+    bare = torch.utils.data.DataLoader(x, 4, drop_last=True)
+    with pytest.raises(ValueError, match="images: a loader that leaves out its last batch"):
+        compute_features(nn.Flatten(), bare, range=(0, 1), progress=False)

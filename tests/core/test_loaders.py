@@ -1,14 +1,16 @@
 """The order of the batches, and what fastai makes of the loaders."""
 
 import json
+import pickle
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 
-from denoise_study.core import ArraySource, check_images, DataInfo, first_images, image_dls
-from denoise_study.core import ImageLoader, load_arrays, to_uint8
+from denoise_study.core import ArraySource, check_images, DataInfo, FASHION_CLASSES, first_images
+from denoise_study.core import image_dls, ImageLoader, load_arrays, to_uint8
 from helpers_coredata import cpu_dls, random_images, save_all
 
 
@@ -140,6 +142,55 @@ def test_loaders_and_arrays_give_the_same_images():
         x, y = first_images(dls, "test", n)
         assert torch.equal(to_uint8(x, (0, 1)), images[:n]) and torch.equal(y, labels[:n])
     assert (dls.train.epoch, len(first_images(dls, "train")[0]), dls.train.epoch) == (0, 1437, 0)
+
+
+def test_loaders_over_folders_go_to_other_processes(tmp_path):
+    "Pickled and opened again they give the same batches; torch's own DataLoader takes the sources"
+    dls = cpu_dls(save_all(tmp_path, random_images(30)), bs=8)
+    again = pickle.loads(pickle.dumps(dls))
+    assert again.info == dls.info
+    for (x, y), (x2, y2) in zip(dls.train, again.train, strict=True):
+        assert torch.equal(x, x2) and torch.equal(y, y2)
+
+    sources = dls.test.dataset, image_dls("digits", device="cpu").test.dataset
+    for source in sources:
+        u, y = next(iter(torch.utils.data.DataLoader(source, batch_size=2)))
+        assert torch.equal(u, source.batch([0, 1])) and torch.equal(y, source.labels[:2])
+        assert torch.equal(source[-1][0], source.batch([len(source) - 1])[0])
+        with pytest.raises(IndexError, match="i: one of"):
+            source[len(source)]
+    assert len(list(sources[1])) == 180
+
+
+@pytest.mark.slow
+def test_a_spawned_worker_reads_a_folder(tmp_path):
+    source = cpu_dls(save_all(tmp_path, random_images(30)), bs=8).train.dataset
+    spawn = dict(num_workers=2, multiprocessing_context="spawn")
+    batches = list(torch.utils.data.DataLoader(source, batch_size=5, **spawn))
+    assert torch.equal(torch.cat([u for u, _ in batches]), source.batch(range(len(source))))
+
+
+def test_loaders_say_what_they_are():
+    dls = image_dls("fashion_mini", device="cpu")
+    assert (dls.vocab, dls.c) == (FASHION_CLASSES, 10)
+    assert "fashion_mini" in repr(dls) and "4,000 images in batches of 128, shuffled" in repr(dls)
+    bare = cpu_dls(random_images(20))
+    assert (bare.vocab, bare.c) == ((), 0)
+    empty = dls.new_empty()
+    assert empty.info == dls.info and [len(loader) for loader in empty.loaders] == [0, 0, 0]
+
+
+def test_results_are_shown_as_classes_or_numbers():
+    dls = image_dls("fashion_mini", device="cpu")
+    b = dls.test.one_batch()
+    shown = [t.get_text() for t in dls.test.show_results(b, b[1], max_n=3).texts]
+    assert shown == [FASHION_CLASSES[k] for k in b[1][:3]]
+    two = b[0][:2], b[1][:2]
+    shown = [t.get_text() for t in dls.test.show_results(two, torch.tensor([0.25, 3.0])).texts]
+    assert shown == ["0.25", "3"]
+    with pytest.raises(ValueError, match=r"out: one class or number .*got \(128, 10\).*decodes"):
+        dls.test.show_results(b, torch.zeros(128, 10))
+    plt.close("all")
 
 
 def test_a_split_without_images_has_no_first_images():

@@ -53,7 +53,7 @@ def test_set_faults():
             f(a.numpy(), a)
         with pytest.raises(ValueError, match="`real` has shape"):
             f(a[0], a)
-    with pytest.raises(ValueError, match="`k`"):
+    with pytest.raises(ValueError, match="k: a whole number of at least 1"):
         knn_precision_recall(a, a, k=0)
     with pytest.raises(ValueError, match="`clusters`"):
         prd(a, a, clusters=61)

@@ -117,7 +117,7 @@ def test_above_and_below_are_mirror_images():
         ("above", None, 0.1, "size: a margin needs"),
         ("equal", None, None, 'margin: "equal" needs'),
         ("above", 0.5, 0.0, "margin: a positive"),
-        ("above", 0.5, math.nan, "margin: a positive"),
+        ("above", 0.5, math.nan, "margin: a finite number"),
         ("above", -0.5, None, "size: how large"),
         ("larger", None, None, "above, below, equal is needed, got 'larger'"),
     ],

@@ -82,7 +82,7 @@ BAD = {
     "a level of 0": (lambda: next(descend(D, x, gen(), [1.0, 0.0])), "sigmas: falling"),
     "unknown rule": (lambda: next(descend(D, x, gen(), [1.0], "exact")), "rule: one of"),
     "unknown sampler": (lambda: sample(D, 1, "langevin"), "method: one of"),
-    "no images": (lambda: sample(D, 0), "n, bs: at least 1"),
+    "no images": (lambda: sample(D, 0), "n: a whole number of at least 1"),
     "sample of unknown size": (lambda: sample(denoiser(D.net), 1), "shape: .*give"),
     "levels upside down": (lambda: noise_levels(0.1, 1.0), "hi, lo, n"),
     "unknown part": (

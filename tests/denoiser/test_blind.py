@@ -341,14 +341,14 @@ def test_description(kw, tmp_path):
 net = BlindUNet(**SMALL)
 BAD = {
     "one width": (lambda: BlindUNet(widths=(8,)), "widths=.*at least two"),
-    "width 0": (lambda: BlindUNet(widths=(8, 0)), "widths: 0"),
+    "width 0": (lambda: BlindUNet(widths=(8, 0)), "widths: .*got 0"),
     "two depths": (lambda: BlindUNet(depths=(2, 3)), "depths=.*give three"),
     "depths of two decoder blocks for three": (
         lambda: BlindUNet(depths=(2, 3, (5, 6))),
         "3 decoder blocks",
     ),
     "no room for the output": (lambda: BlindUNet(depths=(2, 3, 1)), "last decoder block"),
-    "no channels": (lambda: BlindUNet(channels=0), "channels: 0"),
+    "no channels": (lambda: BlindUNet(channels=0), "channels: .*got 0"),
     "odd sides": (
         lambda: net(torch.zeros(1, 1, 28, 28)),
         r"28x28.*multiples of 8.*32x32.*pad_to=8.*\(2, 2, 2, 2\)",

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers import close, gauss, gen
+from helpers import close, gauss, gen, images, trained
 from helpers_ddgm import Spy
 from torch import nn
 
@@ -39,6 +39,34 @@ def test_dropout_is_off_and_seeds_decide():
     model = DDGM(net, Schedule.linear(50), shape=(1, 8, 8)).train()
     a, b, c = (model.sample(3, seed=s, steps=10, progress=False) for s in (0, 0, 1))
     assert torch.equal(a, b) and not torch.equal(a, c) and model.training and a.abs().max() <= 1
+
+
+NOISY = {
+    "ancestral": lambda m, n, bs: m.sample(n, seed=3, bs=bs, progress=False),
+    "ddim": lambda m, n, bs: m.sample(n, 3, "ddim", eta=0.7, bs=bs, progress=False),
+    "fewer steps": lambda m, n, bs: m.sample(n, seed=3, steps=7, bs=bs, progress=False),
+    "reconstruct": lambda m, n, bs: m.reconstruct(images(7)[:n], 9, seed=3),
+    "bits": lambda m, n, bs: m.bits_per_dim(bytes_of(n), 3, bs=bs, progress=False)["total"],
+}
+
+
+def bytes_of(n):
+    return (images(7)[:n] * 127.5 + 127.5).round() / 127.5 - 1
+
+
+@pytest.mark.parametrize("how", NOISY)
+@pytest.mark.parametrize("net", ["pointwise", "U-Net"])
+def test_an_image_is_the_same_in_any_batch(how, net):
+    """Equal noise: a network that treats pixels alone gives equal bits; a convolution adds in
+    another order in another batch"""
+    model = trained(T=24)
+    if net == "pointwise":
+        sched = Schedule.linear(24)
+        model = DDGM(GaussianNet(sched, 0.25), sched, (1, 8, 8))
+    whole = NOISY[how](model, 7, 7)
+    for n, bs in ((7, 2), (3, 3), (1, 256)):
+        some = NOISY[how](model, n, bs)
+        close(some, whole[:n], atol=0 if net == "pointwise" else 1e-3)
 
 
 # The reverse step and the losses

@@ -150,3 +150,9 @@ def test_foreign_state_dicts():
         from_openai(other)
     with pytest.raises(ValueError, match="heads=5"):
         from_openai(sd, heads=5)
+
+
+def test_loading_leaves_the_global_generator_alone():
+    state, before = openai_state(**IMPROVED), torch.get_rng_state()
+    from_openai(state)
+    assert torch.equal(torch.get_rng_state(), before)

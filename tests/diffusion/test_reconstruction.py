@@ -153,8 +153,8 @@ CALLS = {
         lambda: sweep(grey, {"a": x}, [1], ("linear",), train={"b": images(9)}),
         "train: no images to fit a filter on for 'a'",
     ),
-    "no seed": (lambda: sweep(grey, x, [1], seeds=()), "seeds: at least one"),
-    "no draws": (lambda: sweep(grey, x, [1], draws=0), "draws: at least 1"),
+    "no seed": (lambda: sweep(grey, x, [1], seeds=()), "seeds: one or more"),
+    "no draws": (lambda: sweep(grey, x, [1], draws=0), "draws: a whole number of at least 1"),
     "no model": (lambda: sweep(grey.net, x, [1]), "models: a DDGM or DAED is needed, got a UNet"),
 }
 

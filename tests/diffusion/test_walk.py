@@ -4,14 +4,14 @@ import pytest
 from helpers import close, images, sweep, trained
 from helpers_ddgm import Spy
 
-from denoise_study.core import evaluating, mae, ms_ssim, step_generator
+from denoise_study.core import evaluating, image_generators, image_noise, mae, ms_ssim
 from denoise_study.daed import DAED
-from denoise_study.diffusion import ancestral, DDGM, image_noise, Schedule
+from denoise_study.diffusion import ancestral, DDGM, GaussianNet, Schedule, WALK_BLOCK
 
 
 @pytest.mark.parametrize("kind", ["DDGM", "learned variance", "DAED"])
 def test_sweep_equals_the_loop(kind):
-    "Deterministic ways as `reconstruct` walks them; ancestral with the noise of (seed, step)"
+    "Deterministic ways as `reconstruct` walks them; ancestral with noise of (seed, image, step)"
     model = trained()
     if kind == "learned variance":
         model = trained(2, loss="vlb", var="learned")
@@ -28,10 +28,26 @@ def test_sweep_equals_the_loop(kind):
         xt = model.sched.q_sample(x, t, eps)
         with evaluating(model):
             for s in range(t, 0, -1):
-                noise = step_generator(3, int(model.sched.steps[s]), "cpu", "back 0 0")
+                step = int(model.sched.steps[s])
+                noise = image_generators(3, range(5), stream=f"back 0 {step}")
                 xt = next(ancestral(model, xt, noise, start=s, stop=s - 1))[1]
         mse = (xt - x).square().mean((1, 2, 3))
         close(errors.mse["ancestral", t].to_numpy(), mse, atol=1e-5)
+
+
+def test_neither_batches_nor_other_images_change_the_noise():
+    "A set that is longer than a block that walks together, with a network that treats pixels alone"
+    sched = Schedule.linear(24)
+    model = DDGM(GaussianNet(sched, 0.25), sched, (1, 8, 8))
+    ways = "ancestral", "ddim", "mean", "average", "noisy"
+    x = images(WALK_BLOCK + 5)
+    whole = sweep(model, x, [3, 9], ways, draws=2)
+    for n, bs in ((WALK_BLOCK + 5, 50), (WALK_BLOCK + 1, 256), (3, 256)):
+        some = sweep(model, x[:n], [3, 9], ways, draws=2, bs=bs)
+        keys = ["how", "t", "image"]
+        both = some.merge(whole[[*keys, "mse"]], on=keys, suffixes=("", "_whole"))
+        assert len(both) == len(some) == 2 * len(ways) * n
+        close(both.mse.to_numpy(), both.mse_whole.to_numpy(), atol=1e-7)
 
 
 @pytest.mark.parametrize(
