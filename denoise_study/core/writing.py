@@ -11,6 +11,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from safetensors import SafetensorError
 
@@ -27,6 +28,7 @@ def replacing(
     _writing.add(tmp.name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        clean_leftovers(path.parent, path.name)
         tmp.touch()
         mode = tmp.stat().st_mode
         yield tmp
@@ -67,10 +69,12 @@ def process_lives(
 
 def clean_leftovers(
     folder:str|Path, # folder to look in, without its subfolders
+    name:str='*', # of the file that was to be written; *: of all
 ) -> list: # names of the files that are gone
     "Remove what processes that were killed had begun to write"
+    if name != '*': name = escape(name)
     gone = []
-    for path in sorted(Path(folder).glob('.*.tmp')):
+    for path in sorted(Path(folder).glob(f'.{name}.*.tmp')):
         found = _LEFTOVER.fullmatch(path.name)
         if found is None or _is_written(path.name, int(found[1])): continue
         _remove(path)

@@ -73,3 +73,13 @@ def test_a_file_that_can_not_be_written_is_refused_before_the_work(tmp_path):
     for path in (tmp_path, tmp_path / "a.txt/b.txt", tmp_path / ("n" * 300)):
         with pytest.raises(OSError, match="can't be written .*; give another file"):
             check_writable(path)
+
+
+def test_what_was_left_of_a_file_goes_when_it_is_written_again(tmp_path):
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    for name in ("a[1].txt", "b.txt"):
+        (tmp_path / f".{name}.{gone.pid}-01234567.tmp").touch()
+    write_text(tmp_path / "a[1].txt", "x")
+    left = [f".b.txt.{gone.pid}-01234567.tmp", "a[1].txt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == left
