@@ -56,7 +56,7 @@ def test_leftovers_are_removed_when_their_writer_is_gone(tmp_path):
 
 def test_a_file_of_our_own_number_that_we_do_not_write_is_a_leftover(tmp_path):
     "In a container every start has the same number"
-    name = f".a.txt.{os.getpid()}-01234567.tmp"
+    name = f".b.txt.{os.getpid()}-01234567.tmp"
     (tmp_path / name).touch()
     with replacing(tmp_path / "a.txt") as tmp:
         tmp.write_text("now")
