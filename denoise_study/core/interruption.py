@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from fastai.torch_core import num_distrib, rank_distrib
-from .files import clean_leftovers
+from .writing import clean_leftovers
 
 # %% ../../nbs/core/24_interruption.ipynb #5f0e7a21
 try: import fcntl

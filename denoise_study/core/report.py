@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from fastcore.basics import patch
 from .claims import claims_html
-from .files import write_text
+from .writing import write_text
 from .plots import figure_of
 from .verdicts import Verdict, verdict_css
 

@@ -17,7 +17,7 @@ from fastai.torch_core import rank_distrib
 from fastcore.basics import patch
 from fastcore.foundation import L
 from .basics import unwrap
-from .checkpoints import check_same_model, describe
+from .descriptions import check_same_model, describe
 from .files import read_tensors, write_tensors
 from .identity import check_same_run, run_identity
 from .interruption import leave_folder, stop_asked, Stopped, take_folder

@@ -14,11 +14,12 @@ from fastai.callback.core import Callback
 from fastai.torch_core import rank_distrib
 from fastcore.basics import patch
 from .basics import unwrap
-from .files import clean_leftovers, save_figure, write_text
+from .files import save_figure
 from .images import show_images
 from .objectives import averaged
 from .plots import panel
 from .state import get_rng, set_rng
+from .writing import clean_leftovers, write_text
 
 # %% ../../nbs/core/27_watching.ipynb #dd6f1338
 class JSONLog(Callback):

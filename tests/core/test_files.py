@@ -1,8 +1,6 @@
-"Files: replaced in one step, and results written as they are"
+"Tensors with their description, results as they are, and every bit of both"
 
 import json
-import os
-import subprocess
 
 import numpy as np
 import pandas as pd
@@ -10,26 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from denoise_study.core import Claim, clean_leftovers, Finding, image_dls, Interval, Learned, panel
-from denoise_study.core import process_lives, read_tensors, replacing, run_info, save_figure
-from denoise_study.core import save_images, write_json, write_tensors, write_text
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "new/a.txt"
-    write_text(path, "old")
-    with pytest.raises(OSError, match="a.txt could not be written .no space.*untouched"):
-        with replacing(path) as tmp:
-            tmp.write_text("half")
-            raise OSError("no space")
-    assert path.read_text() == "old" and [p.name for p in path.parent.iterdir()] == ["a.txt"]
-
-
-def test_the_mode_of_a_file_is_that_of_others(tmp_path):
-    write_text(tmp_path / "a.txt", "x")
-    write_tensors(tmp_path / "b.safetensors", dict(w=torch.ones(1)), {})
-    (tmp_path / "c.txt").write_text("x")
-    assert len({p.stat().st_mode for p in tmp_path.iterdir()}) == 1
+from denoise_study.core import Claim, content_digest, Finding, image_dls, Interval, Learned, panel
+from denoise_study.core import read_tensors, run_info, save_figure, save_images, write_json
+from denoise_study.core import write_tensors
 
 
 def test_tensors_and_description_round_trip(tmp_path):
@@ -98,22 +79,6 @@ def test_images_are_kept_as_bytes_that_image_dls_reads(tmp_path):
     assert (batch[order] - x).abs().max() <= 1.01 / 255
 
 
-def test_an_interrupt_leaves_no_half_file(tmp_path):
-    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "a.txt") as tmp:
-        tmp.write_text("half")
-        raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_two_writers_of_one_file_do_not_meet(tmp_path):
-    with replacing(tmp_path / "a.txt") as one, replacing(tmp_path / "a.txt") as two:
-        assert one != two
-        one.write_text("one")
-        two.write_text("two")
-    assert (tmp_path / "a.txt").read_text() == "one"  # the last to end
-    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
-
-
 WRITERS = {
     "x.npz": lambda path: save_images(path, torch.zeros(2, 1, 4, 4), (-1, 1)),
     "x.png": lambda path: save_figure(path, panel(None, (1, 1))),
@@ -137,20 +102,60 @@ def test_what_was_there_survives_a_writer_that_is_stopped(tmp_path, name, monkey
     assert path.read_bytes() != b"good"
 
 
-def test_leftovers_are_removed_when_their_writer_is_gone(tmp_path):
-    with subprocess.Popen(["true"]) as gone:
-        gone.wait()
-    names = [f".a.npz.{pid}-01234567.tmp" for pid in (gone.pid, os.getpid())]
-    for name in [*names, ".other.tmp", "a.npz"]:
-        (tmp_path / name).touch()
-    assert clean_leftovers(tmp_path) == [names[0]] and not process_lives(gone.pid)
-    left = {p.name for p in tmp_path.iterdir()}
-    assert left == {names[1], ".other.tmp", "a.npz"} and clean_leftovers(tmp_path / "none") == []
-
-
 def test_tensors_that_share_memory_are_written(tmp_path):
     w = torch.randn(4, 4)
     shared = dict(a=w, b=w, c=w[:2], d=w.T)
     write_tensors(tmp_path / "a.safetensors", shared, {})
     back, _ = read_tensors(tmp_path / "a.safetensors")
     assert all(torch.equal(back[k], shared[k]) for k in shared)
+
+
+def test_a_bit_that_turns_is_noticed_in_every_byte(tmp_path):
+    path = tmp_path / "a.safetensors"
+    tensors = dict(w=torch.randn(3, 4), n=torch.arange(3), half=torch.ones(2).half())
+    tensors |= dict(yes=torch.tensor([True]), one=torch.tensor(2.0), none=torch.ones(0, 3))
+    write_tensors(path, tensors, dict(kind="example", sizes=(1, 2), rate=1e-3))
+    good = path.read_bytes()
+    silent = []
+    for i in range(len(good)):
+        turned = bytearray(good)
+        turned[i] ^= 1 << i % 8
+        path.write_bytes(turned)
+        try:
+            found, _ = read_tensors(path)
+        except ValueError:
+            continue
+        if {k: v.tolist() for k, v in found.items()} != {k: v.tolist() for k, v in tensors.items()}:
+            silent.append(i)
+    assert not silent
+    path.write_bytes(good)
+    assert read_tensors(path)[1] == dict(kind="example", sizes=[1, 2], rate=1e-3)
+
+
+def test_a_file_without_a_digest_is_read(tmp_path):
+    "Those of earlier versions"
+    path = tmp_path / "a.safetensors"
+    save_file(dict(w=torch.ones(2)), path, metadata=dict(denoise_study=json.dumps(dict(kind="x"))))
+    assert read_tensors(path)[1] == dict(kind="x")
+
+
+@pytest.mark.parametrize("text", ["", "x", "[1]", "3", "null", "{", "[" * 100_000])
+def test_a_header_that_is_no_description(tmp_path, text):
+    path = tmp_path / "a.safetensors"
+    save_file(dict(w=torch.ones(2)), path, metadata=dict(denoise_study=text))
+    with pytest.raises(ValueError, match="a.safetensors .*(no description)"):
+        read_tensors(path)
+
+
+def test_a_digest_is_of_names_types_shapes_numbers_and_words():
+    w = torch.arange(4.0)
+    all = [
+        (dict(w=w), {}),
+        (dict(v=w), {}),
+        (dict(w=w.view(2, 2)), {}),
+        (dict(w=w.double()), {}),
+        (dict(w=-w), {}),
+        (dict(w=w), dict(a=1)),
+    ]
+    assert len({content_digest(*one) for one in all}) == len(all)
+    assert content_digest(dict(a=w, b=w), {}) == content_digest(dict(b=w, a=w.clone()), {})
