@@ -2615,6 +2615,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                   'denoise_study/representation/walking.py'),
                                                       'denoise_study.representation.walking.check_taps': ( 'representation/walking.html#check_taps',
                                                                                                            'denoise_study/representation/walking.py'),
+                                                      'denoise_study.representation.walking.drawn_images': ( 'representation/walking.html#drawn_images',
+                                                                                                             'denoise_study/representation/walking.py'),
                                                       'denoise_study.representation.walking.image_draws': ( 'representation/walking.html#image_draws',
                                                                                                             'denoise_study/representation/walking.py'),
                                                       'denoise_study.representation.walking.noisy_mean': ( 'representation/walking.html#noisy_mean',

@@ -128,5 +128,6 @@ from .targets import mix as mix
 from .walking import ImageWalk as ImageWalk
 from .walking import check_noise_level as check_noise_level
 from .walking import check_taps as check_taps
+from .walking import drawn_images as drawn_images
 from .walking import image_draws as image_draws
 from .walking import noisy_mean as noisy_mean

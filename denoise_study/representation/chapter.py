@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from dataclasses import dataclass
 from torch import Tensor, nn
-from ..core import Chapter, feature_space, first_images, Interval, load_checkpoint
+from ..core import Chapter, feature_space, Interval, load_checkpoint
 from ..core import mean_interval, paired_interval, panels, Study, untrained
 from ..denoiser import blind_preset, denoiser, Denoiser, GaussianDenoiser, noise_levels
 from ..denoiser import plot_psnr, psnr_curve, train_blind
@@ -33,6 +33,7 @@ from .ratios import paired_ratio, plot_ratio, ratio_test
 from .resemblance import samples_around
 from .selfguided import self_guided, show_around, unguided
 from .targets import as_target, centroid, masked, mix
+from .walking import drawn_images
 
 # %% ../../nbs/representation/29_chapter.ipynb #6ebbd630
 def blind_dls(
@@ -100,9 +101,9 @@ def denoising_part(
     models:BlindModels, # what is looked at
 ) -> pd.DataFrame: # from `psnr_curve`; also in `c.results['psnr']`
     "PSNR beside the best linear denoiser and the untrained network"
-    linear = GaussianDenoiser.fit(first_images(models.dls, 'train', 10_000)[0])
+    linear = GaussianDenoiser.fit(drawn_images(models.dls, 'train', 10_000)[0])
     named = {'blind U-Net': models.D, 'best linear': linear, 'untrained': models.fresh}
-    test = first_images(models.dls, 'test', study.n_eval)[0]
+    test = drawn_images(models.dls, 'test', study.n_eval, study.seed)[0]
     with study.stage('measuring the denoiser'):
         table = psnr_curve(named, test, PSNR_LEVELS, study.seed, progress=False)
     c.results['psnr'] = table
@@ -217,7 +218,7 @@ def representation_part(
     n:int=1000, # test images
 ):
     "Sparsity, stability and meaning of phi, also untrained (Kadkhodaie et al. 2025 figs. 1-6)"
-    images, labels = first_images(models.dls, 'test', n)
+    images, labels = drawn_images(models.dls, 'test', n, study.seed)
     few = images[:200]
     known = dict(draws=8, seed=study.seed, progress=False)
     taps = [f'{b}{side}' for b in BLOCKS for side in ('.in', '')]
@@ -260,7 +261,7 @@ def channels_part(
     n:int=1000, # test images
 ):
     "What the selectivity of a channel predicts (Kadkhodaie et al. 2025 figures 3, 4 and 13)"
-    images = first_images(models.dls, 'test', n)[0]
+    images = drawn_images(models.dls, 'test', n, study.seed)[0]
     tap = 'mid' if min(models.dls.info.size) >= 32 else 'enc3'
     tables, found = {}, []
     with study.stage('reading channels'):
@@ -324,13 +325,13 @@ def selfguided_part(
     targets:int=10, # test images to sample around, of each class in turn
     levels:int=30, # noise levels on the way down
     steps:int=30, # of the matching at each of them, at most
-    shown:int=8, # the first test images, whoever they are, to be looked at
+    shown:int=8, # the first test images that are drawn, whoever they are, to be looked at
 ) -> pd.DataFrame: # from `samples_around`
     "Self-guided samples around test images (Kadkhodaie et al. 2025 figure 7)"
     D, dls = models.D, models.dls
-    test, labels = first_images(dls, 'test', 500)
+    test, labels = drawn_images(dls, 'test', 500, study.seed)
     pick = one_of_each(labels, targets)
-    mean = first_images(dls, 'train', 5000)[0].mean(0)
+    mean = drawn_images(dls, 'train', 5000, study.seed)[0].mean(0)
     way = dict(sigmas=noise_levels(1., .03, levels), mean=mean, seed=study.seed, progress=False)
     how = dict(method='gd', steps=steps)
     with study.stage('sampling from the representation'):
@@ -354,9 +355,9 @@ def selfguided_part(
     c.results |= dict(matching=dict(how, levels=levels), arrival=by_level)
     c.heading('What can be made from it?')
     c.figure(show_around(test[:shown], pictures, unguided(D, len(pictures), **way)),
-             f'Left: the first {shown} test images. Middle: images sampled from their '
+             f'Left: {shown} test images, the first that were drawn. Middle: images sampled from their '
              'representation alone. Right: samples of the same denoiser by the same sampler, from '
-             'the same noise, without guidance. Which images are shown was fixed before.')
+             'the same noise, without guidance. No picture was chosen.')
     for name, target in kinds.items():
         c.figure(show_around(target, around[name]), f'Targets that are no image: {name}.')
     c.table(table, f'Means over {len(pick)} targets with 95% intervals: distance in the '
@@ -393,7 +394,7 @@ def distance_part(
     n:int=20, # pairs of test images, none used twice
 ):
     "Noise level under matching, distance of densities against that of phi (figures 8, 20 and 21)"
-    x = first_images(models.dls, 'test', 2*n)[0]
+    x = drawn_images(models.dls, 'test', 2*n, study.seed)[0]
     a, b = x[:n], x[n:]
     known = dict(method='gd', seed=study.seed)
     distances, tests = {}, {}

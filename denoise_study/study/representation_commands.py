@@ -12,6 +12,7 @@ from ..core import first_images, image_dls, one_of, run_info, save_figure, save_
 from ..core import write_json
 from ..denoiser import denoiser, noise_levels
 from ..representation import channel_averages, compare_representations, comparison_rows
+from ..representation import drawn_images
 from ..representation import samples_around, self_guided, show_around, unguided
 from .console import chosen_device, comma_numbers, command, open_model
 
@@ -62,7 +63,7 @@ def denoise_probe(
     a = channel_averages(D, loader, sigma, names, draws, seed, path=out, data=about)
     table = compare_representations(
         D,
-        first_images(dls, split, 1000),
+        drawn_images(dls, split, 1000, seed),
         tap=names[-1],
         sigma=sigma,
         draws=min(draws, 8),
@@ -118,7 +119,7 @@ def denoise_selfguide(
     x, y = first_images(dls, 'test', 1000)
     numbers = chosen_images(images, y)
     targets = x[numbers]
-    train, _ = first_images(dls, 'train', 5000)
+    train, _ = drawn_images(dls, 'train', 5000, seed)
     mean = train.mean(0)
     way = dict(mean=mean, seed=seed)
     if sampler != 'ascend': way['sigmas'] = noise_levels(1., .03, levels)
