@@ -10,14 +10,14 @@ from pathlib import Path
 from denoise_study.core import claims_table, run_info, write_json
 from denoise_study.daed import daed_claims_of
 from denoise_study.denoiserep import rep_claims
-from denoise_study.representation import blind_claims
+from denoise_study.representation import blind_claims, recorded_claims
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs/results"
 # the beginning of a file's name -> claims of its results
 PAPERS = {
     "daed_": daed_claims_of,
     "table1_": daed_claims_of,
-    "blind_": blind_claims,
+    "blind_": recorded_claims,
     "rep_": rep_claims,
 }
 # chapters of a study's report, by a key that only they have

@@ -1,10 +1,11 @@
 """Record the chapter on the blind denoiser for one data set: python tools/record_blind.py --data
-fashion_mnist --root DATA --steps 3200 --bf16
+fashion_mnist --root DATA --checkpoint blind-fashion_mnist
 
-Trains the denoiser, unless a checkpoint of `denoise-train --model blind` is given, and writes
-docs/results/blind_NAME.json with the claims of the paper
-and their controls, and the figures docs/images/blind_NAME-*.png. Each part's numbers are kept in
-the folder: an interrupted run goes on where it was, and
+Takes denoisers by file or by the name of one that ships with the package, and trains one where
+none is given. Writes docs/results/blind_NAME.json with the claims of the paper and their controls,
+and the figures docs/images/blind_NAME-*.png, which are of the first denoiser. Of several denoisers
+the claims are judged over trainings; the numbers of each are in the file. Each part's numbers are
+kept in the folder with the commit that made them: an interrupted run goes on where it was, and
 `--parts` does some of them only."""
 
 import json
@@ -12,85 +13,99 @@ from pathlib import Path
 
 from recording import arguments, keep
 
-from denoise_study.core import Chapter, claims_table, load_checkpoint, run_info, Study, write_json
+from denoise_study.core import Chapter, claims_table, run_info, Study, write_json
 from denoise_study.denoiser import denoiser
-from denoise_study.representation import blind_claims, blind_dls, blind_models, channels_part
-from denoise_study.representation import denoising_part, distance_part, representation_part
-from denoise_study.representation import selfguided_part
-from denoise_study.study import open_data
+from denoise_study.representation import blind_dls, blind_models, channels_part, denoising_part
+from denoise_study.representation import distance_part, recorded_claims, representation_part
+from denoise_study.representation import selfguided_part, study_blind
+from denoise_study.study import open_data, open_model
 
 PARTS = dict(
     denoising=denoising_part,
     representation=representation_part,
     channels=channels_part,
-    selfguided=selfguided_part,
     distance=distance_part,
+    selfguided=selfguided_part,
 )
 
 
-def made(file, study, models, part, sizes):
-    "What a part of the chapter wrote, from its file if it was made before"
-    if not file.exists():
-        c = Chapter("")
-        part(study, c, models, *sizes)
-        write_json(
-            file,
-            dict(
-                run=run_info(study.dls.device),
-                seconds=study.seconds,
-                blocks=c.blocks,
-                results=c.results,
-            ),
-        )
-    return json.loads(file.read_text())
+def made(folder, study, part, sizes, run):
+    "Write what a part of the chapter finds into a file, unless it is there"
+    file = folder / f"{part}.json"
+    if file.exists():
+        return
+    # only guided samples are shown to the classifier, which takes minutes to train
+    models = blind_models(study, judge=part == "selfguided")
+    c = Chapter("")
+    before = set(study.seconds)
+    PARTS[part](study, c, models, *sizes.get(part, ()))
+    seconds = {k: v for k, v in study.seconds.items() if k not in before}
+    write_json(file, dict(run=run, seconds=seconds, blocks=c.blocks, results=c.results))
+
+
+def studied(checkpoint, folder, source, sizes, parts, run, judges, **settings):
+    "The parts of one denoiser, as they lie in its folder, and the description of its training"
+    dls, arguments_of_dls = source
+    study = Study(dls, folder, source=arguments_of_dls, **settings)
+    study.models |= judges
+    if checkpoint:
+        study.models["blind"] = denoiser(open_model(checkpoint, "", "auto")), blind_dls(study)
+    study_blind(study)  # trained, if there is no checkpoint
+    file = checkpoint or str(folder / "blind/blind.safetensors")
+    info = open_model(file, "", "auto").info
+    for part in parts:
+        made(folder, study, part, sizes, run)
+    if "judge" in study.models:
+        judges["judge"] = study.models["judge"]
+    files = {part: folder / f"{part}.json" for part in PARTS}
+    return {k: json.loads(f.read_text()) for k, f in files.items() if f.exists()}, info
+
+
+def results_of(done, info):
+    "The numbers of all parts of one denoiser, and where they come from"
+    results = {}
+    for part in done.values():
+        results |= part["results"]
+    seconds = {k: v for part in done.values() for k, v in part["seconds"].items()}
+    commits = {k: part["run"]["commit"] for k, part in done.items()}
+    return dict(checkpoint=info, commits=commits, seconds=seconds) | results
 
 
 def record(data, root, folder, checkpoint, parts, n, targets, samples, pairs, steps, bf16, seed):
-    dls, source = open_data(data, root, 0, "small", "auto")
-    study = Study(
-        dls, Path(folder), steps=steps or None, n_eval=n, bf16=bf16, seed=seed, source=source
-    )
-    if checkpoint:
-        trained = denoiser(load_checkpoint(checkpoint, device=dls.device))
-        study.models["blind"] = trained, blind_dls(study)
-    models = blind_models(study)
-    info = models.dls.info
+    run = run_info()  # now: what is written below would make the commit look changed
+    source = open_data(data, root, 0, "small", "auto")
     sizes = dict(
         representation=(n,), channels=(n,), selfguided=(samples, targets), distance=(pairs,)
     )
-    done = {
-        k: made(study.folder / f"{k}.json", study, models, PARTS[k], sizes.get(k, ()))
-        for k in PARTS
-        if k in parts or (study.folder / f"{k}.json").exists()
-    }
-    if set(done) != set(PARTS):
-        return print(f"done: {', '.join(done)}")
-    c = Chapter(f"What a denoiser of {info.name} sees", sum((done[k]["blocks"] for k in PARTS), []))
-    for k in PARTS:
-        c.results |= done[k]["results"]
-    claims = blind_claims(c.results)
+    settings = dict(steps=steps or None, n_eval=n, bf16=bf16, seed=seed)
+    folder, judges, found = Path(folder), {}, []
+    for k, name in enumerate(checkpoint or [""]):
+        place = folder / str(k) if k else folder
+        done, info = studied(name, place, source, sizes, parts, run, judges, **settings)
+        if set(done) != set(PARTS):
+            return print(f"{name or 'trained here'}: done so far: {', '.join(done)}")
+        found.append((done, info))
+
+    done = found[0][0]
+    results, *others = [results_of(*o) for o in found]
+    title = f"What a denoiser of {source[0].info.name} sees"
+    blocks = sum((done[k]["blocks"] for k in PARTS), [])
+    c = Chapter(title, blocks, results | (dict(trainings=others) if others else {}))
+    claims = recorded_claims(c.results)
     c.claims(claims, "Claims of the paper")
-    trained = load_checkpoint(checkpoint or study.folder / "blind/blind.safetensors").info
-    seconds = {k: v for part in done.values() for k, v in part["seconds"].items()}
-    keep(
-        f"blind_{info.name}",
-        c,
-        dict(
-            run=done["selfguided"]["run"],
-            checkpoint=trained,
-            data=info.to_dict(),
-            seed=seed,
-            n=n,
-            targets=targets,
-            seconds=seconds,
-        ),
-    )
-    print(claims_table(claims).to_string())
+    how = dict(run=run, data=source[0].info.to_dict(), seed=seed, n=n, targets=targets)
+    keep(f"blind_{source[0].info.name}", c, how)
+    print(claims_table(claims)[["claim", "verdict"]].to_string())
 
 
 if __name__ == "__main__":
     p = arguments(__doc__, "fashion_mnist", "runs/blind")
-    p.add_argument("--checkpoint", default="", help="a trained denoiser; default: train one")
+    p.add_argument(
+        "--checkpoint",
+        nargs="*",
+        default=[],
+        help="trained denoisers, by file or name; default: train one",
+    )
     p.add_argument(
         "--parts",
         type=lambda s: s.split(","),

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BLOCKS', 'table_rows', 'denoising_claim', 'denoiser_learned', 'sparsity_claims', 'stability_claims', 'compared',
-           'channel_claims', 'least_ratio', 'group_claims', 'sample_claims', 'noise_claim', 'distance_claims',
-           'blind_claims']
+           'channel_claims', 'least_ratio', 'group_claims', 'arrival', 'sample_claims', 'noise_claim',
+           'distance_claims', 'over_chance', 'blind_claims', 'over_trainings', 'recorded_claims']
 
 # %% ../../nbs/representation/28_claims.ipynb #4b47a701
 import math
@@ -34,10 +34,10 @@ _PAPER = 'Kadkhodaie'
 def denoising_claim(
     psnr, # what `psnr_curve` returned
 ) -> Claim: # better than the best linear denoiser
-    "Is the network worth being asked?"
+    "Is the network worth being asked? At every level that was measured"
     at = table_rows(psnr, 'denoiser', 'sigma')
     findings = []
-    for sigma in (.1, .25, .5):
+    for sigma in dict.fromkeys(r['sigma'] for r in at.values()):
         trained = Interval.of(at['blind U-Net', sigma], 'psnr', ends='')
         linear = Interval.of(at['best linear', sigma], 'psnr', ends='')
         findings.append(Finding(f'dB at {sigma:g}:', trained, 'best linear', linear))
@@ -58,19 +58,27 @@ BLOCKS = 'enc2', 'enc3', 'mid', 'dec3', 'dec2' # the blocks of the paper's figur
 def sparsity_claims(
     rows, # results 'sparsity' of a study: network, tap, value, low, high, n
     seeds, # participation ratio of phi of several untrained networks
+    changes=(), # results 'changes', what `block_changes` returned; none: nothing is paired
 ) -> list: # three `Claim`s on Fig. 1
     "The middle and decoder blocks make vectors sparser, encoder blocks denser; phi at .2 to .3"
     at = table_rows(rows, 'network', 'tap')
+    by_block = table_rows(changes, 'block')
 
     def active(network, tap): return Interval.of(at[network, tap], 'value', ends='')
 
+    def rise_of(block, arm):
+        if block in by_block: return Interval.of(by_block[block], arm)
+        if arm == 'paired': return None
+        return active(arm, block).minus(active(arm, f'{block}.in'))
+
     def change(block, rise):
-        before, after = f'{block}.in', block
-        if not rise: before, after = after, before
-        trained = active('trained', after).minus(active('trained', before))
-        fresh = active('untrained', after).minus(active('untrained', before))
-        name = 'rise' if rise else 'fall'
-        return Finding(f'{name} of PR in {block}', trained, 'untrained', fresh)
+        arms = [rise_of(block, arm) for arm in ('trained', 'untrained', 'paired')]
+        name = 'rise'
+        if not rise:
+            name = 'fall'
+            arms = [i and i.map(lambda v: -v) for i in arms]
+        trained, fresh, paired = arms
+        return Finding(f'{name} of PR in {block}', trained, 'untrained', fresh, paired)
 
     others = [change(block, block.startswith('enc')) for block in BLOCKS if block != 'mid']
     fresh = t_interval(seeds, unit='untrained networks')
@@ -84,27 +92,35 @@ def sparsity_claims(
 # %% ../../nbs/representation/28_claims.ipynb #cb3ba423
 def stability_claims(
     rows, # what `stability` returned, for networks 'trained' and 'untrained'
-    level:float=.2, # the noise level that is compared with the reference, .5
+    turns=(), # results 'turns', what `stability_pairs` returned; none: nothing is paired
 ) -> list: # three `Claim`s on Fig. 2
     "Noise turns phi less than another image, the middle least; phi vanishes without noise"
     rows = table_rows(rows)
-    at = table_rows([r for r in rows if r['sigma'] == level], 'network', 'tap')
+    at = table_rows(rows, 'sigma', 'network', 'tap')
+    pairs = table_rows(turns, 'sigma', 'against')
+    levels = [s for s in dict.fromkeys(r['sigma'] for r in rows) if s != rows[0].get('ref', .5)]
 
-    def instability(network, tap):
-        row = at[network, tap]
+    def instability(sigma, network, tap):
+        row = at[sigma, network, tap]
         return Interval.of(row, 'instability', n=row['n'])
 
-    mid = instability('trained', 'mid')
-    turn = Finding('instability', mid, 'untrained', instability('untrained', 'mid'))
-    steady = 'phi turns less from noise .5 to .2 than to another image'
+    def beside(sigma, name, control):
+        row = pairs.get((sigma, name))
+        paired = row and Interval.of(row, 'value', ends='')
+        mid = instability(sigma, 'trained', 'mid')
+        return Finding(f'instability at {sigma:g}', mid, name, control, paired)
+
+    before, others = [], []
+    for sigma in levels:
+        before.append(beside(sigma, 'untrained', instability(sigma, 'untrained', 'mid')))
+        blocks = {b: instability(sigma, 'trained', b) for b in BLOCKS if b != 'mid'}
+        steadiest = min(blocks, key=lambda b: blocks[b].value)
+        others.append(beside(sigma, steadiest, blocks[steadiest]))
+    steady = 'phi turns less between noise .5 and any other level than to another image'
     fig = f'{_PAPER} fig. 2'
-    others = []
-    for block in BLOCKS:
-        if block == 'mid': continue
-        others.append(Finding('instability of mid', mid, block, instability('trained', block)))
     return [
-        Claim(steady, fig, turn, 'below', than=1),
-        Claim('The middle is the most stable block', fig, others, 'below'),
+        Claim(steady, fig, before, 'below', than=1),
+        Claim('The middle is the most stable block, at every level', fig, others, 'below'),
         _collapse([r for r in rows if r['tap'] == 'mid'])]
 
 def _collapse(rows):
@@ -136,7 +152,7 @@ def compared(
         if f'{key}_value' not in row: return None
         return Interval.of(row, f'{key}_value', f'{key}_', row.get(f'{key}_n') or n, unit)
 
-    return Finding(quantity, arm('trained'), name or control, arm(control))
+    return Finding(quantity, arm('trained'), name or control, arm(control), arm(f'minus_{control}'))
 
 _PREDICTED = dict(
     kurtosis='lighter tails',
@@ -203,13 +219,23 @@ def group_claims(
         Claim('Clusters are further apart than those of a Gaussian', f'{_PAPER} fig. 6', apart)]
 
 # %% ../../nbs/representation/28_claims.ipynb #1de0bde1
+def arrival(
+    arm:str, # what was matched
+    rate:float|None, # share of calls, or images, that arrived; None: not known
+    there:float|None=None, # share that had arrived before any matching; None: not known
+) -> Learned: # nine of ten are needed
+    "How often the matching arrived: as near as two noise draws of the target are to each other"
+    note = '' if there is None else f'{there:.0%} without any matching'
+    return Learned(arm, 'share that arrived at the floor of two draws', rate, .9, note=note)
+
 def sample_claims(
     around, # what `samples_around` returned
     converged:float|None, # share of the matching's calls that arrived
+    there:float|None=None, # share that had arrived before any matching
 ) -> list: # four `Claim`s on Fig. 7
     "Samples around an image are near it, of its class, various, and no copies"
     at = table_rows(around, 'measure', 'arm')
-    arrived = Learned('matching', 'share of calls that arrived', converged, .9)
+    arrived = arrival('matching', converged, there)
 
     def arm(measure, name):
         if (measure, name) not in at: return None
@@ -238,38 +264,58 @@ def sample_claims(
 def noise_claim(
     rows, # what `noise_level_check` returned
 ) -> Claim: # on Fig. 20
-    "Residual noise within 7% after matching, at .2 and above, where 5 or more images converged"
+    "Residual noise within 7% after matching, at .2 and above, beside random moves as long"
     rows = [r for r in table_rows(rows) if r['sigma'] >= .2]
     findings = []
     for r in rows:
-        name = f'ratio at {r["sigma"]:g} ({r["n"]} of {r["N"]} converged)'
-        ratio = Interval.of(r, 'ratio', ends='') if r['n'] > 1 else None
-        findings.append(Finding(name, ratio))
-    fewest = min(r['n'] for r in rows)
-    arrived = Learned('matching', 'images that arrived, at the level where fewest did', fewest, 5)
+        ratio, random = None, None
+        if r['n'] > 1:
+            ratio = Interval.of(r, 'ratio', ends='')
+            if 'random' in r: random = Interval.of(r, 'random', n=r['n'])
+        findings.append(Finding(f'ratio at {r["sigma"]:g}', ratio, 'random move', random))
+    fewest = min(r['n']/r['N'] for r in rows)
+    arrived = arrival('matching, at the level where fewest arrived', fewest)
     return Claim(
         'Matching leaves the noise level alone, to 7%', f'{_PAPER} fig. 20', findings,
         'equal', than=1, margin=.07, learned=arrived)
 
 def distance_claims(
-    ratio:dict, # what `ratio_test` returned
-    distances=None, # what `conditional_distance` returned; None: B/A has no interval
+    results:dict, # of a study: distances and ratio, the same of the untrained network, ratio_gain
 ) -> list: # two `Claim`s, on Fig. 8 and eq. 3
     "Distances of phi follow those of densities; the bounds of their ratio are close"
-    rank = Interval.of(ratio, 'rank', ends='', unit='pairs')
-    follow = Finding('rank correlation', rank)
-    left_out = f'p = {ratio["p"]:.3f} by permutation, {ratio["excluded"]} pairs left out'
+    ranks, bounds, told = {}, {}, []
+    for arm in ('', '_untrained'):
+        ratio = results.get(f'ratio{arm}')
+        ranks[arm] = bounds[arm] = None
+        if ratio is None: continue
+        ranks[arm] = Interval.of(ratio, 'rank', ends='', unit='pairs')
+        found = bounds_interval(pd.DataFrame(results[f'distances{arm}']))
+        bounds[arm] = over_chance(found, ratio)
+        told.append(f'{arm.strip("_") or "trained"}: B/A {found}, p of the rank {ratio["p"]:.3f}, '
+                    f'{ratio["excluded"]} pairs left out')
 
-    low, middle, high = ratio['shuffled']
-    shuffled = Interval(middle, low, high, ratio['n'], 'pairs', level=.9)
-    bounds = None
-    if distances is not None: bounds = bounds_interval(pd.DataFrame(distances))
-    close = Finding('B/A', bounds, 'shuffled', shuffled)
+    gain = {k: Interval.from_dict(v) for k, v in (results.get('ratio_gain') or {}).items()}
+    follow = Finding('rank correlation', ranks[''], 'untrained', ranks['_untrained'],
+                     gain.get('rank'))
+    close = Finding('B/A over that of shuffled pairs', bounds[''], 'untrained',
+                    bounds['_untrained'], gain.get('bounds'))
+    arrived = [r['arrived'] for r in table_rows(results['distances']) if 'arrived' in r]
+    rate = sum(arrived)/len(arrived) if arrived else None
+    known = dict(learned=arrival('guidance', rate), note='; '.join(told))
     together = 'Distances of phi follow those of densities'
     bounded = 'Their ratio has bounds closer than by chance (B/A)'
     return [
-        Claim(together, f'{_PAPER} fig. 8', follow, than=0, note=left_out),
-        Claim(bounded, f'{_PAPER} eq. 3', close, 'below', printed='2.9')]
+        Claim(together, f'{_PAPER} fig. 8', follow, than=0, **known),
+        Claim(bounded, f'{_PAPER} eq. 3', close, 'below', than=1, printed='B/A 2.9', **known)]
+
+def over_chance(
+    bounds:Interval, # B/A over pairs
+    ratio:dict, # what `ratio_test` returned
+) -> Interval: # below 1: closer than shuffled pairs, in nine of ten shufflings
+    "B/A in units of its shuffled value, the widest interval that both allow"
+    low, middle, high = ratio['shuffled']
+    return Interval(bounds.value/middle, bounds.low/high, bounds.high/low, bounds.n, bounds.unit)
+
 
 # %% ../../nbs/representation/28_claims.ipynb #0beca16a
 def blind_claims(
@@ -280,16 +326,57 @@ def blind_claims(
     channels = r.get('channels') or max(o['n'] for o in table_rows(r['predicts']))
     learned = denoiser_learned(r['psnr'], r.get('checkpoint', {}).get('steps'))
     of_phi = [
-        *sparsity_claims(r['sparsity'], r['untrained_seeds']),
-        *stability_claims(r['stability']),
+        *sparsity_claims(r['sparsity'], r['untrained_seeds'], r.get('changes', ())),
+        *stability_claims(r['stability'], r.get('turns', ())),
         *channel_claims(r['compare'], r['predicts'], channels),
         *group_claims(r['compare'], r.get('separation', []), _images(r)),
-        *sample_claims(r['around'], r.get('converged')),
+        *sample_claims(r['around'], r.get('converged'), r.get('there')),
         noise_claim(r['noise_level']),
-        *distance_claims(r['ratio'], r.get('distances'))]
+        *distance_claims(r)]
     judged = [replace(c, learned=(learned, *c.learned)) for c in of_phi]
     return [denoising_claim(r['psnr']), *judged]
 
 def _images(results):
     "How many test images were read"
     return table_rows(results['sparsity'])[0]['n']
+
+# %% ../../nbs/representation/28_claims.ipynb #88c6b636
+def over_trainings(
+    studies, # one list of `Claim`s for each training, from `blind_claims`
+) -> list: # the same `Claim`s with intervals over trainings; of one training: its own
+    "What is said of denoisers, and not of one of them"
+    studies = list(studies)
+    if len(studies) == 1: return studies[0]
+    sentences = [[c.sentence for c in claims] for claims in studies]
+    if any(o != sentences[0] for o in sentences):
+        raise ValueError('studies: the same claims of each training are needed')
+    return [_merged(claims) for claims in zip(*studies)]
+
+def _merged(claims):
+    "One claim from those of several trainings"
+    findings = [_finding_over(found) for found in zip(*[c.findings for c in claims])]
+    learned = [o for c in claims for o in c.learned]
+    return replace(claims[0], findings=findings, learned=learned, note='')
+
+def _finding_over(findings):
+    "One finding from those of several trainings"
+    beside = ' or '.join(dict.fromkeys(f.beside for f in findings))
+    return Finding(
+        findings[0].name,
+        _over([f.measured for f in findings]),
+        beside,
+        _over([f.control for f in findings]),
+        _over([f.difference() for f in findings]))
+
+def _over(intervals):
+    "Mean over trainings; None where one of them lacks it"
+    if any(i is None for i in intervals): return None
+    if all(i.exact for i in intervals): return intervals[0]
+    return t_interval([i.value for i in intervals], unit='trainings')
+
+# %% ../../nbs/representation/28_claims.ipynb #644a24c5
+def recorded_claims(
+    record:dict, # a study's results; those of further trainings, if any, in 'trainings'
+) -> list: # `Claim`s, over trainings where there are several
+    "The claims of a file in docs/results"
+    return over_trainings(map(blind_claims, [record, *record.get('trainings', ())]))

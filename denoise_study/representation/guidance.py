@@ -55,8 +55,9 @@ class Guide:
         level = self.sigma_c
         if level is None: level = sigma[on]
         noise = self._noise(on, x)
-        goal = targets.phi(self.D, level, self.n_noise, noise, self.tap)
-        how = dict(mask=targets.mask) | self.kwargs
+        goal, spread = targets.phi_and_spread(self.D, level, self.n_noise, noise, self.tap)
+        if 'tol' in self.kwargs: spread = None # the caller says when an image has arrived
+        how = dict(mask=targets.mask, spread=spread) | self.kwargs
         moved, info = match(self.D, x[on], goal, sigma[on], **how)
         self.log.append(dict(info, image=on, sigma=sigma[on]))
         return x.index_copy(0, on, moved)
@@ -94,13 +95,15 @@ class Guide:
 # %% ../../nbs/representation/22_guidance.ipynb #0aa3574e
 @patch
 def report(self:Guide) -> pd.DataFrame: # a row for each step and image
-    "What the matching did: losses and their ratio, iterations, converged, move in units of sigma"
+    "What the matching did: losses, iterations, converged, move in units of sigma"
     rows = []
     for step, o in enumerate(self.log, 1):
         columns = {k: v.cpu().numpy() for k, v in o.items()}
         rows.append(pd.DataFrame(columns).assign(step=step))
     if not rows: return pd.DataFrame()
     d = pd.concat(rows, ignore_index=True)
+    d['there'] = d['first'] <= d['floor'] # without any matching
+    d['over_floor'] = d['last']/d['floor']
     d['loss_ratio'] = d['last']/d['first']
     d['move_over_sigma'] = d['move']/d['sigma']
     return d

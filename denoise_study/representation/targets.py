@@ -86,15 +86,15 @@ def masked(
 
 # %% ../../nbs/representation/21_targets.ipynb #55f79ac5
 @patch
-def phi(self:Target,
+def readings(self:Target,
     D:Denoiser, # whose phi
     sigma:float|Tensor, # noise level, one or (K,)
     draws:int=20, # noise draws, at least; each of the M images gets the same number
     generator=0, # seed; or a `torch.Generator`, or a list with one for each of the K targets
     tap:str='mid', # where phi is read
     bs:int=512, # images at a time
-) -> Tensor: # (K,P) float32
-    "phi(x, sigma), averaged over noise and images (Kadkhodaie et al. 2025 section 2.3)"
+) -> Tensor: # (K,M,draws of an image,P) float32
+    "Channel means of every noise draw of every image"
     if draws < 1: raise ValueError(f'draws: at least 1 is needed, got {draws}')
     K, M, *shape = self.images.shape
     each = -(-draws//M) # draws of one image
@@ -115,8 +115,41 @@ def phi(self:Target,
         for x, s in zip(parts, levels):
             read.append(D.averages(x, s, taps=(tap,))[tap])
 
-    draws = torch.cat(read).view(K, M, each, -1)
-    found = draws.mean(2)
-    if self.weights is None: return found.mean(1)
+    return torch.cat(read).view(K, M, each, -1)
+
+@patch
+def phi(self:Target,
+    D:Denoiser, # whose phi
+    sigma:float|Tensor, # noise level, one or (K,)
+    draws:int=20, # noise draws, at least; each of the M images gets the same number
+    generator=0, # seed; or a `torch.Generator`, or a list with one for each of the K targets
+    tap:str='mid', # where phi is read
+    bs:int=512, # images at a time
+) -> Tensor: # (K,P) float32
+    "phi(x, sigma), averaged over noise and images (Kadkhodaie et al. 2025 section 2.3)"
+    found = self.readings(D, sigma, draws, generator, tap, bs)
+    return self._over_images(found.mean(2))
+
+@patch
+def _over_images(self:Target, of_images):
+    "(K,P) weighted means of (K,M,P)"
+    if self.weights is None: return of_images.mean(1)
     weights = self.weights[..., None]
-    return (weights*found).sum(1)
+    return (weights*of_images).sum(1)
+
+# %% ../../nbs/representation/21_targets.ipynb #5aaed892
+@patch
+def phi_and_spread(self:Target,
+    D:Denoiser, # whose phi
+    sigma:float|Tensor, # noise level, one or (K,)
+    draws:int=20, # noise draws, at least, and 2 of each image unless it is 1
+    generator=0, # seed; or a `torch.Generator`, or a list with one for each of the K targets
+    tap:str='mid', # where phi is read
+    bs:int=512, # images at a time
+) -> tuple: # (K,P) phi; (K,P) variance over noise of one draw, None from a single draw
+    "phi(x, sigma), and how far the noise moves it"
+    if draws > 1: draws = max(draws, 2*self.images.shape[1])
+    found = self.readings(D, sigma, draws, generator, tap, bs)
+    phi = self._over_images(found.mean(2))
+    if draws == 1: return phi, None
+    return phi, self._over_images(found.var(2))

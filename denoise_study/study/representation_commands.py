@@ -10,9 +10,10 @@ from pathlib import Path
 from torch import Tensor
 from ..core import first_images, image_dls, one_of, run_info, save_figure, save_images
 from ..core import write_json
-from ..denoiser import denoiser, noise_levels, sample
+from ..denoiser import denoiser, noise_levels
 from ..representation import channel_averages, compare_representations, comparison_rows
-from ..representation import samples_around, self_guided, show_around
+from ..representation import drawn_images
+from ..representation import samples_around, self_guided, show_around, unguided
 from .console import chosen_device, comma_numbers, command, open_model
 
 # %% ../../nbs/study/05_representation_commands.ipynb #e01fc5fb
@@ -62,7 +63,7 @@ def denoise_probe(
     a = channel_averages(D, loader, sigma, names, draws, seed, path=out, data=about)
     table = compare_representations(
         D,
-        first_images(dls, split, 1000),
+        drawn_images(dls, split, 1000, seed),
         tap=names[-1],
         sigma=sigma,
         draws=min(draws, 8),
@@ -118,17 +119,22 @@ def denoise_selfguide(
     x, y = first_images(dls, 'test', 1000)
     numbers = chosen_images(images, y)
     targets = x[numbers]
-    train, _ = first_images(dls, 'train', 5000)
+    train, _ = drawn_images(dls, 'train', 5000, seed)
     mean = train.mean(0)
-    how = dict(matching=dict(steps=matching), mean=mean)
-    if sampler != 'ascend': how['sigmas'] = noise_levels(1., .03, levels)
-    samples, _ = self_guided(D, targets, n, sampler, seed, **how)
-    free = sample(D, len(samples), 'descend', mean=mean, seed=seed)
+    way = dict(mean=mean, seed=seed)
+    if sampler != 'ascend': way['sigmas'] = noise_levels(1., .03, levels)
+    how = dict(method='gd', steps=matching)
+    samples, report = self_guided(D, targets, n, sampler, matching=how, **way)
+    free = unguided(D, len(samples), sampler, progress=False, **way) # the same way without a guide
     table = samples_around(D, targets, samples, free, seed=seed)
+    rate = dict(arrived=report.converged.mean(), there_before=report.there.mean())
 
-    run = dict(run=run_info(dls.device), images=numbers, n=n, sampler=sampler, seed=seed)
+    run = dict(run=run_info(dls.device), images=numbers, n=n, sampler=sampler, seed=seed, **rate)
     file = out.with_suffix('.npz')
     save_images(file, samples, (0., 1.))
     write_json(out.with_suffix('.json'), run | dict(around=table))
     save_figure(out, show_around(targets, samples, free), dpi=110)
     print(f'{len(samples)} images around {len(numbers)} ({sampler}, seed {seed}): {out}, {file}')
+    print(f'the matching arrived in {rate["arrived"]:.0%} of its calls, in '
+          f'{rate["there_before"]:.0%} without moving anything; below 90% the samples are not '
+          'guided as they were meant to be')

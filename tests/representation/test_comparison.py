@@ -21,6 +21,7 @@ def test_every_quantity_stands_beside_its_control():
     t = compare_representations(D, (x, y), draws=2, n_clusters=3, progress=False)
     assert list(t.columns) == [
         *((n, p) for n in ("trained", "untrained", "control") for p in ("value", "low", "high")),
+        *((f"minus_{n}", p) for n in ("untrained", "control") for p in ("value", "low", "high")),
         ("control", "what"),
     ]
     for name in (
@@ -64,3 +65,19 @@ def test_rows_for_a_file_hold_the_table():
         "quantity",
         *("_".join(c) for c in t.columns),
     }
+
+
+def test_differences_are_taken_image_by_image():
+    "Two networks of the same scores differ by nothing at all; unpaired intervals could not say so"
+    y = torch.arange(40) % 2
+    x = pictures(40)
+    same = compare_representations(D, (x, y), D, draws=2, n_clusters=3, progress=False)
+    for name in ("PR of mid", "5-NN label agreement", "linear probe"):
+        gap = same.loc[name, "minus_untrained"]
+        assert gap["value"] == gap["low"] == gap["high"] == 0
+    t = compare_representations(D, (x, y), draws=2, n_clusters=3, progress=False)
+    gap = t.loc["5-NN label agreement"]
+    for arm in ("untrained", "control"):
+        known = gap["trained", "value"] - gap[arm, "value"]
+        assert gap[f"minus_{arm}", "value"] == pytest.approx(known, abs=1e-6)
+    assert np.isnan(t.loc["dead channels", ("minus_untrained", "value")])

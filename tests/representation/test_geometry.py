@@ -8,7 +8,8 @@ import torch
 
 from helpers import blind_denoiser, gen, pictures, randn
 from helpers_probes import read
-from denoise_study.representation import label_agreement, linear_probe, neighbours
+from denoise_study.representation import label_agreement, linear_probe, neighbours, probe_hits
+from denoise_study.representation import shared_labels
 
 torch.set_num_threads(1)
 D = blind_denoiser()
@@ -100,3 +101,14 @@ CALLS = {
 def test_bad_input_is_refused_with_a_reason(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_scores_of_images_average_to_the_numbers():
+    x, y = randn(60, 5), torch.randint(3, (60,), generator=gen())
+    shares = shared_labels(x, y, 4)
+    assert shares.shape == (60,) and shares.mean() == pytest.approx(label_agreement(x, y, 4).value)
+    half = torch.arange(60) < 30
+    split = x[half], y[half], x[~half], y[~half]
+    hits = probe_hits(*split)
+    assert hits.dtype == torch.bool
+    assert hits.double().mean() == pytest.approx(linear_probe(*split).value)

@@ -38,11 +38,32 @@ def test_conditioner_noise_is_independent_new_and_follows_sigma():
 
 def test_guide_is_off_where_it_should_be():
     D, x = small(), rand(4, 1, 16, 16)
-    guide = Guide(D, rand(1, 1, 16, 16, seed=1), between=(0.1, 0.5), steps=2)
+    guide = Guide(D, rand(1, 1, 16, 16, seed=1), between=(0.1, 0.5), steps=2, tol=0.0)
     out = guide(x, torch.tensor([0.0, 0.05, 0.3, 0.9]))  # finished, too low, on, too high
     assert torch.equal(out[[0, 1, 3]], x[[0, 1, 3]]) and not torch.equal(out[2], x[2])
     report = guide.report()
     assert len(report) == 1 and report.image[0] == 2 and Guide(D, x[:1]).report().empty
+
+
+def test_arrival_is_judged_by_the_noise_of_the_target():
+    "phi is a pixel: an image that is its target under other noise is there, another has to come"
+    D = Linear(np.eye(3) * 0.01, [[1.0, 0, 0]])
+    clean = torch.tensor([0.2, 0.8]).view(2, 1, 1, 1).expand(2, 3, 1, 1)
+    noisy, level = clean + 0.05, torch.full((2,), 0.05)
+    own, other = Guide(D, clean, n_noise=400), Guide(D, clean.flip(0), steps=1, lr=1e-9)
+    assert torch.equal(own(noisy, level), noisy)
+    other(noisy, level)
+    assert own.report().there.all() and own.report().converged.all()
+    assert not other.report().there.any() and not other.report().converged.any()
+    assert np.allclose(own.report().floor, 2 * 0.05**2, rtol=0.2)
+    assert np.allclose(own.report().over_floor, 0.5, rtol=0.3)
+
+
+def test_the_callers_own_tolerance_takes_the_place_of_the_floor():
+    D, x = small(), rand(1, 1, 16, 16)
+    guide = Guide(D, x, steps=1, tol=0.0)
+    guide(x + 0.3 * randn(1, 1, 16, 16), torch.tensor([0.3]))
+    assert not guide.report().converged.any()
 
 
 def test_several_targets_with_all_images_finished():

@@ -9,8 +9,8 @@ from torch import nn
 from helpers import blind_denoiser, pictures, randn
 from helpers_probes import Reader
 from denoise_study.core import untrained
-from denoise_study.representation import cosine_to_others, plot_stability, stability
-from denoise_study.representation import statistic_interval
+from denoise_study.representation import cosine_to_others, instability_change, LevelSet
+from denoise_study.representation import plot_stability, stability, statistic_interval
 
 torch.set_num_threads(1)
 D = blind_denoiser()
@@ -113,3 +113,29 @@ def test_a_curve_for_every_tap():
     t = stability(D, X, sigmas=(0.2, 0.5), taps=("enc1", "mid"), draws=2, progress=False)
     axs = plot_stability(pd.concat([t, t.assign(network="other")]))
     assert len(axs) == 2 and {o.get_text() for o in axs[1].texts} == {"enc1", "mid"}
+
+
+def test_a_level_set_is_the_table_and_the_cosines_behind_it():
+    how = dict(sigmas=(0.1, 0.5), taps=("mid", "enc2"), draws=2, progress=False)
+    found = LevelSet(D, X, **how)
+    table = stability(D, X, **how)
+    assert found.table().equals(table)
+    row = table[(table.tap == "mid") & (table.sigma == 0.1)].iloc[0]
+    same, between = found.cosines("mid", 0.1)
+    assert same.nanmean().item() == pytest.approx(row["same"])
+    assert row["norm_low"] <= row["norm"] <= row["norm_high"]
+
+
+def test_instabilities_are_compared_on_the_same_images():
+    rng = np.random.default_rng(0)
+    hard = rng.uniform(0, 0.5, 200)  # some images turn more, in every network
+    between = torch.full((200,), 0.5).double()
+    one = torch.from_numpy(1 - hard), between
+    other = torch.from_numpy(1 - hard - 0.01), between
+    gap = instability_change(one, other)
+    assert gap.value == pytest.approx(-0.02) and gap.high < 0
+    alone = [statistic_interval(lambda a: (1 - a.mean()) / 0.5, o[0]) for o in (one, other)]
+    assert alone[0].high > alone[1].low  # side by side nothing could be said
+    dead = other[0].clone()
+    dead[:50] = torch.nan
+    assert instability_change(one, (dead, between)).n == 150

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from denoise_study.representation import match
+from denoise_study.representation import draw_floor, match
 from helpers import rand, randn
 from helpers_selfguided import Linear, refused, small, Smooth
 
@@ -39,6 +39,24 @@ def test_matching_goes_down_and_arrives(method):
     with torch.no_grad():
         again = (D.phi(out) - goal).square().sum(1)
     assert torch.allclose(again, info["last"], rtol=1e-2)  # the report is about what is returned
+
+
+def test_with_a_spread_an_image_arrives_at_the_floor_of_two_draws():
+    D, x = small(), 0.5 + 0.5 * randn(6, 1, 16, 16)
+    clean = rand(6, 1, 16, 16, seed=1)
+    with torch.no_grad():
+        draws = torch.stack([D.phi(clean + 0.5 * randn(6, 1, 16, 16, seed=k)) for k in range(20)])
+    goal, spread = draws.mean(0), draws.var(0)
+    info = match(D, x, goal, 0.5, method="gd", steps=300, spread=spread)[1]
+    assert torch.allclose(info.floor, 2 * spread.sum(1))
+    assert torch.equal(info.converged, info["last"] <= info.floor)
+    assert (info["last"][info.steps > 0] > 1e-6).all() and info.converged.all()
+    # of the matched channels only, and as they are weighted
+    w = torch.zeros(22)
+    w[[3, 5]] = 2.0
+    weighted = match(D, x, goal, 0.5, steps=1, spread=spread, mask=w)[1]
+    assert torch.allclose(weighted.floor, 4 * spread[:, [3, 5]].sum(1))
+    assert torch.allclose(draw_floor(spread, w), weighted.floor)
 
 
 def test_gradient_against_finite_differences():
@@ -125,6 +143,14 @@ CALLS = {
     "three sigmas for two": (lambda: match(D, x, goal, torch.ones(3)), r"sigma: shape \(3,\)"),
     "unknown method": (lambda: match(D, x, goal, 0.5, method="sgd"), "method: one of"),
     "unknown tap": (lambda: match(D, x, goal, 0.5, tap="middle"), "taps: .*middle"),
+    "spread of another network": (
+        lambda: match(D, x, goal, 0.5, spread=torch.ones(5)),
+        r"spread: variances of 22 channels.*\(5,\)",
+    ),
+    "two rules of arrival": (
+        lambda: match(D, x, goal, 0.5, spread=goal, tol=0.1),
+        "tol: with `spread`.*0.1",
+    ),
     "no steps": (lambda: match(D, x, goal, 0.5, steps=0), "steps >= 1"),
     "negative lr": (lambda: match(D, x, goal, 0.5, lr=-1.0), "lr > 0"),
     "mask of another length": (

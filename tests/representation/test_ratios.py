@@ -9,7 +9,8 @@ import torch
 from scipy.stats import spearmanr
 
 from denoise_study.denoiser import GaussianDenoiser
-from denoise_study.representation import bounds_interval, plot_ratio, ratio_test, score_distance
+from denoise_study.representation import bounds_interval, paired_ratio, plot_ratio, ratio_test
+from denoise_study.representation import score_distance
 from helpers_selfguided import C, refused, WHOLE
 
 
@@ -99,3 +100,33 @@ CALLS = {
 @pytest.mark.parametrize("case", CALLS)
 def test_bad_input(case):
     refused(*CALLS[case])
+
+
+def pairs_of(noise, seed, n=40):
+    "Distances that go together, up to noise on the logarithm of one"
+    rng = np.random.default_rng(seed)
+    q = np.exp(rng.normal(size=n))
+    d2 = q * np.exp(noise * rng.normal(size=n))
+    return pd.DataFrame(dict(d2=d2, dphi2=q, dphi2_floor=0.0))
+
+
+def test_what_an_untrained_network_does_as_well_is_no_gain():
+    close, loose = pairs_of(0.1, 0), pairs_of(2.0, 0)
+    gain = paired_ratio(close, loose)
+    assert gain.rank.above(0) and gain.bounds.below(0)
+    assert paired_ratio(loose, close).rank.below(0)
+    same = paired_ratio(close, close)
+    assert same.rank.low == same.rank.high == same.bounds.low == same.bounds.high == 0
+    values = [spearmanr(o.d2, o.dphi2)[0] for o in (close, loose)]
+    assert gain.rank.value == pytest.approx(values[0] - values[1])
+    assert not paired_ratio(pairs_of(0.3, 1), pairs_of(0.3, 2)).rank.above(0)
+
+
+def test_pairs_count_where_both_networks_tell_the_images_apart():
+    one, other = pairs_of(0.1, 0), pairs_of(0.1, 1)
+    one.loc[:3, "dphi2"] = 1e-9
+    other.loc[2:6, "dphi2"] = 1e-9
+    both = [o.assign(dphi2_floor=1e-6) for o in (one, other)]
+    assert paired_ratio(*both).rank.n == 40 - 7
+    refused(lambda: paired_ratio(one, other[:9]), "other: 9 pairs, 40 in table")
+    refused(lambda: paired_ratio(one, other.assign(dphi2_floor=1e9)), "0 of 40 pairs")

@@ -5,7 +5,7 @@ import torch
 
 from denoise_study.denoiser import BlindUNet, denoiser, noise_levels, sample
 from denoise_study.representation import centroid, conditional_distance, noise_level_check
-from denoise_study.representation import samples_around, self_guided, show_around
+from denoise_study.representation import samples_around, self_guided, show_around, unguided
 from helpers import rand
 from helpers_selfguided import Foreign, refused, small
 
@@ -50,12 +50,27 @@ def test_color_from_end_to_end():
 def test_a_foreign_residual_cnn_guides_itself():
     D = denoiser(Foreign(), (1, 16, 16), predicts="residual", multiple=2, taps=dict(mid="act"))
     images, way = rand(2, 1, 16, 16), dict(sigmas=noise_levels(1.0, 0.1, 6), progress=False)
-    made, report = self_guided(D, images, 3, matching=dict(steps=20), **way)
+    made, report = self_guided(D, images, 3, matching=dict(steps=20, tol=0.0), **way)
     plain = sample(D, 6, "descend", **way)
     assert made.shape == plain.shape == (6, 1, 16, 16) and made.isfinite().all()
     assert (report.loss_ratio < 1).mean() > 0.9
     t = samples_around(D, images, made, plain).set_index(["measure", "arm"]).value
     assert t["phi distance", "guided"] < t["phi distance", "unconditional"]
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "renoise", "ascend"])
+def test_the_control_is_the_same_sampler_from_the_same_noise(sampler):
+    "Guidance that is never on leaves what `unguided` makes"
+    D, images = small(), rand(2, 1, 16, 16)
+    way = dict(seed=3, progress=False)
+    if sampler == "ascend":
+        way |= dict(sigma_end=0.3, max_steps=30)
+    else:
+        way |= dict(sigmas=[1.0, 0.3])
+    off, report = self_guided(D, images, 2, sampler, between=(9.0, 10.0), **way)
+    control = unguided(D, 4, sampler, **way)
+    assert report.empty and torch.equal(off, control)
+    assert not torch.equal(control, unguided(D, 4, sampler, **(way | dict(seed=4))))
 
 
 def test_figure_of_images_and_of_a_set():

@@ -48,3 +48,23 @@ CALLS = {
 @pytest.mark.parametrize("case", CALLS)
 def test_bad_input(case):
     refused(*CALLS[case])
+
+
+def test_spread_is_the_variance_of_one_draw():
+    D, images = small(), rand(2, 1, 16, 16)
+    t = Target(images[:, None])
+    phi, spread = t.phi_and_spread(D, 0.5, 400)
+    assert torch.equal(phi, t.phi(D, 0.5, 400))
+    draws = t.readings(D, 0.5, 400, 7)[:, 0]
+    gaps = (draws[:, ::2] - draws[:, 1::2]).square().sum(2).mean(1)
+    assert torch.allclose(2 * spread.sum(1), gaps, rtol=0.2)
+
+
+def test_spread_of_a_set_is_that_of_an_image_of_it():
+    "Not the far smaller one of the average over the set, nor the one between its images"
+    D, images = small(), rand(10, 1, 16, 16)
+    images[:5] *= 0.2
+    of_set = centroid(images).phi_and_spread(D, 0.5, 10)[1]
+    of_each = Target(images[:, None]).phi_and_spread(D, 0.5, 50)[1].mean(0)
+    assert of_set.sum() == pytest.approx(of_each.sum().item(), rel=0.4)
+    assert centroid(images).phi_and_spread(D, 0.5, 1)[1] is None

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from helpers import blind_denoiser, pictures
+from helpers import blind_denoiser, pictures, rand
 from helpers_probes import loader, read, spread
-from denoise_study.representation import image_draws, ImageWalk, noisy_mean
+from denoise_study.representation import drawn_images, image_draws, ImageWalk, noisy_mean
 
 torch.set_num_threads(1)
 D = blind_denoiser()
@@ -88,3 +88,18 @@ CALLS = {
 def test_bad_input_is_refused_with_a_reason(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_images_are_drawn_from_all_classes_of_a_sorted_folder():
+    "The first images of a folder with a subfolder for each class are all of one kind"
+    from types import SimpleNamespace
+
+    y = torch.arange(200) // 20  # sorted by class
+    dls = SimpleNamespace(test=loader(rand(200, 1, 8, 8), y, range=(0.0, 1.0)))
+    x, labels = drawn_images(dls, "test", 60)
+    assert x.shape == (60, 1, 8, 8) and len(labels.unique()) == 10
+    again = drawn_images(dls, "test", 30)
+    assert torch.equal(again[0], x[:30]) and torch.equal(again[1], labels[:30])
+    assert not torch.equal(drawn_images(dls, "test", 30, seed=1)[1], labels[:30])
+    every = drawn_images(dls, "test", 1000)[1]
+    assert torch.equal(every.sort()[0], y)  # each once

@@ -1,6 +1,7 @@
 "denoise-probe and denoise-selfguide: a blind denoiser read and sampled from"
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import torch
 from helpers_study import command
 from PIL import Image
 
-from denoise_study.representation import Averages
-from denoise_study.study import chosen_images, open_denoiser
+from denoise_study.representation import Averages, unguided
+from denoise_study.representation.selfguided import _SAMPLERS
+from denoise_study.study import chosen_images, denoise_selfguide, open_denoiser
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,30 @@ def test_selfguide(folder):
     assert np.load(folder / "s.npz")["images"].shape == (4, 16, 16, 1)
     assert r["images"] == [3, 5] and Image.open(folder / "s.png").size[0] > 100
     assert {"guided", "unconditional"} <= {row["arm"] for row in r["around"]}
+    assert 0 <= r["there_before"] <= r["arrived"] <= 1
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ascend"])
+def test_the_control_goes_the_same_way(sampler, tmp_path, monkeypatch):
+    "What stands beside guided samples is by the sampler that was asked for, in as many steps"
+    seen = []
+
+    def spied(D, n, *args, **kwargs):
+        seen.append((args, kwargs))
+        return unguided(D, n, *args, **kwargs)
+
+    commands = "denoise_study.study.representation_commands"
+    monkeypatch.setattr(f"{commands}.unguided", spied)
+    # one step of matching, and an ascent that is over soon
+    monkeypatch.setitem(_SAMPLERS, "ascend", dict(method="ascend", max_steps=4))
+    out = str(tmp_path / "s.png")
+    with pytest.warns() if sampler == "ascend" else nullcontext():
+        denoise_selfguide(
+            "blind-digits", images="3", out=out, n=1, sampler=sampler, levels=4, matching=1
+        )
+    ((way,), options), *more = seen
+    assert way == sampler and not more
+    assert len(options.get("sigmas", ())) == (0 if sampler == "ascend" else 4)
 
 
 def test_images_that_are_no_numbers(folder):
