@@ -1295,6 +1295,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                     'denoise_study/denoiserep/claims.py'),
                                                  'denoise_study.denoiserep.claims.rep_claims': ( 'denoiserep/claims.html#rep_claims',
                                                                                                  'denoise_study/denoiserep/claims.py'),
+                                                 'denoise_study.denoiserep.claims.rep_sentence': ( 'denoiserep/claims.html#rep_sentence',
+                                                                                                   'denoise_study/denoiserep/claims.py'),
                                                  'denoise_study.denoiserep.claims.slides_table': ( 'denoiserep/claims.html#slides_table',
                                                                                                    'denoise_study/denoiserep/claims.py')},
             'denoise_study.denoiserep.classification': { 'denoise_study.denoiserep.classification.accuracy': ( 'denoiserep/classification.html#accuracy',

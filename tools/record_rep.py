@@ -38,10 +38,18 @@ ROWS = dict(
     fashion_mnist=Row(
         "classification",
         "fashion_mnist",
+        "resnet8",
+        "base,label_free,closed_form,placebo,label_aug,alternate,control",
+        given=dict(flip=True, bs=64, steps=900, lr=1e-2),
+        budget=dict(steps=300),
+    ),
+    fashion_mnist_vit=Row(
+        "classification",
+        "fashion_mnist",
         "vit_small",
         "base,label_free,closed_form,placebo,label_aug,alternate,control",
-        given=dict(flip=True, bs=128, steps=2800),
-        budget=dict(lr_backbone=3e-5),
+        given=dict(flip=True, bs=128, steps=6000),
+        budget=dict(steps=1600),
     ),
 )
 

@@ -49,6 +49,7 @@ from .claims import evidence as evidence
 from .claims import has_one_network as has_one_network
 from .claims import question_rows as question_rows
 from .claims import rep_claims as rep_claims
+from .claims import rep_sentence as rep_sentence
 from .claims import slides_table as slides_table
 from .classification import accuracy as accuracy
 from .classification import classification_task as classification_task

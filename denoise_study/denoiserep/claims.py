@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CLAIMS', 'SLIDES_ROWS', 'TRAINED', 'YARDSTICKS', 'Comparison', 'SlidesRow', 'question_rows', 'arm_rows',
            'has_one_network', 'difference_interval', 'arm_share', 'evidence', 'comparison_finding', 'rep_claims',
-           'slides_table']
+           'slides_table', 'rep_sentence']
 
 # %% ../../nbs/denoiserep/16_claims.ipynb #575162ec
 import pandas as pd
@@ -238,3 +238,20 @@ def _slides_row(record, c, claim):
         'over': measured.over,
         'share': '' if share is None else f'{share:.2f}',
         'verdict': claim.verdict.value}
+
+# %% ../../nbs/denoiserep/16_claims.ipynb #0fac2cfa
+def rep_sentence(
+    records:Iterable, # results as `Outcome.to_dict` gives them, or read from their JSON files
+) -> str: # plain text
+    "What came out, in one sentence, for a page"
+    solved = 'best possible denoisers improve the checkpoint'
+    parts = []
+    for record in records:
+        for claim in rep_claims(record):
+            if claim.sentence != solved: continue
+            about, measured = record['about'], claim.findings[0].measured
+            parts.append(
+                f'{about["backbone"]} on {about["data"]} {measured:+.2f} points of '
+                f'{record["metric"]} (95% over {measured.over}: {claim.verdict})')
+    if not parts: return 'Nothing was measured yet.'
+    return ('What the best linear denoisers, fused, add to a network: ' + '; '.join(parts) + '.')
