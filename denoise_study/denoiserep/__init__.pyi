@@ -5,7 +5,10 @@ from .arms import control_arm as control_arm
 from .arms import fused_network as fused_network
 from .arms import head_features as head_features
 from .arms import minus_arm as minus_arm
-from .arms import random_arm as random_arm
+from .arms import moved_outputs as moved_outputs
+from .arms import placebo_arm as placebo_arm
+from .arms import rotated_step as rotated_step
+from .arms import set_step as set_step
 from .arms import solved_arm as solved_arm
 from .arms import trained_arm as trained_arm
 from .boxes import BoxLoader as BoxLoader
@@ -18,8 +21,11 @@ from .budget import Budget as Budget
 from .budget import SILENT_LOSS as SILENT_LOSS
 from .budget import denoiser_rates as denoiser_rates
 from .budget import learnable_share as learnable_share
+from .budget import phased as phased
 from .budget import side_loss as side_loss
+from .budget import solving_inputs as solving_inputs
 from .budget import train_denoisers as train_denoisers
+from .budget import what_was_learned as what_was_learned
 from .chapter import cost_part as cost_part
 from .chapter import exact_part as exact_part
 from .chapter import exact_rows as exact_rows
@@ -31,7 +37,8 @@ from .chapter import rep_task as rep_task
 from .chapter import time_ratios as time_ratios
 from .claims import CLAIMS as CLAIMS
 from .claims import Comparison as Comparison
-from .claims import SMALLEST_GAINS as SMALLEST_GAINS
+from .claims import SLIDES_ROWS as SLIDES_ROWS
+from .claims import SlidesRow as SlidesRow
 from .claims import TRAINED as TRAINED
 from .claims import YARDSTICKS as YARDSTICKS
 from .claims import arm_rows as arm_rows
@@ -42,6 +49,7 @@ from .claims import evidence as evidence
 from .claims import has_one_network as has_one_network
 from .claims import question_rows as question_rows
 from .claims import rep_claims as rep_claims
+from .claims import rep_sentence as rep_sentence
 from .claims import slides_table as slides_table
 from .classification import accuracy as accuracy
 from .classification import classification_task as classification_task
@@ -103,8 +111,11 @@ from .masks import mask_dls as mask_dls
 from .masks import shape_masks as shape_masks
 from .minus import DenoiseRepMinus as DenoiseRepMinus
 from .moments import InputMoments as InputMoments
+from .moments import noised_moments as noised_moments
 from .moments import optimal_denoiser as optimal_denoiser
+from .moments import whitening as whitening
 from .outcome import Outcome as Outcome
+from .outcome import join_networks as join_networks
 from .paired import checked_differences as checked_differences
 from .paired import equivalence as equivalence
 from .paired import holm as holm
@@ -112,7 +123,6 @@ from .paired import mcnemar as mcnemar
 from .paired import sign_flip as sign_flip
 from .protocol import chosen_arms as chosen_arms
 from .protocol import network_from_file as network_from_file
-from .protocol import output_change as output_change
 from .protocol import run_protocol as run_protocol
 from .ranking import rank_scores as rank_scores
 from .retrieval import Embedder as Embedder
@@ -151,6 +161,9 @@ from .slots import unmoved_share as unmoved_share
 from .task import Scores as Scores
 from .task import Task as Task
 from .task import about_task as about_task
+from .task import check_identity as check_identity
+from .task import file_digest as file_digest
+from .task import set_digest as set_digest
 from .tracing import WeightTracer as WeightTracer
 from .tracing import WeightUse as WeightUse
 from .tracing import call_model as call_model

@@ -8,6 +8,7 @@ __all__ = ['accuracy', 'shift_flip', 'classification_task']
 # %% ../../nbs/denoiserep/20_classification.ipynb #2022b5bc
 import torch
 import torch.nn.functional as F
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from torch import Tensor, nn
@@ -73,6 +74,8 @@ def classification_task(
     flip:bool=False, # mirror half of the training images
     layers:object='all', # layers to denoise, see `denoise_rep`
     dls=None, # loaders in (0,1), instead of `data`
+    build:Callable|None=None, # () -> untrained network of one's own, instead of `backbone_name`
+    merged=None, # loaders of further images, in (0,1), for the arm 'merged'
     **kwargs, # other arguments of `image_dls`: root, size, bs, device, test
 ) -> Task: # for `run_protocol`
     "Image classification as a task of the protocol"
@@ -83,10 +86,10 @@ def classification_task(
             f'data: {info.name} has no classes to learn; labelled images are needed')
     size = info.size[0]
     if pad is None: pad = size//8
-    build = partial(backbone, backbone_name, size, len(info.classes))
+    build = build or partial(backbone, backbone_name, size, len(info.classes))
     augment = partial(shift_flip, pad=pad, flip=flip) if pad or flip else None
     about = about_task(dls, backbone_name, checkpoint, steps=steps, lr=lr, pad=pad, flip=flip)
     return Task(
         'classification', dls, build, accuracy, 'accuracy@1', about=about,
         checkpoint=checkpoint, steps=steps, lr=lr, layers=layers,
-        exclude=r'.*cpb_mlp.*', head=last_linear(build()), augment=augment)
+        exclude=r'.*cpb_mlp.*', head=last_linear(build()), augment=augment, merged=merged)

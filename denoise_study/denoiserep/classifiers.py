@@ -113,14 +113,17 @@ def small_vit(
 # %% ../../nbs/denoiserep/19_classifiers.ipynb #485f3856
 def _vit_patch(size):
     "The largest patch that leaves at least four of them a side"
-    for patch in (7, 4, 2):
+    for patch in (4, 2):
         if size%patch == 0 and size//patch > 3: return patch
     return 1
 
 SMALL = dict(
     resnet8=lambda size, n: CIFARResNet(n, 8),
     resnet20=lambda size, n: CIFARResNet(n),
+    resnet32=lambda size, n: CIFARResNet(n, 32),
+    resnet44=lambda size, n: CIFARResNet(n, 44),
     resnet56=lambda size, n: CIFARResNet(n, 56),
+    resnet110=lambda size, n: CIFARResNet(n, 110),
     vit_small=lambda size, n: small_vit(size, n, _vit_patch(size)))
 
 def backbone(

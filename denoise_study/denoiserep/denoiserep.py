@@ -149,12 +149,22 @@ def describe(self:DenoiseRep) -> dict: # JSON-able
                 backbone=backbone_digest(self.model))
 
 @patch
-def tensors(self:DenoiseRep) -> dict: # name -> parameter
-    "The denoisers' parameters by name"
+def tensors(self:DenoiseRep) -> dict: # name -> tensor
+    "W_D and b_D of each layer by name"
     named = {}
     for n, s in self.slots.items():
-        for k, p in s.denoiser.named_parameters(): named[f'{n}.{k}'] = p
+        d = s.denoiser
+        named[f'{n}.weight'] = d.W_D.detach()
+        if d.bias is not None: named[f'{n}.bias'] = d.bias.detach()
     return named
+
+@patch
+def set_tensors(self:DenoiseRep,
+    named:dict, # name -> tensor, as `tensors` gives them
+):
+    "Set W_D and b_D of each layer"
+    for n, s in self.slots.items():
+        s.denoiser.set_matrix(named[f'{n}.weight'], named.get(f'{n}.bias'))
 
 @patch
 def save(self:DenoiseRep,
@@ -189,6 +199,5 @@ def load(self:DenoiseRep,
     if kind != 'denoising layers': raise ValueError(f'{path} holds a {kind}, not denoising layers')
     _check_same(path, description, self.describe())
 
-    with torch.no_grad():
-        for name, p in self.tensors().items(): p.copy_(saved[name])
+    self.set_tensors(saved)
     return self

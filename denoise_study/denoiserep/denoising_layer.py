@@ -35,7 +35,8 @@ class DenoisingLayer(nn.Module):
 
         bound = dim**-.5 if init == 'random' else 0.
         def draw(*shape): return nn.Parameter((2*torch.rand(*shape, generator=generator) - 1)*bound)
-        self.weight = draw(groups, dim, dim)
+        self.weight = draw(groups, dim, dim) # W_D, or what stands before the whitening
+        self.register_buffer('whitening', None)
         self.bias = draw(groups, dim) if bias else None
 
     def extra_repr(self) -> str: # shown by print(model)
@@ -43,6 +44,34 @@ class DenoisingLayer(nn.Module):
         groups, dim = self.weight.shape[:2]
         bias = self.bias is not None
         return f't={self.t}, dim={dim}, groups={groups}, bias={bias}, mode={self.mode!r}'
+
+# %% ../../nbs/denoiserep/03_denoising_layer.ipynb #e26f1c3d
+@patch(as_prop=True)
+def W_D(self:DenoisingLayer) -> Tensor: # (groups,d,d)
+    "The denoiser's matrix (slides, W_D)"
+    if self.whitening is None: return self.weight
+    return self.weight@self.whitening
+
+@patch
+def set_matrix(self:DenoisingLayer,
+    W_D:Tensor, # (groups,d,d) its matrix
+    b_D:Tensor|None=None, # (groups,d) its bias; None: as it is
+):
+    "Set the denoiser, written plainly"
+    self.whitening = None
+    with torch.no_grad():
+        self.weight.copy_(W_D)
+        if b_D is not None: self.bias.copy_(b_D)
+
+@patch
+def whiten(self:DenoisingLayer,
+    P:Tensor, # (groups,d,d) symmetric, from `whitening`
+):
+    "Learn on whitened features from now on; the denoiser stays what it is"
+    W_D = self.W_D.detach()
+    self.whitening = P.to(W_D)
+    with torch.no_grad():
+        self.weight.copy_(W_D.double()@torch.linalg.inv(P.double()))
 
 # %% ../../nbs/denoiserep/03_denoising_layer.ipynb #d1d21eee
 @patch
@@ -75,7 +104,7 @@ def denoise(self:DenoisingLayer,
     axis:int, # its channel axis
 ) -> Tensor: # (x - (1-a_t)/sqrt(1-abar_t) D(x))/sqrt(a_t), in the dtype of `x`
     "The step on the features themselves"
-    W_D = self.weight.to(x)
+    W_D = self.W_D.to(x)
     b_D = None if self.bias is None else self.bias.to(x)
     eps = predict_noise(in_groups(x, axis, W_D.shape[-1]), W_D, b_D)
     return self.keep*x - self.C1*eps.flatten(-2).movedim(-1, axis)
@@ -113,7 +142,7 @@ def forward(self:DenoisingLayer,
     elif self.active and self.folded:
         with torch.autocast(W.device.type, enabled=False):
             wide = W.to(self.weight.dtype)
-            product = weight_times(wide, self.weight)
+            product = weight_times(wide, self.W_D)
             new = self.keep*wide - self.C1*product
             new = new.to(W.dtype)
     return mark_weight(new.view_as(W), self, W)
@@ -149,7 +178,7 @@ class BiasShift(nn.Module):
 @patch
 def affine(self:DenoisingLayer) -> tuple: # A (groups,d,d), c (groups,d) or None
     "The layer's step, in float64"
-    W_D = self.weight.detach()
+    W_D = self.W_D.detach()
     b_D = None if self.bias is None else self.bias.detach()
     return step_affine(self.sched, self.t, W_D, b_D, mode=self.mode, scale=self.scale)
 
@@ -173,7 +202,7 @@ def side_loss(self:DenoisingLayer,
 
         eps = noise_like(x0, generator)
         xt = self.signal*x0 + self.noise*eps
-        error = eps - predict_noise(xt, self.weight, self.bias)
+        error = eps - predict_noise(xt, self.W_D, self.bias)
 
         loss = 0
         if 'l1' in kind: loss = loss + error.abs().mean()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ..core import one_of, with_bar
 from .denoising_layer import denoiser_of, original_of, SIDE_LOSSES
-from .moments import InputMoments, optimal_denoiser
+from .moments import InputMoments, optimal_denoiser, whitening
 from .selection import some_names
 from .tracing import model_inputs, trace_uses, WeightTracer
 from ..diffusion import Schedule
@@ -227,26 +227,45 @@ def loss(self:EquippedModel) -> Tensor: # scalar, differentiable in the denoiser
 
 # %% ../../nbs/denoiserep/07_equipped.ipynb #d39b1bad
 @patch
-def solve(self:EquippedModel,
+def input_moments(self:EquippedModel,
     dl, # loader of batches: tensors, or tuples that start with the model's input; or one tensor
     progress:bool=True, # show a progress bar?
-) -> pd.DataFrame: # layer, t, rows of features seen, least possible side loss (L2)
-    "Set every denoiser to the best linear one for the features that the data makes (label-free)"
-    self.check_live('solve')
+) -> dict: # name of a layer -> its `InputMoments`
+    "Moments of what comes into each layer of the original network, in one pass over the data"
     moments = {n: InputMoments() for n in self.slots}
     def see(use): moments[use.denoiser.name].update(use.features)
     batches = with_bar(dl, progress and not isinstance(dl, Tensor))
     with self.disabled():
         for batch in model_inputs(batches): self.trace(batch, see)
+    if not all(m.n for m in moments.values()): raise ValueError('dl: no batches')
+    return moments
 
+@patch
+def solve(self:EquippedModel,
+    dl, # see `input_moments`
+    progress:bool=True, # show a progress bar?
+) -> pd.DataFrame: # layer, t, rows of features seen, least possible side loss (L2)
+    "Set every denoiser to the best linear one for the features that the data makes (label-free)"
+    self.check_live('solve')
+    moments = self.input_moments(dl, progress)
     rows = []
     for n, s in self.slots.items():
         d, m = s.denoiser, moments[n]
-        if not m.n: raise ValueError('dl: no batches')
         mean = None if d.bias is None else m.mean
         W_D, b_D, floor = optimal_denoiser(m.second, self.sched, d.t, mean)
-        with torch.no_grad():
-            d.weight.copy_(W_D)
-            if b_D is not None: d.bias.copy_(b_D)
+        d.set_matrix(W_D, b_D)
         rows.append(dict(layer=n, t=d.t, rows=m.n, floor=floor))
     return pd.DataFrame(rows)
+
+# %% ../../nbs/denoiserep/07_equipped.ipynb #0b13365c
+@patch
+def whiten(self:EquippedModel,
+    dl, # see `input_moments`
+    progress:bool=True, # show a progress bar?
+):
+    "Let every denoiser learn on features that are of one size in all directions"
+    self.check_live('whiten')
+    moments = self.input_moments(dl, progress)
+    for n, s in self.slots.items():
+        d = s.denoiser
+        d.whiten(whitening(moments[n].second, self.sched, d.t))

@@ -15,7 +15,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import nn
 from ..core import AdamW, load_state, read_tensors, step_generator, write_tensors
-from .task import Task
+from .task import check_identity, Task
 from fastai.callback import schedule # noqa: puts `fit_one_cycle` on the Learner
 
 # %% ../../nbs/denoiserep/13_fitting.ipynb #6801802a
@@ -106,9 +106,16 @@ def baseline(
         torch.manual_seed(seed)
         model = task.build()
         if task.checkpoint: load_network(model, task.checkpoint)
-        elif path and Path(path).exists(): model.load_state_dict(read_tensors(path)[0])
+        elif path and Path(path).exists(): _take(task, model, seed, path)
         else: _train(task, model, seed, path, progress)
     return model.to(task.dls.device).eval()
+
+def _take(task, model, seed, path):
+    "Read the base network from a file, if it is the one that would be trained here"
+    state, desc = read_tensors(path)
+    ours = dict(seed=seed) | task.identity()
+    check_identity(ours, desc.get('identity'), path)
+    model.load_state_dict(state)
 
 def _train(task, model, seed, path, progress):
     "Train the base network in place, and keep it"
@@ -118,5 +125,6 @@ def _train(task, model, seed, path, progress):
     learn = Learner(dls, model, task.loss, AdamW, cbs=cbs)
     quiet_fit(learn, lambda: learn.fit_one_cycle(epochs, task.lr), progress)
     if path:
-        desc = dict(kind='base network', seed=seed, **task.about)
+        identity = dict(seed=seed) | task.identity()
+        desc = dict(kind='base network', identity=identity)
         write_tensors(path, model.state_dict(), desc)
