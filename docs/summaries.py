@@ -1,8 +1,8 @@
 """The tables of results that README.md, the papers' pages and the overview of results show:
 `summary(name)` builds one from docs/results/*.json.
 
-nbs/index.ipynb shows the findings by calling it; a page in docs/pages says {{summary: name}}. Claims and
-settings are repeated word for word from the files."""
+nbs/index.ipynb shows the findings by calling it; a page in docs/pages says {{summary: name}}.
+Claims and settings are repeated word for word from the files."""
 
 import json
 from pathlib import Path
