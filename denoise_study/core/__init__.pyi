@@ -131,6 +131,7 @@ from .sets import knn_precision_recall as knn_precision_recall
 from .sets import prd as prd
 from .sources import ArraySource as ArraySource
 from .sources import Subset as Subset
+from .sources import check_source as check_source
 from .sources import label_tensor as label_tensor
 from .sources import one_image as one_image
 from .sources import take_rows as take_rows

@@ -54,7 +54,8 @@ def number(
     "`value` as a finite number, or a `ValueError` that names the argument"
     v = _plain(value)
     real = isinstance(v, (int, float)) and not isinstance(v, bool)
-    if real and math.isfinite(v) and (least is None or v >= least): return v
+    if real and math.isfinite(v) and (least is None or v >= least):
+        return v if abs(v) <= _LARGEST else float(v)
     limit = '' if least is None else f' of at least {least}'
     raise ValueError(f'{name}: a finite number{limit} is accepted, got {in_words(value)}')
 
@@ -113,6 +114,17 @@ def _levels(name, values):
         raise ValueError(f'{name}: one or more noise levels are accepted, got {in_words(values)}')
     return tuple(math.inf if v == math.inf else number(name, v, 0) for v in values)
 
+def _device(name, value):
+    "A device that PyTorch knows, and that is there"
+    try:
+        if not isinstance(value, (str, torch.device)): raise TypeError
+        there = torch.device(value).type != 'cuda' or torch.cuda.is_available()
+    except (RuntimeError, TypeError):
+        raise ValueError(f"{name}: a device of PyTorch is accepted, as 'cpu' or 'cuda', "
+                         f'got {in_words(value)}') from None
+    if not there: raise ValueError(f'{name}: {value!r} is not there; accepted is \'cpu\'')
+    return value
+
 _OF_NAME = dict(
     seed=whole_number,
     seeds=partial(_whole_numbers, least=0),
@@ -161,6 +173,8 @@ def _types(annotation):
 def _check_of(name, parameter, least):
     "The function that reads an argument; None: its signature says nothing"
     kinds = _types(parameter.annotation)
+    if name == 'device':
+        return lambda value: value if value is None else _device(name, value)
     silent = parameter.annotation is parameter.empty
     several = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     if silent or several or not all(isinstance(k, type) for k in kinds) or object in kinds: return None

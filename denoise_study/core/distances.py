@@ -29,6 +29,7 @@ def _factor(cov):
     scale = val[keep].sqrt()
     return vec[:, keep]*scale
 
+@checked
 def mean_and_factor(
     x:Tensor, # (N,dim) features
     w:Tensor|None=None, # (N,) how often each row counts; None: once

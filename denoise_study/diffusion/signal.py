@@ -44,6 +44,8 @@ def log_snr_curves(
     "Log signal-to-noise ratio over a data set and its change (DAED figure 2, eq. 10)"
     tables = []
     for name, sched in as_named(scheds, 'schedule').items():
+        if not isinstance(sched, Schedule):
+            raise TypeError(f'scheds: a Schedule is accepted, got a {type(sched).__name__}')
         t = np.arange(1, sched.T + 1)
         log_snr = sched.log_snr()[1:]
         undefined = log_snr.new_full((1,), float('nan')) # at t=1 it comes from infinity

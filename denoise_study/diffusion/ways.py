@@ -51,6 +51,9 @@ def image_errors(
     scale:tuple=(-1., 1.), # interval on which MAE and MSE are expressed
 ) -> Tensor: # (N,3) float64, on the CPU: MAE, MSE, MS-SSIM of each image
     "What was lost, image by image"
+    if back.shape != x0.shape:
+        raise ValueError(f'back, x0: pairs of images are accepted, got {tuple(back.shape)} and '
+                         f'{tuple(x0.shape)}')
     stretch = (scale[1] - scale[0])/(range[1] - range[0])
     difference = (back - x0).flatten(1)*stretch
     mae = difference.abs().mean(1)
@@ -124,6 +127,8 @@ def show_ways_back(
     ax:Axes|None=None, # where to draw; None: a new figure
 ) -> Axes: # a row for the corrupted images, one for each way back; above: share of the steps
     "One image, noised and reconstructed"
+    check_images(x0, 'x0', channels=model.shape[0], size=model.shape[1:], range=model.range)
+    ts = times_or_level(model, ts, None)
     eps = image_noise(x0, seed)
     noisy = [model.sched.q_sample(x0, t, eps) for t in ts]
     rows = {'noisy': torch.cat(noisy)}
