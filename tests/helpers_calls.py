@@ -165,7 +165,7 @@ def calls():
         diffusion.Resample: dict(channels=4, up=True, conv=True),
         diffusion.prior_bits: dict(x0=t.bytes, alpha_bar=t.sched.alpha_bar[-1]),
         diffusion.check_grey_levels: dict(x0=t.bytes),
-        diffusion.histogram_bits: dict(train=t.bytes, test=t.bytes),
+        diffusion.histogram_bits: dict(train=t.source.images, test=t.source.images),
         diffusion.DDGM: dict(
             net=t.net, sched=t.sched, shape=(1, 8, 8), loss="simple", var="large", pred="eps",
             sampler="uniform", range=(-1.0, 1.0), time_scale=1.0,

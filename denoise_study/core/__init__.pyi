@@ -1,5 +1,6 @@
 # Written by tools/faces.py
 from .arguments import checked as checked
+from .arguments import device_there as device_there
 from .arguments import height_width as height_width
 from .arguments import in_words as in_words
 from .arguments import number as number

@@ -25,6 +25,8 @@ class Features:
 
     def __post_init__(self):
         x = self.x
+        if not isinstance(self.space, (str, type(None))):
+            raise TypeError(f'space: a string or None is accepted, got {in_words(self.space)}')
         if not isinstance(x, Tensor):
             raise TypeError(f'`x` is a {type(x).__name__}; pass a Tensor (N,dim)')
         if x.ndim != 2 or 0 in x.shape:

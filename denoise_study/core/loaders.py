@@ -15,7 +15,7 @@ from fastcore.meta import delegates
 from matplotlib.axes import Axes
 from pathlib import Path
 from torch import Tensor
-from .arguments import checked, range_ends, whole_number
+from .arguments import checked, device_there, range_ends, whole_number
 from .basics import one_of
 from .images import from_uint8, show_images
 from .pictures import map_in_order
@@ -209,8 +209,9 @@ def image_dls(
     device=None, # where batches go; None: fastai's default device
 ) -> ImageLoaders: # `.train`, `.valid`, `.test`, and `.info`, a `DataInfo`
     "Images as loaders of batches: float32 (N,C,H,W) in `range`, int64 labels (-1: none)"
+    device = device_there('device', default_device() if device is None else device)
     splits = open_splits(data, root, size, crop, pad_to, valid, test, seed, cache)
-    device = torch.device(default_device() if device is None else device)
+    device = torch.device(device)
     loaders = []
     for split, source in splits.sources.items():
         training = split == 'train'

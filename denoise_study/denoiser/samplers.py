@@ -31,6 +31,8 @@ def _noise_for(i, x, generator):
 
 def _check_start(x, generator, **shares):
     check_images(x, 'x')
+    if x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f'x: float32 images are accepted, got {x.dtype}; x.float() makes them')
     one = isinstance(generator, torch.Generator)
     if not one and not isinstance(generator, (list, tuple)):
         raise TypeError('generator: a torch.Generator, or a list with one for each image, is '

@@ -25,7 +25,7 @@ def log_power(
         raise ValueError(
             f'{name}: an image that is 0 everywhere has no signal and a log-SNR of -infinity; '
             'leave such images out, and give images in a range around 0, such as [-1,1]')
-    return x.double().cpu().log()
+    return x.detach().double().cpu().log()
 
 # %% ../../nbs/diffusion/15_signal.ipynb #0e1ef09c
 def as_named(
