@@ -33,6 +33,7 @@ TUTORIALS = [
     "your_own_denoiser",
     "train_on_a_gpu",
 ]
+IMAGE = re.compile(r'<img src="docs/images/([^"]+)" alt="([^"]*)" width="(\d+)">')
 COPIED = {"CONTRIBUTING.md": "further/contributing", "CHANGELOG.md": "further/changelog"}
 
 
@@ -77,12 +78,13 @@ def front(site):
     found, name = {}, ""
     for i, c in enumerate(cells):
         src = "".join(c["source"])
-        name = (re.findall(r"^## (.+)$", src, re.M) or [name])[0]
+        name = (re.findall(r"^##? (.+)$", src, re.M) or [name])[0]
         if c["cell_type"] == "markdown":
-            src = re.sub(r"^## .+$", "", src, flags=re.M).strip()
+            src = re.sub(r"^(##? |> ).+$", "", src, flags=re.M).strip()
         else:
             src = "\n\n".join(code_md(c, f"index-{i}", name, {}))
-            src = src.replace("](docs/images/", "](/images/")
+            src = IMAGE.sub(r"![\2](/images/\1){width=\3px}", src)
+            src = src.replace("](docs/images/", "](/images/").replace("](docs/", "](../docs/")
         found.setdefault(name, []).append(src)
     return {k: "\n\n".join(v) for k, v in found.items()}
 
@@ -149,10 +151,17 @@ def summed(md):
     return re.sub(r"\{\{summary: (\w+)\}\}", lambda m: summary(m[1]), md)
 
 
+def figure(name, caption):
+    "A picture of docs/images; what is seen in it stands below"
+    if not (ROOT / f"docs/images/{name}.png").exists():
+        raise SystemExit(f"{{{{figure: {name}}}}}, but there is no docs/images/{name}.png")
+    return f"```{{figure}} /images/{name}.png\n:alt: {caption}\n\n{caption}\n```"
+
+
 def hand_written(site, books, src):
     """docs/pages/*.md, with {{index: Section}} of the README, {{list: folder/}} for a toctree,
     {{titles: folder/}}, {{wings}} and {{summary: name}} for tables, {{of: name}} for the notebook
-    that a name is made in"""
+    that a name is made in, {{figure: name | caption}} for a picture of a record"""
     sections = front(site)
     for f in sorted((HERE / "pages").rglob("*.md")):
         doc = f.relative_to(HERE / "pages").with_suffix("").as_posix()
@@ -160,6 +169,7 @@ def hand_written(site, books, src):
         made = {
             r"\{\{titles: ([\w/]+)\}\}": lambda m: titles(site, books, m[1], doc),
             r"\{\{wings\}\}": lambda m: wings(books, doc),
+            r"\{\{figure: ([\w-]+) \| ([^}]+)\}\}": lambda m: figure(m[1], m[2]),
             r"\{\{of: ([\w., ]+)\}\}": lambda m: notebooks_of(site, m[1], doc),
             r"\{\{index: ([^}]+)\}\}": lambda m: site.prose(sections[m[1]], "nbs/index.ipynb", doc),
         }
@@ -186,6 +196,7 @@ def pages_of(books, results):
         | COPIED
         | {
             "nbs/index.ipynb": "index",
+            "docs/results": "results/index",
             "CITATION.cff": "further/citation",
             "LICENSE": "further/citation",
         }

@@ -57,11 +57,14 @@ def output_md(out, name, alt, images):
         if kind.startswith(("text/", "image/png"))
     }
     if "image/png" in data:
-        images[f"docs/images/{name}.png"] = base64.b64decode(data["image/png"])
-        return f"![{alt}](docs/images/{name}.png)"
-    for kind in ("text/markdown", "text/html"):
-        if kind in data:
-            return data[kind].strip()
+        path = f"docs/images/{name}.png"
+        images[path] = base64.b64decode(data["image/png"])
+        width = out.get("metadata", {}).get("image/png", {}).get("width")
+        return f'<img src="{path}" alt="{alt}" width="{width}">' if width else f"![{alt}]({path})"
+    if "text/markdown" in data:
+        return relink(data["text/markdown"].strip())
+    if "text/html" in data:
+        return data["text/html"].strip()
     return fence(data["text/plain"], "text") if "text/plain" in data else ""
 
 

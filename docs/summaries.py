@@ -1,7 +1,7 @@
-"""The tables of results that README.md, the papers' pages and the overview of results share:
+"""The tables of results that README.md, the papers' pages and the overview of results show:
 `summary(name)` builds one from docs/results/*.json.
 
-nbs/index.ipynb shows them by calling it; a page in docs/pages says {{summary: name}}. Claims and
+nbs/index.ipynb shows the findings by calling it; a page in docs/pages says {{summary: name}}. Claims and
 settings are repeated word for word from the files."""
 
 import json
@@ -153,9 +153,63 @@ def rep():
     )
 
 
-SUMMARIES = dict(quality=quality, speed=speed, daed=daed, blind=blind, rep=rep)
+FINDINGS = {
+    "First a generator, then a denoiser": dict(
+        page="daed",
+        record="daed_fashion_mnist",
+        claim="DAED transfers better than the DDGM: upside down",
+        picture="daed_fashion_mnist-4.png",
+        alt="Upside-down garments, denoised",
+    ),
+    "A denoiser sorts images by kind": dict(
+        page="representations",
+        record="blind_fashion_mnist",
+        claim="The top images of a channel are of a kind",
+        picture="blind_fashion_mnist-3.png",
+        alt="Garments and their neighbours",
+    ),
+    "Denoising inside a classifier": dict(
+        page="denoiserep",
+        record="rep_cifar10_resnet20",
+        claim="label-free improves the checkpoint",
+        picture="rep_cifar10_resnet20-0.png",
+        alt="Accuracy of each arm",
+    ),
+}
+
+
+def claim_of(name, sentence):
+    "One claim of a results file"
+    found = [c for c in as_claims(record(name)["claims"]) if c.sentence == sentence]
+    if not found:
+        raise SystemExit(f"docs/results/{name}.json has no claim {sentence!r}")
+    return found[0]
+
+
+def finding(title, found):
+    "A column of the front page: picture, sentence of the paper, what came out"
+    claim = claim_of(found["record"], found["claim"])
+    texts = {k: escape(v) for k, v in claim.texts().items()}
+    beside = texts["beside it"].partition(" (paired")[0]
+    return [
+        f"[{title}](../docs/pages/papers/{found['page']}.md)",
+        f"![{found['alt']}](../docs/images/{found['picture']})",
+        f'"{texts["claim"]}"',
+        f"**{claim.verdict}**: {texts['measured']}" + (f"; {beside}" if beside else ""),
+    ]
+
+
+def findings():
+    "One claim of each paper, as its record has it; links are those of nbs/index.ipynb"
+    columns = [finding(title, found) for title, found in FINDINGS.items()]
+    rows = list(zip(*columns))
+    return grid(rows[0], rows[1:])
+
+
+SUMMARIES = dict(findings=findings, quality=quality, speed=speed, daed=daed, blind=blind, rep=rep)
 
 
 def summary(name):
     "One of the tables as markdown, under the sentence that says how it was measured"
-    return "\n\n".join(SUMMARIES[name]())
+    made = SUMMARIES[name]()
+    return made if isinstance(made, str) else "\n\n".join(made)

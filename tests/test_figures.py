@@ -312,7 +312,8 @@ def test_makes_a_figure_of_its_own(call, shape):
         for t, b in zip(texts, boxes)
         if b.x0 < -1 or b.y0 < -1 or b.x1 > width + 1 or b.y1 > height + 1
     ] == []
-    assert made._repr_png_().startswith(b"\x89PNG")
+    picture, shown = made._repr_png_()
+    assert picture.startswith(b"\x89PNG") and shown["width"] == round(100 * fig.get_figwidth())
 
 
 @each_call

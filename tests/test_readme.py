@@ -114,10 +114,10 @@ def test_unknown_argument():
 
 
 def test_tables_are_those_of_the_results_files(monkeypatch):
-    "What nbs/index.ipynb keeps of each table is what docs/results/*.json say now"
+    "What nbs/index.ipynb keeps of the findings is what docs/results/*.json say now"
     root = Path(__file__).parents[1]
     monkeypatch.syspath_prepend(root / "docs")
-    from summaries import SUMMARIES, summary
+    from summaries import summary
 
     cells = [
         c
@@ -129,9 +129,22 @@ def test_tables_are_those_of_the_results_files(monkeypatch):
         for c in cells
         if (m := re.search(r"summary\('(\w+)'\)", "".join(c["source"])))
     }
-    assert kept.keys() == SUMMARIES.keys()
+    assert kept.keys() == {"findings"}
     stale = [name for name, text in kept.items() if text != summary(name)]
     assert stale == [], "run python tools/refresh.py index and python docs/readme.py"
+
+
+def test_a_reader_is_through_in_two_minutes():
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    for markup in (
+        r"<!--.*?-->",
+        r"<[^>]*>",
+        r"!\[[^\]]*\]\([^)]*\)",
+        r"(?<=\])\([^)]*\)",
+        r"[|#>*-]",
+    ):
+        text = re.sub(markup, " ", text, flags=re.S)
+    assert len(text.split()) <= 600
 
 
 @pytest.mark.parametrize(

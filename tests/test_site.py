@@ -71,6 +71,12 @@ Promise.resolve(window.MathJax?.startup?.promise).then(() => {
     % RULES
 )
 
+PLACE = """const here = [...document.querySelectorAll(`.sidebar-tree
+.current-page > .reference`)].pop()?.getBoundingClientRect();
+const cut = [...document.querySelectorAll("article .cell_input pre")].filter(e =>
+e.scrollWidth > e.clientWidth + 1 && e.textContent.split("\\n").every(l => l.length <= 100));
+return [here ? here.top >= 0 && here.bottom <= innerHeight : true, cut.length]"""
+
 WIDE = """return [...document.querySelectorAll("article *")].filter(e =>
 e.getBoundingClientRect().right > innerWidth + 1 && !e.closest("pre, .table-wrapper, .output,
 .math, mjx-container, details"))
@@ -152,9 +158,14 @@ def look(driver, page, everything=False):
     driver.set_script_timeout(60)
     alike = ["pre", "mjx-container", ".sidebar-drawer", ".toc-drawer"]
     seen = driver.execute_async_script(REPORT, [] if everything else alike)
+    in_view, cut = driver.execute_script(PLACE)
     wrong = complaints(driver) + seen.get("broken", []) + seen.get("axe", [])
     if "error" in seen:
         wrong.append(seen["error"])
+    if not in_view:
+        wrong.append("the page's own entry is not in the part of the tree that is shown")
+    if cut:
+        wrong.append(f"{cut} blocks of code are cut at the right")
     if seen.get("raw"):
         wrong.append("a formula is not drawn: raw $$ or \\( in the text")
     if seen.get("maths", 0) > seen.get("drawn", 0):

@@ -44,7 +44,7 @@ def figure_of(
 @checked(dpi=1, colors=2)
 def png(
     drawn, # Axes, several of them, or a Figure
-    dpi:float=80, # pixels an inch
+    dpi:float=160, # pixels an inch
     colors:int=64, # number of colours to keep
     **kwargs, # other arguments of `Figure.savefig`
 ) -> bytes: # a PNG file
@@ -57,9 +57,25 @@ def png(
     return small.getvalue()
 
 # %% ../../nbs/core/01_plots.ipynb #dcfb71b6
+_PAGE_DPI = 100 # pixels of a page for an inch of a figure
+
+class _Picture:
+    "Jupyter asks an object for its picture, and takes a width with it"
+    def __init__(self, data, width):
+        self.data = data
+        self.width = width
+
+    def _repr_png_(self): return self.data, dict(width=self.width)
+
+def _picture(drawn, dpi=160, colors=64):
+    "A figure as a picture of its own width"
+    width = round(figure_of(drawn).get_figwidth()*_PAGE_DPI)
+    return _Picture(png(drawn, dpi, colors), width)
+
 def _shown(drawn):
-    "A PNG for Jupyter; none of a figure that pyplot shows itself"
-    return None if figure_of(drawn).canvas.manager else png(drawn)
+    "A picture for Jupyter; none of a figure that pyplot shows itself"
+    if figure_of(drawn).canvas.manager: return None
+    return _picture(drawn)._repr_png_()
 
 class Panel(Axes):
     "Axes that Jupyter shows without pyplot"
@@ -118,19 +134,14 @@ def panel(
     return panels(ax, 1, size, name='ax')[0]
 
 # %% ../../nbs/core/01_plots.ipynb #6ac3e3b7
-class _Still:
-    "Jupyter asks an object for its picture"
-    def __init__(self, data): self.data = data
-    def _repr_png_(self): return self.data
-
 @checked(dpi=1, colors=2)
 def static_picture(
     drawn, # Axes, several of them, or a Figure
-    dpi:float=80, # pixels an inch
+    dpi:float=160, # pixels an inch
     colors:int=64, # number of colours to keep
 ) -> object: # what a notebook shows as the cell's output
     "A figure as the small output of a cell"
-    return _Still(png(drawn, dpi, colors))
+    return _picture(drawn, dpi, colors)
 
 # %% ../../nbs/core/01_plots.ipynb #f9d0e20b
 @checked
@@ -214,7 +225,7 @@ def knob(
     name:str, # what is turned
     figures:dict, # label of each position -> Axes, several of them, or a Figure
     start:int=0, # number of the position to begin with
-    dpi:float=64, # pixels an inch
+    dpi:float=100, # pixels an inch
     colors:int=24, # number of colours to keep
 ) -> object: # slider above a picture, an ipywidgets box
     "A slider that chooses between pictures"

@@ -39,7 +39,17 @@
     if (window.MathJax && !window.MathJax.Hub) window.MathJax.Hub = { Queue: ([, , element]) => window.MathJax.typesetPromise?.([element]) };
   }
 
+  // the place in the tree of pages: in the middle of what the sidebar shows
+  function whereAmI() {
+    const box = document.querySelector(".sidebar-scroll");
+    const here = [...document.querySelectorAll(".sidebar-tree .current-page > .reference")].pop();
+    if (!box || !here) return;
+    const above = here.getBoundingClientRect().top - box.getBoundingClientRect().top;
+    box.scrollTo({ top: box.scrollTop + above - box.clientHeight / 2, behavior: "instant" });
+  }
+
   document.addEventListener("DOMContentLoaded", () => {
+    whereAmI();
     document.querySelectorAll("p.caption[role=heading]").forEach(p => p.setAttribute("aria-level", "2"));
     oldMathJax(); allCode(); reachable();
   });

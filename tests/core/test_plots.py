@@ -31,7 +31,8 @@ def test_a_png_has_the_size_and_colors_that_were_asked_for():
     for dpi, colors in ((80, 64), (50, 7)):
         picture = opened(png(ax, dpi, colors))
         assert picture.size == (2 * dpi, dpi) and len(picture.getcolors()) <= colors
-    assert static_picture(ax, 50, 7)._repr_png_() == png(ax, 50, 7)
+    # shown 100 pixels an inch, whatever it has
+    assert static_picture(ax, 50, 7)._repr_png_() == (png(ax, 50, 7), dict(width=200))
 
 
 def test_only_axes_and_figures_have_a_figure():
@@ -86,4 +87,4 @@ def test_a_knob_has_a_picture_for_every_position():
     figures = {str(n): panel(None, (1, 1)) for n in range(3)}
     slider, stack = knob("n", figures, start=2).children
     assert slider.index == stack.selected_index == 2 and len(stack.children) == 3
-    assert stack.children[0].value == png(figures["0"], 64, 24)
+    assert stack.children[0].value == png(figures["0"], 100, 24)
