@@ -32,6 +32,10 @@ TITLES = {
         "The same claims on small vision transformers trained here, eight "
         "of them, each judged on the 10,000 test images.",
     ),
+    "bad_calls": (
+        "Senseless calls",
+        "What becomes of calls with arguments that make no sense: counts for each wing.",
+    ),
     "bench_unet": ("Speed of the U-Net", "A training step beside those of other libraries."),
     "bench_learner": (
         "Cost of the Learner",

@@ -65,8 +65,8 @@ def calls():
         core.step_generator: dict(seed=0, step=0, device="cpu", stream="train"),
         core.noise_like: dict(x=t.x, generator=t.gen),
         core.untrained: dict(D=t.D, seed=0, zeros=0.0),
-        core.whole_number: dict(name="n", value=3, least=0),
-        core.number: dict(name="n", value=3.0, least=0),
+        core.whole_number: dict(name="value", value=3),
+        core.number: dict(name="value", value=3.0),
         core.range_ends: dict(range=(0, 1)),
         core.height_width: dict(size=(8, 8)),
         core.real_tensor: dict(name="x", x=t.x),
@@ -138,7 +138,7 @@ def calls():
             real=t.f, fake=t.f, space=None, range=None, k=3, n_boot=3, level=0.9, seed=0, bs=8,
             **quiet,
         ) | dict(real=Features(t.f), fake=Features(t.f)),
-        core.map_in_order: dict(f=abs, items=[1, 2], threads=1),
+        core.map_in_order: dict(f=str, items=[1, 2], threads=1),
         core.png: dict(drawn=panel(None), dpi=40, colors=8),
         core.static_picture: dict(drawn=panel(None), dpi=40, colors=8),
         core.names_width: dict(names=["a"], fontsize=9),
@@ -165,7 +165,7 @@ def calls():
         diffusion.Resample: dict(channels=4, up=True, conv=True),
         diffusion.prior_bits: dict(x0=t.bytes, alpha_bar=t.sched.alpha_bar[-1]),
         diffusion.check_grey_levels: dict(x0=t.bytes),
-        diffusion.histogram_bits: dict(train=t.bytes, test=t.bytes),
+        diffusion.histogram_bits: dict(train=t.source.images, test=t.source.images),
         diffusion.DDGM: dict(
             net=t.net, sched=t.sched, shape=(1, 8, 8), loss="simple", var="large", pred="eps",
             sampler="uniform", range=(-1.0, 1.0), time_scale=1.0,
@@ -189,7 +189,9 @@ def calls():
         diffusion.image_errors: dict(back=t.wide, x0=t.wide, range=(-1, 1), scale=(-1, 1)),
         diffusion.times_or_level: dict(model=t.oracle, ts=[1, 2], level=None),
         diffusion.kind_of: dict(model=t.oracle),
-        diffusion.check_model_fits: dict(model=t.oracle, x0=t.wide, name="x", other_size=False),
+        diffusion.check_model_fits: dict(
+            model=t.oracle, x0=t.wide, name="x0", other_size=False
+        ),
         diffusion.show_ways_back: dict(model=t.oracle, x0=t.wide[:1], ts=[1, 2], seed=0),
         diffusion.reconstructions: dict(
             model=t.oracle, x0=t.wide, ts=[1, 2], hows=("mean",), seeds=(0,), draws=1, bs=4
@@ -247,7 +249,8 @@ def calls():
 
 @cache
 def unlabelled():
-    return core.image_dls(np.zeros((30, 8, 8), np.uint8), device="cpu")
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 8, 8), dtype=np.uint8)
+    return core.image_dls(pixels, device="cpu")
 
 
 def name_of(f):
@@ -357,7 +360,7 @@ def try_all(only=""):
             continue
         parameters = inspect.signature(f).parameters
         for argument, good in arguments.items():
-            if argument == "self":
+            if argument in ("self", "name"):  # what messages call an argument
                 continue
             for value in bad_values(parameters.get(argument), good):
                 kind, message = become(f, {**arguments, argument: value}, argument)

@@ -1,5 +1,5 @@
-"""What the diffusion model and its files refuse, each with an error that names the argument (data,
-network and metrics have tables of their own)"""
+"""What models, files, metrics and statistics refuse, each with an error that names the argument
+(data and networks have tables of their own)"""
 
 import io
 import json
@@ -11,8 +11,12 @@ from helpers import digits
 from safetensors.torch import save_file
 from torch import nn
 
-from denoise_study.core import build, denoise_learner, image_dls, load_checkpoint, save_checkpoint
-from denoise_study.core import write_tensors
+from denoise_study.core import bootstrap_interval, build, compute_features, denoise_learner, frechet
+from denoise_study.core import image_dls, image_generators, Interval, knn_precision_recall
+from denoise_study.core import load_checkpoint, mae, mean_interval, ms_ssim, noise_like, prd
+from denoise_study.core import save_checkpoint, t_interval, two_level_interval, write_tensors
+from denoise_study.denoiser import BlindUNet, decibels, denoiser, psnr_curve
+from denoise_study.denoiserep import holm, mcnemar
 from denoise_study.diffusion import DDGM, Schedule, UNet
 
 net = UNet(channels=1, width=32, mult=(1,), n_blocks=1, attn=())
@@ -23,6 +27,7 @@ eps = torch.zeros_like(x)
 nan = x.clone().index_fill_(0, torch.tensor([1]), float("nan"))
 t = torch.tensor([1, 100])
 dls = image_dls("digits", bs=64, device="cpu")
+D = denoiser(BlindUNet(1, (4, 8), (2, 2, 2)), (1, 8, 8))
 
 CALLS = {
     "loss unknown": (lambda: DDGM(net, sched, (1, 8, 8), loss="l1"), "loss: one of"),
@@ -92,6 +97,86 @@ CALLS = {
 }
 
 
+half = torch.rand(8)
+wrong = torch.tensor([0.5, float("nan")])
+pics = torch.rand(6, 1, 8, 8)
+table = torch.rand(3, 5)
+feats = torch.randn(20, 3)
+
+# Numbers out of nonsense: metrics and statistics check what images are checked for
+STATISTICS = {
+    "holm of what is no p": (lambda: holm([5, -1]), r"p: one or more numbers in \[0,1\]"),
+    "holm of nan": (lambda: holm([0.1, float("nan")]), r"p: one or more numbers in \[0,1\]"),
+    "mcnemar of nan": (lambda: mcnemar(wrong, [True, False]), "right: True or False"),
+    "mcnemar of scores": (lambda: mcnemar([1, 0], [0.3, 0.7]), "right0: True or False"),
+    "mean of nan": (lambda: mean_interval(wrong), "values: holds NaN"),
+    "mean of one": (lambda: t_interval(half[:1]), "values: .*at least two seeds"),
+    "mean of words": (lambda: t_interval("ab"), "values: numbers, one each of seeds"),
+    "draws with nan": (lambda: bootstrap_interval(1.0, wrong, 5), "draws: NaN or infinity"),
+    "coverage of 95": (lambda: mean_interval(half, level=95), "level: a coverage between 0 and 1"),
+    "one resample": (lambda: mean_interval(half, n_boot=1), "n_boot: .*at least 2"),
+    "a table with nan": (lambda: two_level_interval(table / 0), "items: holds NaN"),
+    "tables of two shapes": (
+        lambda: two_level_interval(table, table.T.contiguous()),
+        "items, items0: tables of one shape",
+    ),
+    "an interval of nan": (
+        lambda: Interval(float("nan"), 0, 1, 5, "images"),
+        "value, low, high: finite",
+    ),
+    "an interval of words": (lambda: Interval("a", 0, 1, 5, "images"), "value: a number"),
+    "bytes for [0,1]": (lambda: ms_ssim(255 * pics, pics), r"x: values from .* \[0, 1\]"),
+    "bytes for [-1,1]": (lambda: mae(pics, 255 * pics, range=(-1, 1)), r"y: values from .*"),
+    "features of bytes": (
+        lambda: compute_features(nn.Flatten(), 255 * pics, progress=False),
+        r"images: values from .* \[0, 1\]",
+    ),
+    "quality of bytes": (lambda: psnr_curve(D, 255 * pics), r"images: values from .* \[0, 1\]"),
+    "a scale upside down": (lambda: mae(pics, pics, scale=(1, -1)), "scale: two finite numbers"),
+    "nan among features": (lambda: frechet(feats, feats / 0), "`fake` holds NaN"),
+    "neighbours of too few": (lambda: knn_precision_recall(feats[:3], feats), "`real` has 3"),
+    "no neighbours": (lambda: knn_precision_recall(feats, feats, k=0), "k: .*at least 1"),
+    "more clusters than images": (lambda: prd(feats, feats, clusters=99), "`clusters` is 99"),
+    "decibels of nothing": (lambda: decibels(0.0), "mse: a number above 0"),
+    "gradients of norm -1": (
+        lambda: denoise_learner(dls, model, clip=-1),
+        "clip: a number above 0",
+    ),
+    "clip=-1": (lambda: model.sample(1, clip=-1), "clip: True or False is accepted, got -1"),
+}
+
+SIZES = {
+    "one step by stride": (lambda: sched.respace("ddim1"), "n: .*'ddimN' with N from 2"),
+    "an option of the other sampler": (lambda: model.sample(1, eta=0.5), "option of 'ancestral'"),
+    "odd sides for a U-Net of diffusers": (
+        lambda: diffusers_net()(torch.rand(1, 1, 15, 15), 0.3),
+        "x: 15x15 pixels; both sides must be multiples of 2: pad to 16x16",
+    ),
+    "colour for a grey denoiser": (lambda: D(pics.expand(-1, 3, -1, -1)), r"x: .*\(N,1,H,W\)"),
+    "nan for a denoiser": (lambda: D(nan), "x: holds NaN"),
+    "no images for a denoiser": (lambda: D(pics[:0]), r"x: a float tensor.*\(0, 1, 8, 8\)"),
+    "a score without noise": (lambda: denoiser(model).score(pics, 0.0), "sigma: .*above 0"),
+}
+
+
+def diffusers_net():
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    blocks = dict(down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2)
+    shape = dict(sample_size=16, in_channels=1, out_channels=1, block_out_channels=(16, 32))
+    net = UNet2DModel(norm_num_groups=8, layers_per_block=1, **shape, **blocks)
+    return denoiser(net, scheduler=DDPMScheduler(100))
+
+
+def test_one_ddim_step_is_the_estimate_from_pure_noise():
+    "A chain of one step begins where sampling begins, at T"
+    assert sched.respace(1).steps.tolist() == [0, 100]
+    one = model.sample(2, method="ddim", steps=1, progress=False)
+    xT = noise_like(x, image_generators(0, range(2), stream="sample"))
+    with torch.no_grad():
+        assert torch.allclose(one, model.p_mean_var(xT, 100)[2], atol=1e-5)
+
+
 class Two(nn.Module):
     def forward(self, x, t):
         return x.expand(-1, 2, -1, -1)
@@ -101,9 +186,9 @@ def foreign():
     return DDGM(Two(), sched, (1, 8, 8))
 
 
-@pytest.mark.parametrize("case", CALLS)
+@pytest.mark.parametrize("case", ALL := CALLS | STATISTICS | SIZES)
 def test_call(case):
-    call, message = CALLS[case]
+    call, message = ALL[case]
     with pytest.raises((ValueError, TypeError), match=f"(?s){message}"):
         call()
 

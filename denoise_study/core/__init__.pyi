@@ -1,5 +1,6 @@
 # Written by tools/faces.py
 from .arguments import checked as checked
+from .arguments import device_there as device_there
 from .arguments import height_width as height_width
 from .arguments import in_words as in_words
 from .arguments import number as number
@@ -131,6 +132,7 @@ from .sets import knn_precision_recall as knn_precision_recall
 from .sets import prd as prd
 from .sources import ArraySource as ArraySource
 from .sources import Subset as Subset
+from .sources import check_source as check_source
 from .sources import label_tensor as label_tensor
 from .sources import one_image as one_image
 from .sources import take_rows as take_rows

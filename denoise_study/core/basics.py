@@ -14,7 +14,7 @@ from copy import deepcopy
 import torch
 from fastprogress.fastprogress import progress_bar
 from torch import Tensor, nn
-from .arguments import checked
+from .arguments import checked, in_words, real_tensor, whole_number
 
 # %% ../../nbs/core/00_basics.ipynb #4a2d83f8
 def one_of(
@@ -57,6 +57,7 @@ def device_of(
     return torch.device('cpu')
 
 # %% ../../nbs/core/00_basics.ipynb #9595fced
+@checked(step=0)
 def step_generator(
     seed:int, # seed of the run
     step:int, # step within the run, or number of the image
@@ -73,9 +74,11 @@ def noise_like(
     generator:torch.Generator|Iterable, # one generator, or one for each image
 ) -> Tensor: # (N,...) standard normal numbers
     "Noise like `x` from a generator, or from a list with one generator for each image"
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise TypeError(f'x: a tensor of floats is accepted, got {in_words(x)}')
     noise = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if isinstance(generator, torch.Generator): return noise.normal_(generator=generator)
-    generators = list(generator)
+    generators = list(generator) if isinstance(generator, Iterable) else []
     if len(generators) != len(x):
         raise ValueError(f'generator: one, or one for each of {len(x)} images, is accepted, '
                          f'got {len(generators)}')
@@ -92,6 +95,7 @@ def image_generators(
     stream:str='noise', # independent streams
 ) -> list: # a `torch.Generator` for each image
     "Generators that depend on (seed, stream, place of the image) and on nothing else"
+    places = [whole_number('places', place) for place in places]
     return [step_generator(seed, place, device, stream) for place in places]
 
 def image_noise(
@@ -101,6 +105,8 @@ def image_noise(
     stream:str='noise', # independent streams
 ) -> Tensor: # (N,...) standard normal noise
     "Noise that an image gets whatever the batch that it comes in"
+    real_tensor('x', x)
+    first = whole_number('first', first)
     places = range(first, first + len(x))
     return noise_like(x, image_generators(seed, places, x.device, stream))
 

@@ -266,6 +266,7 @@ def open_dataset(
                         f'got {type(data).__name__} (loaders of fastai go to `denoise_learner` as '
                         'they are)')
 
+    if not str(data): raise FileNotFoundError(f'data: one of {known}, or a path, got {data!r}')
     if data in _OPENERS: return data, *_OPENERS[data](data_root(root))
     path = Path(data).expanduser()
     if path.is_dir(): return path.resolve().name, *folder_sources(path)

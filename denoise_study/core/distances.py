@@ -9,7 +9,7 @@ __all__ = ['mean_and_factor', 'Moments', 'check_sets', 'frechet', 'frechet_inter
 import torch, warnings
 from fastcore.basics import AttrDict
 from torch import Tensor
-from .arguments import checked
+from .arguments import checked, in_words
 from .basics import with_bar
 from .features import as_features, Features
 from .resampling import bootstrap_interval, resamples
@@ -29,11 +29,15 @@ def _factor(cov):
     scale = val[keep].sqrt()
     return vec[:, keep]*scale
 
+@checked
 def mean_and_factor(
     x:Tensor, # (N,dim) features
     w:Tensor|None=None, # (N,) how often each row counts; None: once
 ) -> tuple: # (dim,) mean; (dim,k) factor L of the unbiased covariance, L L'
     "Mean and covariance factor of the rows of `x`, in float64"
+    if x.ndim != 2: raise ValueError(f'x: (N,dim) features are accepted, got {in_words(x)}')
+    if w is not None and w.shape != x.shape[:1]:
+        raise ValueError(f'w: one number for each of {len(x)} rows is accepted, got {in_words(w)}')
     x = x.double()
     if w is None:
         w = x.new_ones(len(x))

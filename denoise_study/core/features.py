@@ -7,9 +7,10 @@ __all__ = ['Features', 'as_features', 'range_of', 'compute_features']
 
 # %% ../../nbs/core/31_features.ipynb #322e6696
 import torch
+from collections.abc import Iterable
 from dataclasses import dataclass
 from torch import Tensor, nn
-from .arguments import checked
+from .arguments import checked, in_words
 from .basics import device_of, with_bar
 from .images import check_images
 from .loaders import ImageLoader
@@ -24,6 +25,8 @@ class Features:
 
     def __post_init__(self):
         x = self.x
+        if not isinstance(self.space, (str, type(None))):
+            raise TypeError(f'space: a string or None is accepted, got {in_words(self.space)}')
         if not isinstance(x, Tensor):
             raise TypeError(f'`x` is a {type(x).__name__}; pass a Tensor (N,dim)')
         if x.ndim != 2 or 0 in x.shape:
@@ -87,6 +90,8 @@ def _space_name(space):
 def _every_batch(images, bs):
     "All images, batch by batch, in their order"
     if isinstance(images, Tensor): return images.split(bs)
+    if not isinstance(images, Iterable) or isinstance(images, str):
+        raise TypeError(f'images: a tensor or batches are accepted, got {in_words(images)}')
     whole = dict(shuffle=False, drop_last=False)
     if isinstance(images, ImageLoader):
         return images.new(start=0, batches=None, shard=(0, 1), **whole)

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 from torch.nn.functional import pad as pad_edges
 from .arguments import checked, height_width, range_ends, whole_number
+from .basics import one_of
 from .plots import panel
 
 # %% ../../nbs/core/10_images.ipynb #f4dc25a5
@@ -159,6 +160,7 @@ def fit_picture(
     crop:str='center', # for other shapes: 'center' cuts out the middle, 'squash' stretches
 ) -> Image.Image: # the picture itself if it has that size already
     "Crop and resample a picture, bicubic and antialiased"
+    one_of('crop', crop, ('center', 'squash'))
     wh = hw[::-1]
     if im.size == wh: return im
     if crop == 'squash': return im.resize(wh, Image.Resampling.BICUBIC)

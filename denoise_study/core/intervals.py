@@ -9,7 +9,7 @@ __all__ = ['Interval']
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from fastcore.basics import patch
-from .arguments import checked
+from .arguments import checked, in_words, number
 
 # %% ../../nbs/core/02_intervals.ipynb #ff633489
 @dataclass(frozen=True, repr=False)
@@ -24,9 +24,15 @@ class Interval:
 
     def __post_init__(self):
         for name in ('value', 'low', 'high', 'level'):
-            number = float(getattr(self, name)) # numpy's and torch's numbers, too
-            object.__setattr__(self, name, number)
-        if self.n != int(self.n) or self.n < 1:
+            value = getattr(self, name)
+            try: value = float(value) # numpy's and torch's numbers, too
+            except (TypeError, ValueError, RuntimeError):
+                raise TypeError(f'{name}: a number is accepted, got {in_words(value)}') from None
+            object.__setattr__(self, name, value)
+        if not isinstance(self.unit, str):
+            raise TypeError(f'unit: a string is accepted, got {in_words(self.unit)}')
+        n = number('n', self.n)
+        if n != int(n) or n < 1:
             raise ValueError(f'n: a whole number of at least 1 is needed, got {self.n}')
         object.__setattr__(self, 'n', int(self.n))
         _check(self)

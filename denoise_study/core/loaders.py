@@ -15,10 +15,11 @@ from fastcore.meta import delegates
 from matplotlib.axes import Axes
 from pathlib import Path
 from torch import Tensor
-from .arguments import checked, range_ends, whole_number
+from .arguments import checked, device_there, range_ends, whole_number
+from .basics import one_of
 from .images import from_uint8, show_images
 from .pictures import map_in_order
-from .sources import ArraySource, take_rows
+from .sources import ArraySource, check_source, take_rows
 from .splits import DataInfo, open_splits
 
 # %% ../../nbs/core/16_loaders.ipynb #fffec993
@@ -40,6 +41,7 @@ class ImageLoader(DistributedDL):
         shard:tuple|None=None, # (rank, number of processes); None: what the launcher says
         batches:int|None=None, # only so many batches in an epoch, others in the next; None: all
     ):
+        check_source(source)
         self.dataset = source
         self.n = len(source)
         self.bs = whole_number('bs', bs, 1)
@@ -207,8 +209,9 @@ def image_dls(
     device=None, # where batches go; None: fastai's default device
 ) -> ImageLoaders: # `.train`, `.valid`, `.test`, and `.info`, a `DataInfo`
     "Images as loaders of batches: float32 (N,C,H,W) in `range`, int64 labels (-1: none)"
+    device = device_there('device', default_device() if device is None else device)
     splits = open_splits(data, root, size, crop, pad_to, valid, test, seed, cache)
-    device = torch.device(default_device() if device is None else device)
+    device = torch.device(device)
     loaders = []
     for split, source in splits.sources.items():
         training = split == 'train'
@@ -243,6 +246,7 @@ def first_images(
     n:int|None=None, # how many; None: all
 ) -> tuple: # (n,C,H,W) images in the range of the data, on its device; (n,) labels
     "The first images of a split and their labels"
+    one_of('split', split, ('train', 'valid', 'test'))
     loader = getattr(dls, split).new(shuffle=False, drop_last=False)
     images, labels = [], []
     count = 0

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from fastcore.basics import AttrDict
 from pytorch_msssim.ssim import _fspecial_gauss_1d, _ssim # noqa: the sums, without their size check
 from torch import Tensor
-from .arguments import checked
+from .arguments import checked, height_width, in_words, range_ends
 from .images import check_images
 from .resampling import mean_interval
 
@@ -20,7 +20,9 @@ def to_unit(
     range:tuple, # lowest and highest pixel value
 ) -> Tensor: # the same images in (0, 1)
     "Pixels in (0, 1)"
-    low, high = range
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise TypeError(f'x: a tensor of floats is accepted, got {in_words(x)}')
+    low, high = range_ends(range)
     return (x - low)/(high - low)
 
 def _check_pair(x, y, range):
@@ -58,6 +60,7 @@ def ms_ssim_setting(
     scales:int|None=None, # number of scales; None: as many as leave the coarsest map one window
 ) -> AttrDict: # win, scales, sigma, weights
     "What MS-SSIM means for images of this size; a ValueError where nothing fits"
+    size = height_width(size)
     side = min(size)
     if win is None: win = 11 if side >= 11*2**4 else 7
     if win < 3 or win%2 == 0:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from scipy import stats
 from torch import Tensor
-from .arguments import checked
+from .arguments import checked, in_words
 from .intervals import Interval
 
 # %% ../../nbs/core/03_resampling.ipynb #862dc994
@@ -45,7 +45,7 @@ def bootstrap_interval(
     highest:float|None=None, # the quantity is never above it
 ) -> Interval: # the interval
     "Percentile or centred interval from resamples (Davison and Hinkley 1997, ch. 5)"
-    draws = torch.as_tensor(draws).double()
+    draws = _values(draws, 'resamples', 'draws')
     tail = _tail(level)
     cuts = torch.tensor([tail, 1 - tail]).double()
     ends = draws.quantile(cuts)
@@ -87,14 +87,18 @@ def mean_interval(
     half = quantile*v.std()/n**.5
     return Interval(mean, mean - half, mean + half, n, unit, level)
 
-def _values(values, unit):
+def _values(values, unit, name='values'):
     "At least two finite numbers in a row, as float64"
-    v = torch.as_tensor(values).detach().double().cpu()
+    try: v = torch.as_tensor(values).detach().cpu()
+    except (TypeError, ValueError, RuntimeError): v = None
+    if v is None or v.is_complex():
+        raise TypeError(f'{name}: numbers, one each of {unit}, are accepted, got {in_words(values)}')
+    v = v.double()
     if v.ndim != 1 or len(v) < 2:
         shape = tuple(v.shape)
-        raise ValueError(f'values: one number each of at least two {unit} is needed, got {shape}')
+        raise ValueError(f'{name}: one number each of at least two {unit} is needed, got {shape}')
     if not v.isfinite().all():
-        raise ValueError(f'values: NaN or infinity; look for the one of the {unit} that made it')
+        raise ValueError(f'{name}: NaN or infinity; look for the one of the {unit} that made it')
     return v
 
 # %% ../../nbs/core/03_resampling.ipynb #474f967f
@@ -155,7 +159,8 @@ def _differences(items, items0):
     if items0 is None: items0 = torch.zeros_like(items)
     shapes = f'{tuple(items.shape)} and {tuple(items0.shape)}'
     if items.ndim != 2 or items.shape != items0.shape:
-        raise ValueError(f'items: tables of one shape (networks, images) are needed, got {shapes}')
+        raise ValueError('items, items0: tables of one shape (networks, images) are needed, '
+                         f'got {shapes}')
     if min(items.shape) < 2:
         raise ValueError(f'items: at least 2 rows and 2 columns are needed, got {shapes}')
     return items.double() - items0.double()

@@ -10,6 +10,7 @@ import torch
 from contextlib import nullcontext
 from copy import copy
 from fastcore.basics import patch
+from pathlib import Path
 from torch import Tensor, nn
 from .arguments import checked
 from .basics import short_digest
@@ -101,6 +102,10 @@ def feature_space(
     seed:int=0, # seed of the classifier
 ) -> nn.Module: # feature space with a name
     "The space in which sets of images are compared"
+    if not hasattr(dls, 'info'):
+        raise TypeError(f'dls: images from `image_dls` are accepted, got {type(dls).__name__}')
+    if not isinstance(inception, (str, Path, type(None))):
+        raise TypeError(f'inception: a file or None is accepted, got {inception!r}')
     if inception is not None: return Inception768(inception).to(dls.device)
     if len(dls.info.classes) < 2:
         space = nn.Sequential(nn.AdaptiveAvgPool2d(8), nn.Flatten())

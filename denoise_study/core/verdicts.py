@@ -141,6 +141,9 @@ def verdict(
 ) -> Verdict: # what became of the claim
     "The one rule of all verdicts"
     check_terms(relation, size, margin)
+    if not all(isinstance(e, Learned) for e in learned):
+        raise TypeError('learned: `Learned` of each arm are accepted, got '
+                        f'{[type(e).__name__ for e in learned]}')
     if effect is None: return Verdict.NOT_MEASURED
     if not all(e.ok for e in learned): return Verdict.NOT_LEARNED
 

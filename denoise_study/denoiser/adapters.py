@@ -7,7 +7,7 @@ __all__ = ['denoiser']
 
 # %% ../../nbs/denoiser/08_adapters.ipynb #6fe261d5
 from torch import nn
-from ..core import checked
+from ..core import checked, one_of
 from ..daed import DAED
 from ..diffusion import DDGM
 from .blind import BlindUNet
@@ -34,6 +34,8 @@ def denoiser(
     taps:dict|tuple=(), # foreign network: names of modules, or {name: module}; `phi` is at 'mid'
 ) -> Denoiser: # the model behind the contract, in evaluation mode; weights are shared, not copied
     "Any model as a `Denoiser`"
+    one_of('part', part, ('dae', 'generator', 'chain'))
+    one_of('predicts', predicts, ('clean', 'residual', None))
     timed = dict(clip=clip, nearest=nearest)
     if isinstance(model, Denoiser): return model
     if isinstance(model, DAED): return from_daed(model, part, **timed)

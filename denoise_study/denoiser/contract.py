@@ -54,6 +54,7 @@ def _check_form(D, x):
     images = isinstance(x, Tensor) and x.ndim == 4 and 0 not in x.shape
     if not images or not x.is_floating_point():
         raise TypeError(f'x: a float tensor (N,C,H,W), none of them 0, is accepted, got {in_words(x)}')
+    if not x.detach().isfinite().all(): raise ValueError('x: holds NaN or infinity')
     channels = D.shape[0] if D.shape else x.shape[1]
     check_unet_images(x, channels, D.multiple)
 
@@ -105,8 +106,9 @@ def score(self:Denoiser,
 # %% ../../nbs/denoiser/00_contract.ipynb #bc61963f
 @patch
 def _read(self:Denoiser, x, sigma, taps, reduce):
-    unknown = [taps] if isinstance(taps, str) else sorted(set(taps) - set(self.taps))
-    if unknown or not taps:
+    several = isinstance(taps, (tuple, list)) and len(taps) > 0
+    unknown = [t for t in taps if t not in self.taps] if several else taps
+    if unknown or not several:
         raise ValueError(f'taps: {unknown}; give a tuple of names, some of {self.taps}')
     return self._places(x, self._level(x, sigma), tuple(taps), reduce)
 

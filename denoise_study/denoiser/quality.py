@@ -20,6 +20,7 @@ def decibels(
     mse:float, # mean squared error of images in [0,1]
 ) -> float: # PSNR, dB
     "Peak signal-to-noise ratio"
+    if not mse > 0: raise ValueError(f'mse: a number above 0 is accepted, got {mse}')
     return -10*math.log10(mse)
 
 def _squares(D, images, sigma, seed, bs):
@@ -46,7 +47,12 @@ def psnr_curve(
 ) -> pd.DataFrame: # denoiser, sigma, psnr_in, psnr, low, high (dB), mse, sigma_hat, n, seed
     "PSNR of the output against PSNR of the input, beside the noise level of the residual"
     check_images(images, 'images', range=(0., 1.))
-    named = D if isinstance(D, dict) else {D.name: D}
+    named = D if isinstance(D, dict) else {getattr(D, 'name', 'D'): D}
+    for other in named.values():
+        if not isinstance(other, Denoiser):
+            raise TypeError(f'D: a Denoiser is accepted, got a {type(other).__name__}; '
+                            '`denoiser(model)` makes one')
+    if min(sigmas) <= 0: raise ValueError(f'sigmas: levels above 0 are accepted, got {sigmas}')
     jobs = [(sigma, name) for sigma in sigmas for name in named]
     rows = []
     for sigma, name in with_bar(jobs, progress):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from torch import Tensor
 from typing import NamedTuple
 from ..core import check_images, checked, device_of, evaluating, image_generators
-from ..core import noise_like, one_of, with_bar
+from ..core import in_words, noise_like, one_of, with_bar
 from .contract import Denoiser
 
 # %% ../../nbs/denoiser/10_samplers.ipynb #f5c91a2a
@@ -31,12 +31,25 @@ def _noise_for(i, x, generator):
 
 def _check_start(x, generator, **shares):
     check_images(x, 'x')
-    if not isinstance(generator, torch.Generator) and len(generator) != len(x):
+    if x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f'x: float32 images are accepted, got {x.dtype}; x.float() makes them')
+    one = isinstance(generator, torch.Generator)
+    if not one and not isinstance(generator, (list, tuple)):
+        raise TypeError('generator: a torch.Generator, or a list with one for each image, is '
+                        f'accepted, got {in_words(generator)}')
+    if not one and len(generator) != len(x):
         raise ValueError(f'generator: {len(generator)} for {len(x)} images; '
                          'give one for each, or one torch.Generator')
     for name, share in shares.items():
         if not 0 < share <= 1:
             raise ValueError(f'{name}: a number above 0 and up to 1 is needed, got {share!r}')
+
+def _levels(sigmas):
+    "Noise levels as numbers"
+    try: return [float(s) for s in sigmas]
+    except (TypeError, ValueError):
+        raise TypeError('sigmas: falling noise levels above 0 are accepted, '
+                        f'got {in_words(sigmas)}') from None
 
 def _warn_unfinished(n, t, steps):
     why = f'noisier than twice the start at step {t}'
@@ -118,7 +131,7 @@ def descend(
 ) -> Iterator: # yields a `Step` after every step; at the last one all images are clean
     "Down a list of noise levels: ancestral (Song et al. 2021), or denoise and noise again"
     one_of('rule', rule, RULES)
-    levels = [float(s) for s in sigmas]
+    levels = _levels(sigmas)
     below = [*levels[1:], 0.]
     if not levels or not all(s > low for s, low in zip(levels, below)):
         raise ValueError(f'sigmas: falling noise levels above 0 are needed, got {levels[:5]}...')
@@ -167,11 +180,16 @@ def sample(
     else:
         sigmas = kwargs.get('sigmas')
         if sigmas is None: sigmas = noise_levels(sigma)
-        kwargs['sigmas'] = [float(s) for s in sigmas]
+        kwargs['sigmas'] = _levels(sigmas)
+        if not kwargs['sigmas']: raise ValueError('sigmas: at least one level is accepted, got none')
         sigma = kwargs['sigmas'][0]
 
     device = device_of(D)
     mean = torch.as_tensor(mean, dtype=torch.float32, device=device)
+    try: mean.expand(1, *shape)
+    except RuntimeError:
+        raise ValueError(f'mean: a number, or a tensor that broadcasts to {tuple(shape)}, is '
+                         f'accepted, got {in_words(mean)}') from None
     done = []
     with evaluating(D):
         for i in with_bar(range(0, n, bs), progress):

@@ -10,7 +10,7 @@ import torch
 from fastai.callback.schedule import ParamScheduler
 from pathlib import Path
 from torch import Tensor, nn
-from ..core import checked, DataInfo, one_of
+from ..core import checked, DataInfo, in_words, number, one_of
 from ..diffusion import fit
 from .blind import BlindUNet
 
@@ -25,6 +25,9 @@ def noise_law(
 ) -> Tensor: # noise levels, of the shape of `u`
     "Quantiles of the noise level in training (Kadkhodaie et al. 2025 appendix A: 'sqrt')"
     one_of('law', law, NOISE_LAWS)
+    lo, hi = number('lo', lo), number('hi', hi)
+    if not isinstance(u, Tensor) or not u.is_floating_point():
+        raise TypeError(f'u: a tensor of shares in [0,1] is accepted, got {in_words(u)}')
     if not 0 <= lo < hi <= 50 or (law == 'log' and lo == 0):
         raise ValueError("sigmas: 0 <= lo < hi <= 50 in data units is needed, and lo > 0 "
                          f"for 'log'; got {lo}, {hi}")

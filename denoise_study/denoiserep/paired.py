@@ -44,6 +44,8 @@ def holm(
 ) -> list: # m corrected p-values, in the same order
     "p-values corrected for their number (Holm 1979)"
     p = np.asarray(p, dtype=float)
+    if p.ndim != 1 or not len(p) or not ((0 <= p) & (p <= 1)).all(): # a NaN is neither
+        raise ValueError(f'p: one or more numbers in [0,1] are accepted, got {p.tolist()}')
     order = p.argsort()
     factors = np.arange(len(p), 0, -1)
     sorted_p = np.maximum.accumulate(p[order]*factors)
@@ -67,13 +69,21 @@ def equivalence(
     return dict(p=p, equivalent=p < .05, margin=margin)
 
 # %% ../../nbs/denoiserep/11_paired.ipynb #dbcd124a
+def _answers(name, right):
+    "Whether each image is named rightly, as booleans"
+    v = torch.as_tensor(right)
+    if v.ndim != 1 or not len(v) or not ((v == 0) | (v == 1)).all():
+        raise ValueError(f'{name}: True or False for each image is accepted, '
+                         f'got {v.dtype} of shape {tuple(v.shape)}')
+    return v.bool()
+
 def mcnemar(
     right, # (N,) whether the new model is right
     right0, # (N,) whether the old model is right, on the same images
 ) -> dict: # gained, lost, p
     "Exact test on the images that changed sides (McNemar 1947)"
-    new = torch.as_tensor(right).bool()
-    old = torch.as_tensor(right0).bool()
+    new = _answers('right', right)
+    old = _answers('right0', right0)
     if new.shape != old.shape:
         raise ValueError(
             f'right: the same ones are needed on both sides, got {len(new)} and {len(old)} images')

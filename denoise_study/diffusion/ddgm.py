@@ -10,7 +10,7 @@ import math, torch
 from fastcore.basics import patch, store_attr
 from torch import Tensor, nn
 from ..core import check_images, checked, device_of, evaluating, image_generators
-from ..core import image_noise, noise_like, one_of, with_bar
+from ..core import image_noise, in_words, noise_like, one_of, with_bar
 from .likelihood import check_grey_levels, discretized_log_likelihood
 from .likelihood import normal_kl, prior_bits
 from .samplers import DDGM_METHODS
@@ -173,6 +173,8 @@ def forward(self:DDGM,
     eps:Tensor, # (N,C,H,W) standard normal noise
 ) -> Tensor: # (N,) losses: eps-MSE, T terms in bits/dim ('vlb'), or their 'hybrid'
     "Training loss (DAED eq. 8 or 4; Nichol and Dhariwal 2021 eq. 16)"
+    if not isinstance(x0, Tensor):
+        raise TypeError(f'x0: images are accepted, got {in_words(x0)}')
     t = self.sched.times(t, x0)
     xt = self.sched.q_sample(x0, t, eps)
     out, v = self.predict(xt, t)
@@ -216,14 +218,15 @@ def sample(self:DDGM,
     steps:int|str|None=None, # respace the chain to so many steps; None: all of them
     bs:int=256, # images at a time
     progress:bool=True, # show a bar
-    **kwargs, # `clip`; `eta` for DDIM
+    clip:bool=True, # clip estimates of x0 to `range`
+    **kwargs, # `eta` for DDIM
 ) -> Tensor: # (n,C,H,W) images, clamped to `range`, on the model's device
     "New images from noise; the same arguments give the same images on a CPU"
     one_of('method', method, DDGM_METHODS)
     model = self.respaced(steps, 'steps')
     walk = DDGM_METHODS[method]
-    accepted = ('clip', 'eta') if method == 'ddim' else ('clip',)
-    for name in kwargs: one_of(f'option of {method!r}', name, accepted)
+    for name in kwargs:
+        one_of(f'option of {method!r}', name, ('eta',) if method == 'ddim' else ())
     dev = device_of(self)
     calls = -(-n//bs)*model.sched.T
     bar = iter(with_bar(range(calls), progress))
@@ -233,7 +236,7 @@ def sample(self:DDGM,
         for i in range(0, n, bs):
             gens = image_generators(seed, range(i, min(i + bs, n)), dev, 'sample')
             xt = noise_like(torch.empty(len(gens), *self.shape, device=dev), gens)
-            for _, xt, _ in walk(model, xt, gens, **kwargs):
+            for _, xt, _ in walk(model, xt, gens, clip=clip, **kwargs):
                 next(bar)
             batches.append(xt.clamp(*self.range))
     next(bar, None) # closes it

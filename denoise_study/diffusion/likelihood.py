@@ -8,7 +8,7 @@ __all__ = ['discretized_log_likelihood', 'normal_kl', 'prior_bits', 'check_grey_
 # %% ../../nbs/diffusion/11_likelihood.ipynb #ceff2e76
 import math, torch
 from torch import Tensor
-from ..core import checked
+from ..core import check_images, checked, in_words
 
 # %% ../../nbs/diffusion/11_likelihood.ipynb #f7d02661
 def discretized_log_likelihood(
@@ -54,6 +54,7 @@ def prior_bits(
     alpha_bar:Tensor, # share of the signal's variance left at the end of the chain, float64
 ) -> Tensor: # (N,) float64 bits per dimension, on the CPU
     "L_T = KL(q(x_T | x0) || N(0,I)), the term of the bound without a network (DAED eq. 4)"
+    check_images(x0, 'x0')
     kl = .5*(alpha_bar*x0.double().cpu().pow(2) - alpha_bar - torch.log1p(-alpha_bar))
     return kl.mean((1, 2, 3))/math.log(2)
 
@@ -77,6 +78,9 @@ def histogram_bits(
     test:Tensor, # (M,C,H,W) uint8 images to encode
 ) -> Tensor: # (M,) bits per dimension
     "Cost of pixels under the histogram of grey levels: the baseline of a likelihood"
+    for name, u in (('train', train), ('test', test)):
+        if u.dtype != torch.uint8 or u.ndim != 4:
+            raise TypeError(f'{name}: uint8 images (N,C,H,W) are accepted, got {in_words(u)}')
     counts = torch.bincount(train.flatten().long(), minlength=256).double() + 1
     cost = -(counts/counts.sum()).log2()
     return cost[test.long()].mean((1, 2, 3))

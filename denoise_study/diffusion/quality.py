@@ -8,8 +8,8 @@ __all__ = ['show_samples', 'nearest_images', 'sample_quality']
 # %% ../../nbs/diffusion/21_quality.ipynb #1257b4ab
 import torch
 from torch import Tensor
-from ..core import checked, compare_sets, compute_features, Panels, panels
-from ..core import show_images, Study, untrained
+from ..core import check_images, checked, compare_sets, compute_features, Panels
+from ..core import panels, show_images, Study, untrained
 from .ddgm import DDGM
 
 # %% ../../nbs/diffusion/21_quality.ipynb #fc77906a
@@ -22,6 +22,8 @@ def show_samples(
     axs=None, # two Axes; None: a new figure
 ) -> Panels: # the Axes, a grid in each
     "Generated images beside real ones"
+    check_images(samples, 'samples')
+    check_images(real, 'real')
     axs = panels(axs, 2, (6.8, 3.6))
     pairs = ('generated', samples), ('real, from the test set', real)
     for ax, (title, x) in zip(axs, pairs):
@@ -35,6 +37,11 @@ def nearest_images(
     pool:Tensor, # (M,C,H,W) images to search
 ) -> tuple: # (N,) index of the nearest in `pool`, (N,) root mean square distance per pixel
     "Nearest neighbours in pixels"
+    check_images(x, 'x')
+    check_images(pool, 'pool')
+    if x.shape[1:] != pool.shape[1:]:
+        raise ValueError(f'x, pool: images of one shape are accepted, got {tuple(x.shape)} and '
+                         f'{tuple(pool.shape)}')
     distances = torch.cdist(x.flatten(1).float(), pool.flatten(1).float())
     d, i = distances.min(1)
     return i, d/x[0].numel()**.5

@@ -9,7 +9,7 @@ __all__ = ['PREDICTIONS', 'gather', 'Schedule']
 import math, torch
 from fastcore.basics import patch
 from torch import Tensor
-from ..core import checked, one_of, register_part
+from ..core import checked, in_words, one_of, register_part, whole_number
 
 # %% ../../nbs/diffusion/00_schedules.ipynb #7acab77b
 def gather(
@@ -106,7 +106,9 @@ def from_betas(cls:Schedule,
     betas, # (T,) variances of steps 1..T, each in (0,1): list, array or tensor
 ) -> Schedule: # schedule with exactly these steps
     "Schedule from given betas (DAED section 2.1)"
-    b = torch.as_tensor(betas, dtype=torch.float64).cpu()
+    try: b = torch.as_tensor(betas, dtype=torch.float64).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f'betas: T numbers are accepted, got {in_words(betas)}') from None
     if b.ndim != 1 or len(b) < 1:
         raise ValueError(f'betas: a list of T >= 1 numbers is needed, got shape {tuple(b.shape)}')
     inside = (b > 0) & (b < 1)
@@ -170,7 +172,7 @@ def times(self:Schedule,
     low:int=1, # smallest time allowed: 1, or 0 where the clean image makes sense
 ) -> int|Tensor: # the number, or (N,) int64 times on the device of `x`
     "Times for a batch, checked against `low`..T; a ValueError says what was wrong"
-    if isinstance(t, int):
+    if isinstance(t, int) and not isinstance(t, bool):
         if not low <= t <= self.T:
             raise ValueError(f't: times run {low}..{self.T} in this schedule, got {t}')
         return t
@@ -210,6 +212,9 @@ def q_sample(self:Schedule,
     eps:Tensor, # (N,C,H,W) standard normal noise
 ) -> Tensor: # (N,C,H,W) noisy images x_t
     "Noise images to time `t` in one jump (DAED eq. 2)"
+    for name, x in (('x0', x0), ('eps', eps)):
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            raise TypeError(f'{name}: a tensor of floats is accepted, got {in_words(x)}')
     if eps.shape != x0.shape:
         raise ValueError(f'eps: must have the shape of x0, {tuple(x0.shape)}, '
                          f'got {tuple(eps.shape)}')
@@ -299,6 +304,7 @@ def subset(self:Schedule,
     keep:list, # times to keep, rising, within 1..T
 ) -> Schedule: # schedule of len(keep) steps; alpha_bar at those times is copied, not recomputed
     "Chain over some of the steps, which `steps` remembers (Nichol and Dhariwal 2021 section 4)"
+    keep = [whole_number('keep', t, 1) for t in keep]
     k = torch.as_tensor([0, *keep], dtype=torch.int64)
     rising = bool((k[1:] > k[:-1]).all())
     if len(k) < 2 or k[-1] > self.T or not rising:

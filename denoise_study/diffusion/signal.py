@@ -25,7 +25,7 @@ def log_power(
         raise ValueError(
             f'{name}: an image that is 0 everywhere has no signal and a log-SNR of -infinity; '
             'leave such images out, and give images in a range around 0, such as [-1,1]')
-    return x.double().cpu().log()
+    return x.detach().double().cpu().log()
 
 # %% ../../nbs/diffusion/15_signal.ipynb #0e1ef09c
 def as_named(
@@ -44,6 +44,8 @@ def log_snr_curves(
     "Log signal-to-noise ratio over a data set and its change (DAED figure 2, eq. 10)"
     tables = []
     for name, sched in as_named(scheds, 'schedule').items():
+        if not isinstance(sched, Schedule):
+            raise TypeError(f'scheds: a Schedule is accepted, got a {type(sched).__name__}')
         t = np.arange(1, sched.T + 1)
         log_snr = sched.log_snr()[1:]
         undefined = log_snr.new_full((1,), float('nan')) # at t=1 it comes from infinity

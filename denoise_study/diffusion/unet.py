@@ -9,19 +9,20 @@ __all__ = ['attn_factors', 'Stage', 'UNet', 'check_unet_images']
 import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
-from ..core import checked
+from ..core import checked, number, whole_number
 from .blocks import Attention, ResBlock, timestep_embedding, zeroed
 from .norms import NormAct, to_float
 from .updown import Resample
 
 # %% ../../nbs/diffusion/04_unet.ipynb #dc2bc92f
-@checked
+@checked(size=1)
 def attn_factors(
     size:int, # side of the image in pixels
     resolutions:tuple=(16, 8), # sides at which attention is wanted
 ) -> tuple: # downsampling factors, by the integer division of the published code
     "Attention resolutions to downsampling factors, as improved-diffusion rounds them"
-    return tuple(size//r for r in resolutions)
+    sides = [whole_number('resolutions', r, 1) for r in resolutions]
+    return tuple(size//side for side in sides)
 
 # %% ../../nbs/diffusion/04_unet.ipynb #b731d1eb
 class Stage(nn.ModuleList):
@@ -118,6 +119,7 @@ def _check_config(channels, width, mult, n_blocks, attn, heads, head_channels, d
             raise ValueError(f'{name}={n!r}: give a whole number above 0')
     if not 0 <= dropout < 1:
         raise ValueError(f'dropout={dropout!r}: give a number in [0,1)')
+    for m in mult: number('mult', m)
     if not mult or min(int(width*m) for m in mult) <= 0:
         raise ValueError(f'mult={mult!r}: give one positive multiplier per level')
 

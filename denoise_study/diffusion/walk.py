@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from itertools import chain
 from torch import Tensor
 from types import SimpleNamespace
-from ..core import device_of, evaluating, image_generators, image_noise
+from ..core import check_images, checked, device_of, evaluating, image_generators
+from ..core import image_noise, one_of
 from .ddgm import DDGM
 from .samplers import DDGM_METHODS
+from .ways import times_or_level, WAYS_BACK
 
 # %% ../../nbs/diffusion/17_walk.ipynb #f3ea9d6f
 def _ask(model, groups, t, clip, bs):
@@ -91,6 +93,7 @@ def _without_model(sched, x0, eps, ts, hows, linear):
         if 'noisy' in hows: yield t, 'noisy', xt/float(sched.signal[t])
         if 'linear' in hows: yield t, 'linear', linear(xt, float(sched.alpha_bar[t]))
 
+@checked(draws=1, bs=1)
 def reconstructions(
     model:DDGM, # model to be asked
     x0:Tensor, # (N,C,H,W) clean images in its range
@@ -104,6 +107,9 @@ def reconstructions(
     tick:Callable=lambda: None, # called after each step of a walk
 ) -> Iterator: # yields (seed, number of the first image, t, how, images, clean images)
     "Reconstructions from all times by all ways, block by block"
+    check_images(x0, 'x0', channels=model.shape[0], range=model.range)
+    ts = times_or_level(model, ts, None)
+    for how in hows: one_of('hows', how, WAYS_BACK)
     walks = not set(hows) <= {'noisy', 'linear'}
     dev = device_of(model)
     with evaluating(model):

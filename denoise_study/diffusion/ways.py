@@ -51,6 +51,9 @@ def image_errors(
     scale:tuple=(-1., 1.), # interval on which MAE and MSE are expressed
 ) -> Tensor: # (N,3) float64, on the CPU: MAE, MSE, MS-SSIM of each image
     "What was lost, image by image"
+    if back.shape != x0.shape:
+        raise ValueError(f'back, x0: pairs of images are accepted, got {tuple(back.shape)} and '
+                         f'{tuple(x0.shape)}')
     stretch = (scale[1] - scale[0])/(range[1] - range[0])
     difference = (back - x0).flatten(1)*stretch
     mae = difference.abs().mean(1)
@@ -106,6 +109,8 @@ def check_model_fits(
     if not isinstance(model, DDGM):
         raise TypeError(f'models: a DDGM or DAED is needed, got a {type(model).__name__}')
     check_images(x0, name, channels=model.shape[0], range=model.range)
+    if x0.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f'{name}: float32 images are accepted, got {x0.dtype}; x.float() makes them')
     size, made_for = tuple(x0.shape[2:]), model.shape[1:]
     if size != made_for and not other_size:
         raise ValueError(
@@ -124,6 +129,8 @@ def show_ways_back(
     ax:Axes|None=None, # where to draw; None: a new figure
 ) -> Axes: # a row for the corrupted images, one for each way back; above: share of the steps
     "One image, noised and reconstructed"
+    check_images(x0, 'x0', channels=model.shape[0], size=model.shape[1:], range=model.range)
+    ts = times_or_level(model, ts, None)
     eps = image_noise(x0, seed)
     noisy = [model.sched.q_sample(x0, t, eps) for t in ts]
     rows = {'noisy': torch.cat(noisy)}
