@@ -48,7 +48,9 @@ from .features import Features as Features
 from .features import as_features as as_features
 from .features import compute_features as compute_features
 from .features import range_of as range_of
+from .files import check_picture as check_picture
 from .files import content_digest as content_digest
+from .files import read_json as read_json
 from .files import read_tensors as read_tensors
 from .files import run_info as run_info
 from .files import save_figure as save_figure
@@ -60,6 +62,7 @@ from .folders import picture_files as picture_files
 from .folders import split_folders as split_folders
 from .identity import check_same_run as check_same_run
 from .identity import data_digest as data_digest
+from .identity import data_identity as data_identity
 from .identity import frozen_digest as frozen_digest
 from .identity import run_identity as run_identity
 from .images import check_images as check_images

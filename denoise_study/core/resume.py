@@ -59,6 +59,18 @@ class Resume(Callback):
         self.saved = time.monotonic()
 
 # %% ../../nbs/core/26_resume.ipynb #a1aca454
+_PARTS = 'where', 'record', 'rng', 'opt', 'model'
+
+def _unpacked(tensors, desc, path):
+    "What `_state` had made"
+    try:
+        state = unpack(desc['state'], tensors)
+        missing = [part for part in _PARTS if part not in state]
+        described = isinstance(desc['model'], dict)
+    except Exception: described = False
+    if described and not missing: return state
+    raise ValueError(f'{path} is no whole training state; begin anew with fresh=True (--fresh)')
+
 def _state(resume, epoch, batch):
     "Everything the next step depends on"
     learn = resume.learn
@@ -201,8 +213,8 @@ def _read(self:Resume):
     tensors, desc = read_tensors(self.path)
     if desc.get('kind') != 'training state':
         raise ValueError(f'{self.path} holds a {desc.get("kind")}, not a training state')
+    state = _unpacked(tensors, desc, self.path)
     self._check(desc, desc.get('run'), self.path)
-    state = unpack(desc['state'], tensors)
     n = state['where']['n_epoch']
     if n != self.n_epoch: # a file of an earlier version
         raise ValueError(
@@ -230,7 +242,8 @@ def after_epoch(self:Resume):
 def _stop_if_asked(self:Resume):
     "The state was saved just now: this is the place to stop"
     if not stop_asked(): return
-    raise Stopped(f'stopped at step {self.learn.train_iter}; the same command continues')
+    same = 'the same command without --fresh' if self.fresh else 'the same command'
+    raise Stopped(f'stopped at step {self.learn.train_iter}; {same} continues')
 
 # %% ../../nbs/core/26_resume.ipynb #76c8352b
 @patch

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from fastcore.basics import patch
 from torch import Tensor, nn
+from .identity import data_digest, data_identity
 from .loaders import first_images, image_dls
 
 # %% ../../nbs/core/41_stages.ipynb #2b2c9c2a
@@ -62,3 +63,15 @@ def reopened(self:Study,
     "The same data in another form"
     form = dict(data='digits', device=self.dls.device) | self.source | changes
     return image_dls(**form)
+
+# %% ../../nbs/core/41_stages.ipynb #41c00002
+@patch
+def identity(self:Study) -> dict: # images, size, steps, precision, seed: JSON-able
+    "What the models of a study depend on"
+    return dict(
+        data_identity(self.dls),
+        test_images=data_digest(getattr(self.dls.test, 'dataset', None)),
+        model_size=self.size,
+        steps=self.steps,
+        precision='bf16' if self.bf16 else 'float32',
+        seed=self.seed)

@@ -55,10 +55,22 @@ class JSONLog(Callback):
     def _keep_until(self, last):
         "Drop the lines of steps that come again"
         kept = []
-        for line in self.path.read_text().splitlines(keepends=True):
-            if line.endswith('\n') and json.loads(line).get('step', 0) <= last:
-                kept.append(line)
-        write_text(self.path, ''.join(kept))
+        dropped = 0
+        for line in self.path.read_bytes().splitlines(keepends=True):
+            step = _step_of(line)
+            if step is None: dropped += line.endswith(b'\n')
+            elif step <= last: kept.append(line)
+        if dropped:
+            warnings.warn(f'{self.path}: {dropped} damaged lines are dropped; training goes on')
+        write_text(self.path, b''.join(kept).decode())
+
+def _step_of(line):
+    "The step that a line of the log is about; None: it is no whole line"
+    try: row = json.loads(line.decode())
+    except ValueError: return None
+    if not line.endswith(b'\n') or not isinstance(row, dict): return None
+    step = row.get('step', 0)
+    return step if isinstance(step, int | float) else None
 
 # %% ../../nbs/core/27_watching.ipynb #6463c36c
 @patch
@@ -99,8 +111,12 @@ class SampleGrid(Callback):
         self.every = every
 
     def before_fit(self):
-        if not rank_distrib(): clean_leftovers(self.folder)
-
+        if rank_distrib(): return
+        clean_leftovers(self.folder)
+        resume = getattr(self.learn, 'resume', None)
+        if not getattr(resume, 'fresh', False) or hasattr(self.learn, 'lr_finder'): return
+        for path in self.folder.glob('epoch-[0-9][0-9][0-9][0-9].png'):
+            path.unlink() # of the run before
     def after_epoch(self):
         if rank_distrib() or hasattr(self.learn, 'lr_finder'): return
         done = self.epoch + 1

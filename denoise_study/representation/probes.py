@@ -9,8 +9,8 @@ __all__ = ['IN_COLOR', 'OUT_COLOR', 'channel_averages', 'participation', 'plot_p
 import numpy as np
 from pathlib import Path
 from torch import Tensor, nn
-from ..core import CYCLE, device_of, evaluating, Panels, panels, short_digest
-from ..core import text_color, with_bar
+from ..core import CYCLE, data_digest, device_of, evaluating, Panels, panels
+from ..core import short_digest, text_color, with_bar
 from .readings import Averages
 from .resuming import check_same_reading, RowFile
 from .walking import check_noise_level, check_taps, ImageWalk
@@ -39,7 +39,7 @@ def channel_averages(
     walk = ImageWalk(images, range, bs)
     run = dict(
         denoiser=D.name, taps=list(taps), sigma=float(sigma), draws=draws, seed=seed, data=data,
-        **_first_image(walk))
+        **_images_read(walk))
     if path is not None and Path(path).exists(): return _finished(path, run)
 
     rows = RowFile(path, run)
@@ -50,13 +50,19 @@ def channel_averages(
             rows.append(noisy_mean(read, x, rows.done, sigma, draws, seed, bs), y)
     return rows.finish()
 
-def _first_image(walk):
+def _images_read(walk):
     "How many images there are, and what tells them from those of another data set"
     batch = next(iter(walk), None)
     if batch is None: raise ValueError('images: there are none; pass at least one')
     first = batch[0][0]
-    digest = short_digest(first.cpu().numpy().tobytes())
-    return dict(n=walk.n, shape=list(first.shape), first=digest)
+    found = dict(n=walk.n, shape=list(first.shape), first=_digest(first))
+    source = getattr(walk.images, 'dataset', None)
+    labels = getattr(source, 'labels', walk.labels)
+    if isinstance(labels, Tensor): found['labels'] = _digest(labels)
+    if isinstance(walk.images, Tensor): return found | dict(images=_digest(walk.images))
+    return found | dict(images=data_digest(source))
+
+def _digest(tensor): return short_digest(tensor.detach().cpu().contiguous().numpy().tobytes())
 
 def _finished(path, run):
     "The result of the same run, if that is what `path` holds"

@@ -21,9 +21,9 @@ def check_same_reading(
 ):
     "Refuse to go on with rows of another run; name what differs"
     for k, v in run.items():
-        if v == found.get(k): continue
+        if k not in found or v == found[k]: continue # a file of an earlier version says less
         raise ValueError(
-            f'{k}: this run has {v!r}, but {path} is of a run with {found.get(k)!r}. '
+            f'{k}: this run has {v!r}, but {path} is of a run with {found[k]!r}. '
             'Ask for the same, or give another path, or delete that file.')
 
 # %% ../../nbs/representation/02_resuming.ipynb #86fe73dc
@@ -51,7 +51,7 @@ class RowFile:
         head = file.readline()
         complete = 0
         if head.endswith(b'\n'):
-            self._read_head(json.loads(head), file.tell())
+            self._read_head(_parsed(head, self.part), file.tell())
             complete = self.start + self.done*self.dtype.itemsize
         file.truncate(complete) # a row, or a first line, that was cut short
         return file
@@ -62,6 +62,16 @@ class RowFile:
         self.start = start
         self.dtype = np.dtype([(name, kind, tuple(shape)) for name, kind, shape in head['dtype']])
         self.done = (self.part.stat().st_size - start)//self.dtype.itemsize
+
+def _parsed(line, path):
+    "The first line of such a file"
+    try:
+        head = json.loads(line)
+        head['run'].items(), head['dtype']
+        return head
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f'{path}: its first line is damaged; delete that file, and all images '
+                         'are read again') from None
 
 # %% ../../nbs/representation/02_resuming.ipynb #00564135
 @patch

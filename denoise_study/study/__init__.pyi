@@ -1,4 +1,6 @@
 # Written by tools/faces.py
+from .console import RANGES as RANGES
+from .console import check_numbers as check_numbers
 from .console import chosen_device as chosen_device
 from .console import comma_numbers as comma_numbers
 from .console import command as command
@@ -27,8 +29,10 @@ from .sampling import denoise_sample as denoise_sample
 from .sampling import print_scores as print_scores
 from .sampling import reference_images as reference_images
 from .study import CHAPTERS as CHAPTERS
+from .study import check_same_study as check_same_study
 from .study import chosen_chapters as chosen_chapters
 from .study import denoise_study as denoise_study
+from .study import forget_study as forget_study
 from .study import run_study as run_study
 from .study import write_study as write_study
 from .summary import made_chapter as made_chapter
@@ -37,4 +41,8 @@ from .training import MODELS as MODELS
 from .training import OPTIONS_OF as OPTIONS_OF
 from .training import SCHEDULES as SCHEDULES
 from .training import check_options as check_options
+from .training import check_sides as check_sides
 from .training import denoise_train as denoise_train
+from .training import model_kind as model_kind
+from .training import started as started
+from .training import train_on as train_on

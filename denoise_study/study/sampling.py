@@ -9,10 +9,11 @@ __all__ = ['denoise_sample', 'print_scores', 'reference_images', 'denoise_evalua
 import math
 from fastcore.script import bool_arg
 from pathlib import Path
-from ..core import Chapter, feature_space, image_dls, Interval, panel, run_info
-from ..core import save_figure, save_images, show_images, Study, write_json
+from ..core import check_picture, check_writable, Chapter, feature_space, image_dls
+from ..core import Interval, one_of, panel, run_info, save_figure, save_images
+from ..core import show_images, Study, write_json
 from ..diffusion import bits_part, DDGM, samples_part, sweep_part
-from .console import chosen_device, command, open_ddgm
+from .console import check_numbers, chosen_device, command, open_ddgm
 
 # %% ../../nbs/study/03_sampling.ipynb #f35c5b05
 @command
@@ -28,9 +29,14 @@ def denoise_sample(
     seed:int=0, # seed of the noise
 ):
     "Sample images from a trained model"
-    model = open_ddgm(checkpoint, weights, device)
+    check_numbers(n=n, steps=steps, seed=seed)
+    one_of('method', method, ('ancestral', 'ddim'))
+    check_picture(out)
     out = Path(out)
     file = out.with_suffix('.npz')
+    check_writable(file)
+    model = open_ddgm(checkpoint, weights, device)
+    if steps: _check_steps(model, steps)
     x = model.sample(n, seed, method, steps or None, clip=clip)
     save_images(file, x, model.range)
 
@@ -40,6 +46,12 @@ def denoise_sample(
     save_figure(out, ax, dpi=110)
     kind = model.info['weights']
     print(f'{n} images ({kind} weights, {method}, seed {seed}): {out} and {file}')
+
+def _check_steps(model, steps):
+    "Can the chain be respaced to so many steps?"
+    try: model.sched.respace(steps)
+    except ValueError as e:
+        raise ValueError(f'steps: {str(e).partition(": ")[2] or e}') from None
 
 # %% ../../nbs/study/03_sampling.ipynb #5b0ce60c
 def print_scores(
@@ -61,19 +73,21 @@ def reference_images(
     root:str, # folder of the named data sets; '' for the default
     image_size:int, # resize images to this many pixels; 0: as they are
     device:str, # cpu, cuda, or auto
+    pad_to:int=0, # pad sides with black to multiples of this; 0: as they are
 ) -> object: # loaders from `image_dls`, in the range of the model
     "Images of the shape that a model makes"
     dls = image_dls(
         data,
         root=root or None,
         size=image_size or None,
+        pad_to=pad_to or None,
         range=model.range,
         device=chosen_device(device))
     shape = dls.info.channels, *dls.info.size
     if shape != model.shape:
         raise ValueError(
             f'data: the model makes images {model.shape}, {dls.info.name} has {shape}; '
-            'image_size may help')
+            'image_size or pad_to may help')
     return dls
 
 # %% ../../nbs/study/03_sampling.ipynb #83789aa0
@@ -81,20 +95,26 @@ def reference_images(
 def denoise_evaluate(
     checkpoint:str, # file that denoise-train wrote, or the name of a pretrained model
     data:str='digits', # data set whose test images are the reference
-    out:str='evaluation.json', # results file to write
+    out:str='evaluation.json', # results file to write; the images go into a folder beside it
     n:int=500, # images to sample
     inception:str='', # file with Inception weights (768 channels); default: a trained classifier
     image_size:int=0, # resize images to this many pixels; 0: as they are
+    pad_to:int=0, # pad sides with black to multiples of this; 0: as they are
     root:str='', # folder of the named data sets
     weights:str='', # raw or ema; default: ema where there is one
     device:str='auto', # cpu, cuda, or auto
     seed:int=0, # seed of samples and intervals
 ):
     "Measure a trained model: Fréchet distance, precision, recall, reconstruction, bits/dim"
+    check_numbers(n=n, image_size=image_size, pad_to=pad_to, seed=seed)
+    out = Path(out)
+    if out.suffix != '.json': raise ValueError(f'out: a name in .json is needed, got {out}')
+    check_writable(out)
     model = open_ddgm(checkpoint, weights, device)
-    dls = reference_images(model, data, root, image_size, device)
+    dls = reference_images(model, data, root, image_size, device, pad_to)
     space = feature_space(dls, inception or None, seed)
-    study = Study(dls, Path(out).parent, n=n, seed=seed, space=space)
+    folder = out.with_suffix('') # not where `denoise-sample` writes
+    study = Study(dls, folder, n=n, seed=seed, space=space)
     c = Chapter('evaluation')
     for part in (samples_part, sweep_part, bits_part): part(study, model, c)
 
@@ -108,4 +128,4 @@ def denoise_evaluate(
     print_scores(c.results)
     total = c.results['bits_per_dim']['total']
     bits = Interval.from_dict(total, n=study.n_eval, unit='images')
-    print(f'bits per dimension {bits}; all numbers are in {out}')
+    print(f'bits per dimension {bits}; all numbers are in {out}, the images in {folder}')
