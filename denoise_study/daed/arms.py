@@ -48,18 +48,22 @@ def study_daeds(
     return named
 
 def _trained_dae(study, ddgm, at, key):
-    "A DAE with a sixteenth of the training steps, from the study's folder"
+    "A DAE that was trained to its plateau, from the study's folder"
     dls = study.dls
     folder = study.folder/key
-    steps = study.steps or preset(dls.info, study.size)['steps']
     how = dict(
         size=study.size,
-        steps=max(1, steps//16),
+        steps=_most_steps(study, ddgm),
         bf16=study.bf16,
         seed=study.seed)
     with study.stage(f'training a denoiser for the first {at.n} steps'):
         train_dae(dls, folder, ddgm, at, **how)
     return load_checkpoint(folder/'daed.safetensors', device=dls.device)
+
+def _most_steps(study, ddgm):
+    "A DAE has one noise level to learn: as many steps as the diffusion model had, at most"
+    about = getattr(ddgm, 'info', None) or {}
+    return about.get('steps') or study.steps or preset(study.dls.info, study.size)['steps']
 
 # %% ../../nbs/daed/10_arms.ipynb #0c05a3fb
 def study_joint(
