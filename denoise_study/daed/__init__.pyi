@@ -1,9 +1,12 @@
 # Written by tools/faces.py
 from .arms import LEVELS as LEVELS
+from .arms import measured_once as measured_once
 from .arms import study_daeds as study_daeds
 from .arms import study_joint as study_joint
 from .arms import training_of as training_of
 from .arms import two_sets as two_sets
+from .arms import weights_digest as weights_digest
+from .chapter import SWITCH_SHARES as SWITCH_SHARES
 from .chapter import daed_chapter as daed_chapter
 from .chapter import joint_part as joint_part
 from .chapter import quality_in_words as quality_in_words
@@ -51,9 +54,12 @@ from .splits import steps_replaced as steps_replaced
 from .transfer import show_transfer as show_transfer
 from .transfer import transfer_gaps as transfer_gaps
 from .transfer import transfer_table as transfer_table
+from .transition import LEASTS as LEASTS
+from .transition import crossing as crossing
 from .transition import errors_by_image as errors_by_image
 from .transition import plot_transition as plot_transition
 from .transition import resampled_ratios as resampled_ratios
 from .transition import rotated as rotated
 from .transition import switch_onset as switch_onset
+from .transition import switch_table as switch_table
 from .transition import transition_point as transition_point
