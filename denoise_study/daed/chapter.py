@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SWITCH_SHARES', 'signal_part', 'switch_in_words', 'switch_part', 'quality_in_words', 'split_part', 'joint_part',
-           'transfer_part', 'daed_chapter']
+           'transfer_part', 'claims_part', 'daed_chapter']
 
 # %% ../../nbs/daed/11_chapter.ipynb #b74fabb9
 import pandas as pd
@@ -12,13 +12,15 @@ from ..core import Chapter, Interval, Study
 from ..diffusion import DDGM, log_snr_curves, plot_log_snr, reconstruction_sweep
 from ..diffusion import Schedule, show_rows, snr_crossing, study_ddgm, summarise
 from ..diffusion import WAYS_BACK
-from .arms import measured_once, study_daeds, study_joint, training_of
-from .arms import two_sets, weights_digest
-from .claims import daed_claims_of
+from .arms import at_their_levels, ends_of_quality, measured_once, study_daeds
+from .arms import study_joint, training_of, two_sets, weights_digest
+from .arms import with_training
+from .claims import daed_claims_of, multiplicity_in_words
 from .quality import plot_splits, quality_table, split_sweep
 from .splits import same_noise
 from .transfer import show_transfer, transfer_gaps, transfer_table
-from .transition import plot_transition, transition_point
+from .transition import LEASTS, plot_transition, switch_table
+from .transition import transition_point
 
 # %% ../../nbs/daed/11_chapter.ipynb #4d9e88aa
 def signal_part(
@@ -47,22 +49,22 @@ def signal_part(
 def switch_in_words(
     point:dict, # record of `transition_point`
 ) -> str: # the finding
-    "A switch, or that none was found"
-    sets = f'the errors on "{point["a"]}" and "{point["b"]}"'
-    if point['t'] is None: return f'{sets} do not part for good within the steps that were tried.'
-    end = point['t_high']
-    if end is None: end = 'the last step tried or later'
-    return (f'{sets} part at step {point["t"]} ({100*point["share"]:.0f}% of the chain, log-SNR '
-            f'{point["log_snr"]:.2g}; 95% interval over images: steps {point["t_low"]} to {end}).')
+    "From where on the error is larger by so much, or that it is nowhere"
+    what = f'the error on "{point["b"]}" is {100*point["least"]:g}% larger than on "{point["a"]}"'
+    if point['share'] is None: return f'{what} nowhere within the steps that were tried.'
+    share, low, high = [point[k] for k in ('share', 'share_low', 'share_high')]
+    end = 'the last step tried or later' if high is None else f'{100*high:.2g}%'
+    return (f'{what} from {100*share:.2g}% of the chain on (log-SNR {point["log_snr"]:.2g}; 95% '
+            f'interval over images: {100*low:.2g}% to {end}).')
 
 # %% ../../nbs/daed/11_chapter.ipynb #ec7076e0
-SWITCH_SHARES = .01, .02, .05, .075, .1, .15, .2, .3 # of the steps, to which images are noised
+SWITCH_SHARES = .01, .02, .05, .075, .1, .15, .2 # of the steps; the paper shows the first fifth
 
 def switch_part(
     study:Study, # the study
     c:Chapter, # chapter to write into
     ddgm:DDGM, # trained model
-) -> tuple: # DataFrame from `reconstruction_sweep`; records of `transition_point`
+) -> tuple: # DataFrame from `reconstruction_sweep`; two lists of records of `transition_point`
     "Where reconstructions of two kinds of images part (DAED figure 4)"
     sets = two_sets(study, study.n_eval//2)
     ts = sorted({max(1, round(ddgm.sched.T*f)) for f in SWITCH_SHARES})
@@ -76,16 +78,40 @@ def switch_part(
     errors = measured_once(
         study, 'errors_switch', measure, model=weights_digest(ddgm), n=len(next(iter(sets.values()))),
         **how)
-    raw = transition_point(errors, *sets)
-    fair = transition_point(errors, *sets, relative_to='linear')
-    c.results |= dict(errors=summarise(errors), switch=dict(raw), switch_fair=dict(fair))
+    raw = [transition_point(errors, *sets, least=v) for v in LEASTS]
+    fair = [transition_point(errors, *sets, least=v, relative_to='linear') for v in LEASTS]
+    middle = raw[1]
+    n = middle.n_a
+    ns = [k for k in (50, 100, 200, 500, 1000) if k < n] + [n]
+    by_n = switch_table(errors, *sets, ns)
+    c.results |= dict(
+        errors=summarise(errors), switch=[dict(p) for p in raw], switch_fair=[dict(p) for p in fair],
+        switch_by_n=by_n)
     c.heading('Where does the model stop generating?')
-    c.figure(plot_transition(errors, raw), f'Left: error of {raw.n_a} and {raw.n_b} test images, '
-             'noised and brought back by ancestral sampling, with 95% intervals. Right: the gap, '
-             'with a band that holds for all steps at once.')
-    c.text(f'By the error itself: {switch_in_words(raw)}',
-           "In units of the best linear denoiser's error on each set: " + switch_in_words(fair))
+    c.figure(plot_transition(errors, middle), f'Left: error of {n} test images of each set, '
+             'noised and brought back by ancestral sampling, with 95% intervals. Right: how much '
+             'larger it is on the other set, with a band that holds for all steps at once.')
+    c.text('By the error itself: ' + ' '.join(map(switch_in_words, raw)),
+           "In units of the best linear denoiser's error on each set: "
+           + ' '.join(map(switch_in_words, fair)),
+           'If there were a switch, these places would be close to each other.')
+    c.table(_by_n_in_words(by_n), 'The same from fewer images. An effect stays where it is and '
+            'gets sharper; where a gap becomes significant is a matter of the number of images.')
     return errors, [raw, fair]
+
+def _by_n_in_words(table):
+    "The switch against the number of images, for the reader"
+    def percent(share): return '-' if pd.isna(share) else f'{100*share:.2g}%'
+
+    rows = []
+    for n, group in table.groupby('n'):
+        row = {'images of each set': int(n)}
+        for r in group.to_dict('records'):
+            ends = f'[{percent(r["share_low"])}, {percent(r["share_high"])}]'
+            row[f'{100*r["least"]:g}% larger from'] = f'{percent(r["share"])} {ends}'
+        row['significant from'] = percent(group.significant_share.iloc[0])
+        rows.append(row)
+    return rows
 
 # %% ../../nbs/daed/11_chapter.ipynb #f58b1cc3
 def quality_in_words(
@@ -96,6 +122,9 @@ def quality_in_words(
     rows = []
     for r in table.to_dict('records'):
         row = {'model': r['model'], 'log-SNR at the split': r.get('log_snr', '')}
+        if 'steps' in r:
+            row['steps'] = '' if pd.isna(r['steps']) else f'{r["steps"]:.0f}'
+            row['validation loss'] = '' if pd.isna(r['valid_loss']) else f'{r["valid_loss"]:.4g}'
         for name, key in scores.items(): row[name] = str(Interval.of(r, key, n=r['n_fake']))
         rows.append(row)
     return rows
@@ -112,13 +141,18 @@ def split_part(
     how = dict(seeds=(study.seed,), progress=False)
     with study.stage(f'sampling {study.n} images at each of {len(daeds)} splits'):
         table = split_sweep(ddgm, daeds, real, study.space, study.n, **how)
-    c.results['splits'] = table
+        ends = ends_of_quality(study, ddgm)
+    training = training_of({'DDGM': ddgm} | daeds)
+    table = with_training(table, training)
+    c.results |= dict(splits=table, ends=ends, levels=at_their_levels(study, daeds))
+    c.results['training'] = c.results.get('training', {}) | training
     c.heading('What if the two are split?')
     c.figure(plot_splits(table), 'Samples of the diffusion model (grey: its 95% interval) and of '
              'two-step DAEDs that leave more and more of its steps to one call of a denoiser.')
-    c.table(quality_in_words(table), f'{study.n} samples of each against {len(real)} test images '
-            f'in the space {table.feature_space[0]}; a DAED is named after the noise variance '
-            'that its denoiser is given.')
+    c.table(quality_in_words(pd.concat([table, ends])), f'{study.n} samples of each against '
+            f'{len(real)} test images in the space {table.feature_space[0]}; a DAED is named after '
+            'the noise variance that its denoiser is given. Steps and validation loss are those of '
+            f'the denoiser; {ends.n_fake.iloc[-1]} samples of the untrained network.')
     samples = same_noise(ddgm, daeds, 12, study.seed, progress=False)
     c.figure(show_rows(samples, ddgm.range), 'The same noise, split at several places.')
     c.text(_price(table))
@@ -146,11 +180,14 @@ def joint_part(
 ) -> pd.DataFrame: # from `quality_table`
     "Joint training, and a diffusion model with as many weights (DAED table 1, appendix A.6)"
     real = study.images('test', 10_000)
-    arms = models | {'training images': study.images('train', study.n)}
     how = dict(seeds=(study.seed,), progress=False)
     with study.stage(f'sampling {study.n} images from {len(models)} models'):
-        table = quality_table(arms, real, study.space, study.n, **how)
+        table = quality_table(models, real, study.space, study.n, **how)
+        ends = ends_of_quality(study, next(iter(models.values())))
+    training = training_of(models)
+    table = with_training(pd.concat([table, ends], ignore_index=True), training)
     c.results['joint'] = table
+    c.results['training'] = c.results.get('training', {}) | training
     c.heading('Trained jointly')
     c.table(quality_in_words(table), f'{study.n} samples of each against {len(real)} test images '
             f'in the space {table.feature_space[0]}. All were trained for the same number of '
@@ -175,7 +212,12 @@ def transfer_part(
             models, sets, level=level, hows=WAYS_BACK, seeds=(study.seed,), draws=4,
             train=two_sets(study, 2000, 'train'), progress=False)
     table = transfer_table(errors)
-    c.results |= dict(transfer=table, transfer_gaps=transfer_gaps(errors))
+    training = training_of(models)
+    table = with_training(table, training)
+    asked = {name: daeds[name]}
+    c.results |= dict(
+        transfer=table, transfer_gaps=transfer_gaps(errors), levels=at_their_levels(study, asked))
+    c.results['training'] = c.results.get('training', {}) | training
     own, other = sets
     c.heading('Does the denoiser work on other images?')
     c.table(_transfer_in_words(table), f'{len(sets[own])} test images of each set, noised to '
@@ -192,10 +234,24 @@ def _transfer_in_words(table):
         mae, ms_ssim = [str(Interval.of(r, k, n=r['n'])) for k in ('mae', 'ms_ssim')]
         rows.append({
             'set': r['set'], 'model': r['model'], 'way': r['how'], 'calls': r['calls'],
+            'steps': '' if pd.isna(r['steps']) else f'{r["steps"]:.0f}',
             'MAE': mae, 'MSE / that of the mean': r['mse_ratio'], 'MS-SSIM': ms_ssim})
     return rows
 
-# %% ../../nbs/daed/11_chapter.ipynb #6e71729a
+# %% ../../nbs/daed/11_chapter.ipynb #acdc0266
+def claims_part(
+    c:Chapter, # a chapter with its results
+) -> list: # `Claim`s
+    "Every claim of the paper that the results bear on, and what many verdicts do to each"
+    claims = daed_claims_of(c.results)
+    c.heading('The claims, one by one')
+    c.claims(claims, 'Claims of the paper. "Printed" is what its own tables say. Table 1 is about '
+             'models that were trained jointly; two-step models stand beside them.')
+    c.results['multiplicity'] = multiplicity_in_words(claims)
+    c.text(c.results['multiplicity'])
+    return claims
+
+# %% ../../nbs/daed/11_chapter.ipynb #10497525
 def daed_chapter(
     study:Study, # the study
 ) -> Chapter: # the chapter on generator and denoiser
@@ -206,14 +262,10 @@ def daed_chapter(
     if study.joint: joint = study_joint(study)
 
     c = Chapter('Where generating ends and denoising begins')
-    c.results['training'] = training_of({'DDGM': ddgm} | daeds | joint)
     signal_part(study, c, ddgm)
     switch_part(study, c, ddgm)
+    transfer_part(study, c, ddgm, daeds)
     split_part(study, c, ddgm, daeds)
     if joint: joint_part(study, c, joint)
-    transfer_part(study, c, ddgm, daeds)
-    c.heading('The claims, one by one')
-    c.claims(daed_claims_of(c.results), 'Claims of the paper. "Printed" is what its own tables '
-             'say. Table 1 is about models that were trained jointly; where two-step models are '
-             'judged by its sentences, the claim says so.')
+    claims_part(c)
     return c

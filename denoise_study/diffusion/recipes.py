@@ -75,7 +75,7 @@ class Plateau(Callback):
 
     def __init__(self,
         least:float=.01, # smallest fall of the loss over the window that is worth going on for
-        keep:str|Path|None=None, # folder for the averaged model at checks 1, 2, 4, 8; None: no
+        keep:str|Path|None=None, # folder for the averaged model at checks 1, 2, 4, 8, 16
     ):
         self.least = least
         self.keep = keep
@@ -84,6 +84,7 @@ class Plateau(Callback):
     ) -> list: # of (steps, validation loss of the averaged weights), one for each check
         "What the checks have found so far"
         rows = self.recorder.values
+        if any(len(row) < 2 or row[1] is None for row in rows): return [] # no validation images
         per_epoch = len(self.dls.train)
         epochs = max(1, self.n_epoch//self.checks)
         found = []
@@ -109,7 +110,7 @@ class Plateau(Callback):
     def after_epoch(self):
         losses = self.losses()
         n = len(losses)
-        if self.keep is None or n & (n - 1): return # a power of two
+        if self.keep is None or n not in (1, 2, 4, 8, 16): return
         steps, loss = losses[-1]
         if steps != self.train_iter: return # between two checks
         model = averaged(self.learn) or unwrap(self.learn.model)
