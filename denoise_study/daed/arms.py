@@ -71,8 +71,9 @@ def _trained_dae(study, ddgm, at, key):
 
 def _most_steps(study, ddgm):
     "A DAE has one noise level to learn: as many steps as the diffusion model had, at most"
+    if study.steps: return study.steps
     about = getattr(ddgm, 'info', None) or {}
-    return about.get('steps') or study.steps or preset(study.dls.info, study.size)['steps']
+    return about.get('steps') or preset(study.dls.info, study.size)['steps']
 
 # %% ../../nbs/daed/10_arms.ipynb #0c05a3fb
 def study_joint(
