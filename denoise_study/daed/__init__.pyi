@@ -1,9 +1,16 @@
 # Written by tools/faces.py
 from .arms import LEVELS as LEVELS
+from .arms import at_their_levels as at_their_levels
+from .arms import ends_of_quality as ends_of_quality
+from .arms import measured_once as measured_once
 from .arms import study_daeds as study_daeds
 from .arms import study_joint as study_joint
 from .arms import training_of as training_of
 from .arms import two_sets as two_sets
+from .arms import weights_digest as weights_digest
+from .arms import with_training as with_training
+from .chapter import SWITCH_SHARES as SWITCH_SHARES
+from .chapter import claims_part as claims_part
 from .chapter import daed_chapter as daed_chapter
 from .chapter import joint_part as joint_part
 from .chapter import quality_in_words as quality_in_words
@@ -14,7 +21,12 @@ from .chapter import switch_part as switch_part
 from .chapter import transfer_part as transfer_part
 from .claims import daed_claims as daed_claims
 from .claims import daed_claims_of as daed_claims_of
+from .claims import denoising_evidence as denoising_evidence
+from .claims import judged_together as judged_together
 from .claims import learned_to_denoise as learned_to_denoise
+from .claims import learned_to_the_end as learned_to_the_end
+from .claims import multiplicity_in_words as multiplicity_in_words
+from .claims import no_advantage_claims as no_advantage_claims
 from .claims import reconstruction_claim as reconstruction_claim
 from .claims import sample_to_mean_claim as sample_to_mean_claim
 from .claims import schedule_claims as schedule_claims
@@ -38,6 +50,11 @@ from .quality import plot_splits as plot_splits
 from .quality import quality_table as quality_table
 from .quality import roughness as roughness
 from .quality import split_sweep as split_sweep
+from .quality_claims import CEILING as CEILING
+from .quality_claims import FLOOR as FLOOR
+from .quality_claims import evidence_of as evidence_of
+from .quality_claims import learned_from as learned_from
+from .quality_claims import learned_to_sample as learned_to_sample
 from .quality_claims import not_worse as not_worse
 from .quality_claims import quality_arms as quality_arms
 from .quality_claims import quality_finding as quality_finding
@@ -51,9 +68,12 @@ from .splits import steps_replaced as steps_replaced
 from .transfer import show_transfer as show_transfer
 from .transfer import transfer_gaps as transfer_gaps
 from .transfer import transfer_table as transfer_table
+from .transition import LEASTS as LEASTS
+from .transition import crossing as crossing
 from .transition import errors_by_image as errors_by_image
 from .transition import plot_transition as plot_transition
 from .transition import resampled_ratios as resampled_ratios
 from .transition import rotated as rotated
 from .transition import switch_onset as switch_onset
+from .transition import switch_table as switch_table
 from .transition import transition_point as transition_point

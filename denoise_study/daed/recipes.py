@@ -8,7 +8,7 @@ __all__ = ['train_daed', 'train_dae', 'widened_net']
 # %% ../../nbs/daed/09_recipes.ipynb #a9edc52c
 import math, torch
 from pathlib import Path
-from ..diffusion import DDGM, fit, preset, preview, Schedule, UNet
+from ..diffusion import DDGM, fit, Plateau, preset, preview, Schedule, UNet
 from .cut import Split
 from .daed import DAED
 
@@ -48,17 +48,19 @@ def train_dae(
     ddgm:DDGM, # trained diffusion model; it is not changed
     split:Split, # where the denoiser takes over
     size:str='small', # 'small' or 'paper'
-    steps:int|None=None, # training steps; None: those of the preset
+    steps:int|None=None, # the most training steps it may take; None: those of the preset
     bf16:bool=False, # autocast to bfloat16
     seed:int=0, # seed of initial weights and noise
     fresh:bool=False, # begin anew, whatever is in the folder
+    until:Plateau|None=None, # when to stop; None: by the rule of `Plateau`
 ) -> DAED: # the averaged model, in eval mode; also in folder/daed.safetensors
-    "Train a denoiser for the first steps of a diffusion model (DAED section 4, two steps)"
+    "Train a denoiser for a diffusion model until it has learned (DAED section 4, two steps)"
     p = preset(dls.info, size)
     torch.manual_seed(seed)
     model = DAED.from_ddgm(ddgm, split, UNet(**p['net']))
     path = Path(folder)/'daed.safetensors'
-    return fit(dls, model, path, p, steps, bf16, seed, fresh=fresh)
+    until = until or Plateau(keep=folder)
+    return fit(dls, model, path, p, steps, bf16, seed, fresh=fresh, until=until)
 
 # %% ../../nbs/daed/09_recipes.ipynb #7f8da39a
 def widened_net(

@@ -41,7 +41,9 @@ from .quality import nearest_images as nearest_images
 from .quality import sample_quality as sample_quality
 from .quality import show_samples as show_samples
 from .recipes import PAPER_TRAININGS as PAPER_TRAININGS
+from .recipes import Plateau as Plateau
 from .recipes import fit as fit
+from .recipes import loss_fall as loss_fall
 from .recipes import preset as preset
 from .recipes import preview as preview
 from .recipes import train_ddgm as train_ddgm
