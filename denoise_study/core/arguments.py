@@ -10,6 +10,7 @@ import inspect, math
 from collections.abc import Callable, Mapping
 from functools import partial, wraps
 from pathlib import Path
+from types import UnionType
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -149,19 +150,24 @@ def _called(kind):
 
 def _as(name, value, kinds, least):
     "`value` as one of the types `kinds`, or an error that names the argument"
-    plain = _plain(value) if Tensor not in kinds or not isinstance(value, Tensor) else value
-    if bool in kinds and isinstance(plain, bool): return plain
-    real = isinstance(plain, (int, float)) and not isinstance(plain, bool)
-    if float in kinds and real: return number(name, plain, least)
-    if int in kinds and real: return whole_number(name, plain, least)
-    if Tensor in kinds and isinstance(value, Tensor): return real_tensor(name, value)
+    if Tensor in kinds and isinstance(value, Tensor):
+        return real_tensor(name, value) # it stays one, so that gradients pass
+
+    plain = _plain(value)
+    if isinstance(plain, bool):
+        if bool in kinds: return plain
+    elif isinstance(plain, (int, float)):
+        if float in kinds: return number(name, plain, least)
+        if int in kinds: return whole_number(name, plain, least)
+
     if tuple in kinds and isinstance(value, (tuple, list)): return tuple(value)
     if list in kinds and isinstance(value, (tuple, list, range)): return value
     if dict in kinds and isinstance(value, Mapping): return value
     if Path in kinds and isinstance(value, str) and str not in kinds: return Path(value)
 
     rest = tuple(k for k in kinds if k not in (int, float, bool, Tensor))
-    if isinstance(value, rest) and not (isinstance(value, str) and str not in rest): return value
+    letters = isinstance(value, str) and str not in kinds # a string is a sequence, too
+    if isinstance(value, rest) and not letters: return value
     if set(kinds) <= {int, type(None)}: return whole_number(name, value, least)
     if set(kinds) <= {float, type(None)}: return number(name, value, least)
     accepted = ' or '.join(_called(kind) for kind in kinds)
@@ -170,24 +176,24 @@ def _as(name, value, kinds, least):
 # %% ../../nbs/core/00_arguments.ipynb #b5a11195
 def _types(annotation):
     "The types of an annotation"
-    kinds = getattr(annotation, '__args__', None) if hasattr(annotation, '__or__') else None
-    return tuple(kinds) if kinds and type(annotation).__name__ == 'UnionType' else (annotation,)
+    if isinstance(annotation, UnionType): return annotation.__args__
+    return (annotation,)
 
 def _check_of(name, parameter, least):
     "The function that reads an argument; None: its signature says nothing"
     kinds = _types(parameter.annotation)
-    if name == 'device':
-        return lambda value: value if value is None else device_there(name, value)
-    silent = parameter.annotation is parameter.empty
     several = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    if silent or several or not all(isinstance(k, type) for k in kinds) or object in kinds: return None
-    if name in _OF_NAME and (int in kinds or tuple in kinds):
-        check = partial(_OF_NAME[name], name)
-    else:
-        check = partial(_as, name, kinds=kinds, least=least)
-    default = parameter.default
-    return lambda value: value if value is default or (value is None and type(None) in kinds) \
-        else check(value)
+    silent = parameter.annotation in (parameter.empty, object)
+    if name == 'device': check = partial(device_there, name)
+    elif several or silent: return None
+    elif name in _OF_NAME and {int, tuple} & set(kinds): check = partial(_OF_NAME[name], name)
+    else: check = partial(_as, name, kinds=kinds, least=least)
+
+    def read(value):
+        if value is parameter.default: return value
+        if value is None and type(None) in kinds: return value
+        return check(value)
+    return read
 
 def checked(
     f:Callable|None=None, # a function whose signature has types; None: a decorator with limits

@@ -294,8 +294,8 @@ def new_empty(self:ImageLoaders) -> ImageLoaders: # loaders over no images, with
 # %% ../../nbs/core/16_loaders.ipynb #da7e7511
 @patch
 def test_dl(self:ImageLoaders,
-    items, # what `Learner.predict` or a caller wants to load
-    *args, **kwargs, # other arguments of fastai's method; nothing comes of them
+    test_items, # what `Learner.predict` or a caller wants to load
+    **kwargs, # other arguments of fastai's method; nothing comes of them
 ):
     "Images are not opened one by one: say what takes the place of `learn.predict`"
     raise NotImplementedError(

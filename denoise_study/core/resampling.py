@@ -92,7 +92,8 @@ def _values(values, unit, name='values'):
     try: v = torch.as_tensor(values).detach().cpu()
     except (TypeError, ValueError, RuntimeError): v = None
     if v is None or v.is_complex():
-        raise TypeError(f'{name}: numbers, one each of {unit}, are accepted, got {in_words(values)}')
+        got = in_words(values)
+        raise TypeError(f'{name}: numbers, one each of {unit}, are accepted, got {got}')
     v = v.double()
     if v.ndim != 1 or len(v) < 2:
         shape = tuple(v.shape)

@@ -53,7 +53,8 @@ def _check_form(D, x):
     "Refuse what is no batch of images that this network takes"
     images = isinstance(x, Tensor) and x.ndim == 4 and 0 not in x.shape
     if not images or not x.is_floating_point():
-        raise TypeError(f'x: a float tensor (N,C,H,W), none of them 0, is accepted, got {in_words(x)}')
+        raise TypeError('x: a float tensor (N,C,H,W), none of them 0, is accepted, '
+                        f'got {in_words(x)}')
     if not x.detach().isfinite().all(): raise ValueError('x: holds NaN or infinity')
     channels = D.shape[0] if D.shape else x.shape[1]
     check_unet_images(x, channels, D.multiple)

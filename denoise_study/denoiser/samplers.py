@@ -29,17 +29,21 @@ def _noise_for(i, x, generator):
     if isinstance(generator, torch.Generator): return noise_like(x, generator)[i]
     return noise_like(x[i], [generator[k] for k in i.tolist()])
 
+def _check_generator(x, generator):
+    "Refuse what is neither one generator nor one for each image"
+    if isinstance(generator, torch.Generator): return
+    if not isinstance(generator, (list, tuple)):
+        raise TypeError('generator: a torch.Generator, or a list with one for each image, is '
+                        f'accepted, got {in_words(generator)}')
+    if len(generator) != len(x):
+        raise ValueError(f'generator: {len(generator)} for {len(x)} images; '
+                         'give one for each, or one torch.Generator')
+
 def _check_start(x, generator, **shares):
     check_images(x, 'x')
     if x.dtype not in (torch.float32, torch.float64):
         raise TypeError(f'x: float32 images are accepted, got {x.dtype}; x.float() makes them')
-    one = isinstance(generator, torch.Generator)
-    if not one and not isinstance(generator, (list, tuple)):
-        raise TypeError('generator: a torch.Generator, or a list with one for each image, is '
-                        f'accepted, got {in_words(generator)}')
-    if not one and len(generator) != len(x):
-        raise ValueError(f'generator: {len(generator)} for {len(x)} images; '
-                         'give one for each, or one torch.Generator')
+    _check_generator(x, generator)
     for name, share in shares.items():
         if not 0 < share <= 1:
             raise ValueError(f'{name}: a number above 0 and up to 1 is needed, got {share!r}')
@@ -181,7 +185,7 @@ def sample(
         sigmas = kwargs.get('sigmas')
         if sigmas is None: sigmas = noise_levels(sigma)
         kwargs['sigmas'] = _levels(sigmas)
-        if not kwargs['sigmas']: raise ValueError('sigmas: at least one level is accepted, got none')
+        if not kwargs['sigmas']: raise ValueError('sigmas: at least one is accepted, got none')
         sigma = kwargs['sigmas'][0]
 
     device = device_of(D)

@@ -72,15 +72,19 @@ def check_grey_levels(
             'that of other images is another quantity')
 
 # %% ../../nbs/diffusion/11_likelihood.ipynb #e58cbcda
+def _check_bytes(name, u):
+    "Refuse what are no images of bytes"
+    if u.dtype == torch.uint8 and u.ndim == 4: return
+    raise TypeError(f'{name}: uint8 images (N,C,H,W) are accepted, got {in_words(u)}')
+
 @checked
 def histogram_bits(
     train:Tensor, # (N,C,H,W) uint8 images to count
     test:Tensor, # (M,C,H,W) uint8 images to encode
 ) -> Tensor: # (M,) bits per dimension
     "Cost of pixels under the histogram of grey levels: the baseline of a likelihood"
-    for name, u in (('train', train), ('test', test)):
-        if u.dtype != torch.uint8 or u.ndim != 4:
-            raise TypeError(f'{name}: uint8 images (N,C,H,W) are accepted, got {in_words(u)}')
+    _check_bytes('train', train)
+    _check_bytes('test', test)
     counts = torch.bincount(train.flatten().long(), minlength=256).double() + 1
     cost = -(counts/counts.sum()).log2()
     return cost[test.long()].mean((1, 2, 3))

@@ -110,7 +110,8 @@ def check_model_fits(
         raise TypeError(f'models: a DDGM or DAED is needed, got a {type(model).__name__}')
     check_images(x0, name, channels=model.shape[0], range=model.range)
     if x0.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f'{name}: float32 images are accepted, got {x0.dtype}; x.float() makes them')
+        raise TypeError(f'{name}: float32 images are accepted, got {x0.dtype}; '
+                        'x.float() makes them')
     size, made_for = tuple(x0.shape[2:]), model.shape[1:]
     if size != made_for and not other_size:
         raise ValueError(
