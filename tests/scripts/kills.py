@@ -3,7 +3,7 @@ at random moments and started again.
 
 python tests/scripts/kills.py [--share .1] [--only ddgm blind] [--out docs/results/kills.json]
 
-Each trial forks after the imports, kills its process twice after random times, looks at every file
+Each trial forks after the imports, kills its process up to four times at random moments, looks at every file
 and lets it run to its end. Then weights and numbers must be those of a run that nobody disturbed,
 bit for bit, and nothing else may be left in the folder."""
 
@@ -34,7 +34,7 @@ from denoise_study.study import CHAPTERS, run_study
 
 FORK = multiprocessing.get_context("fork")
 REFUSED = 3  # exit status of a process that found the folder taken
-KILLS = 2  # in a trial, before the run that ends
+KILLS = 4  # in a trial, before the run that ends
 
 
 # What is run: function of a folder and a seed
@@ -49,7 +49,7 @@ def tiny():
 
 
 def ddgm(folder, seed=0):
-    train_ddgm(digits(), folder, steps=32, seed=seed, sched=Schedule.linear(30), net=tiny())
+    train_ddgm(digits(), folder, steps=24, seed=seed, sched=Schedule.linear(25), net=tiny())
 
 
 def daed(folder, seed=0):
@@ -213,13 +213,13 @@ class Kind:
 
 
 KINDS = dict(
-    ddgm=Kind(ddgm, 12),
-    daed=Kind(daed, 8),
-    blind=Kind(blind, 12),
-    probes=Kind(probes, 8),
-    protocol=Kind(protocol, 8),
-    study=Kind(study, 7),
-    writing=Kind(writing, 25, ends=False),
+    ddgm=Kind(ddgm, 6),
+    daed=Kind(daed, 3),
+    blind=Kind(blind, 7),
+    probes=Kind(probes, 5),
+    protocol=Kind(protocol, 6),
+    study=Kind(study, 4),
+    writing=Kind(writing, 15, ends=False),
 )
 
 
@@ -287,11 +287,11 @@ def ended(kind, folder, count):
 
 
 def trial(kind, folder, seconds, whole, rng, count):
-    "Two kills and a run to the end, in one folder"
+    "Four kills at most and a run to the end, in one folder"
     if not kind.ends:
         write_all(folder, 0)
     for _ in range(KILLS):
-        if not killed(kind, folder, rng.uniform(0, 0.9 * seconds), count):
+        if not killed(kind, folder, rng.uniform(0, 0.6 * seconds), count):
             break  # it was faster
     if kind.ends:
         ended(kind, folder, count)
