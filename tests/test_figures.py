@@ -25,7 +25,8 @@ from denoise_study.daed import plot_splits, plot_transition, show_transfer, tran
 from denoise_study.denoiser import plot_psnr, psnr_curve
 from denoise_study.denoiserep import Budget, Outcome
 from denoise_study.representation import CLAIMED, plot_channels, plot_clusters, plot_noise_level
-from denoise_study.representation import plot_participation, plot_ratio, plot_rows, plot_stability
+from denoise_study.representation import plot_marginals, plot_participation, plot_ratio, plot_rows
+from denoise_study.representation import plot_score_difference, plot_stability, plot_subspaces
 from denoise_study.representation import ratio_test, separation, show_around, stability
 
 A, D, X = averages(), blind_denoiser(), pictures()
@@ -191,6 +192,21 @@ def _(**kw):
         dict(dphi2=[1e-9, 1.0, 2, 3, 4, 5], d2=[1.0, 1, 2, 3, 4, 6], se=0.1, floor=0.1)
     )
     return plot_ratio(table, ratio_test(table.d2, table.dphi2, 1e-6, n_perm=19), **kw)
+
+
+@drawn("representation.plot_marginals", 2)
+def _(**kw):
+    return plot_marginals(A.phi, A.phi.x.mean(0).topk(2)[1], **kw)
+
+
+@drawn("representation.plot_subspaces", 3)
+def _(**kw):
+    return plot_subspaces(A.phi, dict(even=[0, 2, 4], odd=[1, 3]), [0, 1, 2], **kw)
+
+
+@drawn("representation.plot_score_difference", 2)
+def _(**kw):
+    return plot_score_difference(D, X[:2], X[2:4], (0.5,), steps=1, **kw)
 
 
 @drawn("representation.show_around", 3)

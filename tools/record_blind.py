@@ -29,13 +29,13 @@ PARTS = dict(
 )
 
 
-def made(folder, study, part, sizes, run):
+def made(folder, study, part, sizes, run, judge):
     "Write what a part of the chapter finds into a file, unless it is there"
     file = folder / f"{part}.json"
     if file.exists():
         return
     # only guided samples are shown to the classifier, which takes minutes to train
-    models = blind_models(study, judge=part == "selfguided")
+    models = blind_models(study, judge and part == "selfguided")
     c = Chapter("")
     before = set(study.seconds)
     PARTS[part](study, c, models, *sizes.get(part, ()))
@@ -43,7 +43,7 @@ def made(folder, study, part, sizes, run):
     write_json(file, dict(run=run, seconds=seconds, blocks=c.blocks, results=c.results))
 
 
-def studied(checkpoint, folder, source, sizes, parts, run, judges, **settings):
+def studied(checkpoint, folder, source, sizes, parts, run, judge, judges, **settings):
     "The parts of one denoiser, as they lie in its folder, and the description of its training"
     dls, arguments_of_dls = source
     study = Study(dls, folder, source=arguments_of_dls, **settings)
@@ -54,7 +54,7 @@ def studied(checkpoint, folder, source, sizes, parts, run, judges, **settings):
     file = checkpoint or str(folder / "blind/blind.safetensors")
     info = open_model(file, "", "auto").info
     for part in parts:
-        made(folder, study, part, sizes, run)
+        made(folder, study, part, sizes, run, judge)
     if "judge" in study.models:
         judges["judge"] = study.models["judge"]
     files = {part: folder / f"{part}.json" for part in PARTS}
@@ -71,7 +71,21 @@ def results_of(done, info):
     return dict(checkpoint=info, commits=commits, seconds=seconds) | results
 
 
-def record(data, root, folder, checkpoint, parts, n, targets, samples, pairs, steps, bf16, seed):
+def record(
+    data,
+    root,
+    folder,
+    checkpoint,
+    parts,
+    n,
+    targets,
+    samples,
+    pairs,
+    judge,
+    steps,
+    bf16,
+    seed,
+):
     run = run_info()  # now: what is written below would make the commit look changed
     source = open_data(data, root, 0, "small", "auto")
     sizes = dict(
@@ -81,7 +95,7 @@ def record(data, root, folder, checkpoint, parts, n, targets, samples, pairs, st
     folder, judges, found = Path(folder), {}, []
     for k, name in enumerate(checkpoint or [""]):
         place = folder / str(k) if k else folder
-        done, info = studied(name, place, source, sizes, parts, run, judges, **settings)
+        done, info = studied(name, place, source, sizes, parts, run, judge, judges, **settings)
         if set(done) != set(PARTS):
             return print(f"{name or 'trained here'}: done so far: {', '.join(done)}")
         found.append((done, info))
@@ -120,5 +134,11 @@ if __name__ == "__main__":
         type=int,
         default=40,
         help="pairs of test images between which densities are compared",
+    )
+    p.add_argument(
+        "--no-judge",
+        dest="judge",
+        action="store_false",
+        help="train no classifier: the class of guided samples is not measured",
     )
     record(**vars(p.parse_args()))

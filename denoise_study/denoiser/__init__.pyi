@@ -8,6 +8,10 @@ from .daed_parts import PARTS_OF_DAED as PARTS_OF_DAED
 from .daed_parts import from_daed as from_daed
 from .foreign import BlindDenoiser as BlindDenoiser
 from .foreign import ForeignDenoiser as ForeignDenoiser
+from .foreign import TapSpot as TapSpot
+from .hooks import LAYOUTS as LAYOUTS
+from .hooks import Place as Place
+from .hooks import channels_first as channels_first
 from .hooks import read_modules as read_modules
 from .oracles import GaussianDenoiser as GaussianDenoiser
 from .oracles import MixtureDenoiser as MixtureDenoiser

@@ -111,9 +111,12 @@ def plot_marginals(
     pr = participation(x, 0)
     axs = panels(axs, len(channels), (1.7*len(channels), 1.8), sharey=True)
     for ax, i in zip(axs, channels):
-        mean = x[:, i].mean()
-        if not mean > 0: raise ValueError(f'channels: {i} is dead on these images; leave it out')
-        ax.hist((x[:, i]/mean).numpy(), bins, log=True, color=CYCLE[2])
+        answers = x[:, i]
+        mean = answers.mean()
+        if not mean > 0:
+            raise ValueError(f'channels: {i} is dead on these images; leave it out')
+        relative = answers/mean
+        ax.hist(relative, bins, log=True, color=CYCLE[2])
         ax.set_title(f'channel {i}, PR {pr[i]:.2f}', fontsize=9)
         ax.set_xlabel('answer / its mean', fontsize=9)
     axs[0].set_ylabel('images')
@@ -157,11 +160,14 @@ def plot_subspaces(
     if len(channels) != 3:
         raise ValueError(f'channels: three are needed, got {len(channels)}')
     one, two, common = [int(i) for i in channels]
+    pairs = (one, two), (common, one), (common, two)
     axs = panels(axs, 3, (6.6, 2.4))
-    for ax, (i, j) in zip(axs, ((one, two), (common, one), (common, two))):
+    for ax, (i, j) in zip(axs, pairs):
         for (name, rows), color in zip(sets.items(), CYCLE):
-            points = x[torch.as_tensor(rows)][:, [i, j]]
-            ax.plot(*points.T, '.', ms=3, color=color, label=name)
+            of_set = x[torch.as_tensor(rows)]
+            along = of_set[:, i]
+            up = of_set[:, j]
+            ax.plot(along, up, '.', ms=3, color=color, label=name)
         ax.set(xlabel=f'channel {i}', ylabel=f'channel {j}')
         ax.locator_params('x', nbins=3)
     axs[0].legend(fontsize=8)

@@ -152,29 +152,7 @@ def groups_part(
     c.text(f'Centroids are apart by {apart}, medians over pairs. k-means separates anything, '
            'so it is the Gaussian that clusters have to beat.')
 
-# %% ../../nbs/representation/29_chapter.ipynb #3be99446
-def _cells(table):
-    "The two-level table of `compare_representations` for the reader"
-    rows = []
-    for name, r in table.iterrows():
-        cells = dict(quantity=name)
-        for arm in dict.fromkeys(k for k, _ in table.columns):
-            ends = {e: r[arm, e] for e in ('value', 'low', 'high')}
-            measured = not any(v is None or v != v for v in ends.values())
-            cells[arm] = ''
-            if measured: cells[arm] = str(Interval(**ends, n=table.attrs['n'], unit='images'))
-            elif ends['value'] == ends['value']: cells[arm] = f'{ends["value"]:.3g}'
-        rows.append(cells)
-    return rows
-
-def _sparsity(networks):
-    "Participation ratio at every tap of named `Averages`, with intervals over images"
-    rows = []
-    for name, a in networks.items():
-        for tap, v in a.taps.items():
-            rows.append(dict(network=name, tap=tap, **mean_interval(participation(v)).to_dict()))
-    return rows
-
+# %% ../../nbs/representation/29_chapter.ipynb #bc23de45
 def block_changes(
     trained, # `Averages` with inputs and outputs of blocks
     fresh, # of the untrained network: the same images, the same noise
@@ -209,6 +187,29 @@ def stability_pairs(
         for name, cosines in others.items():
             change = instability_change(mid, cosines)
             if change is not None: rows.append(dict(sigma=sigma, against=name, **change.to_dict()))
+    return rows
+
+# %% ../../nbs/representation/29_chapter.ipynb #3be99446
+def _cells(table):
+    "The two-level table of `compare_representations` for the reader"
+    rows = []
+    for name, r in table.iterrows():
+        cells = dict(quantity=name)
+        for arm in dict.fromkeys(k for k, _ in table.columns):
+            ends = {e: r[arm, e] for e in ('value', 'low', 'high')}
+            measured = not any(v is None or v != v for v in ends.values())
+            cells[arm] = ''
+            if measured: cells[arm] = str(Interval(**ends, n=table.attrs['n'], unit='images'))
+            elif ends['value'] == ends['value']: cells[arm] = f'{ends["value"]:.3g}'
+        rows.append(cells)
+    return rows
+
+def _sparsity(networks):
+    "Participation ratio at every tap of named `Averages`, with intervals over images"
+    rows = []
+    for name, a in networks.items():
+        for tap, v in a.taps.items():
+            rows.append(dict(network=name, tap=tap, **mean_interval(participation(v)).to_dict()))
     return rows
 
 def representation_part(
@@ -355,9 +356,9 @@ def selfguided_part(
     c.results |= dict(matching=dict(how, levels=levels), arrival=by_level)
     c.heading('What can be made from it?')
     c.figure(show_around(test[:shown], pictures, unguided(D, len(pictures), **way)),
-             f'Left: {shown} test images, the first that were drawn. Middle: images sampled from their '
-             'representation alone. Right: samples of the same denoiser by the same sampler, from '
-             'the same noise, without guidance. No picture was chosen.')
+             f'Left: {shown} test images, the first that were drawn. Middle: images sampled '
+             'from their representation alone. Right: samples of the same denoiser by the same '
+             'sampler, from the same noise, without guidance. No picture was chosen.')
     for name, target in kinds.items():
         c.figure(show_around(target, around[name]), f'Targets that are no image: {name}.')
     c.table(table, f'Means over {len(pick)} targets with 95% intervals: distance in the '

@@ -60,12 +60,14 @@ def label_scores(
     centre:bool=False, # take off each row's mean: for pixels
 ) -> dict: # name -> scores, one an image
     "Label agreement of neighbours, and hits of a linear probe on half of the images"
-    draw = torch.randperm(len(labels), generator=step_generator(seed, 0))
-    half = draw < len(labels)//2
+    n = len(labels)
+    draw = torch.randperm(n, generator=step_generator(seed, 0))
+    half = draw < n//2
+    rest = ~half
     rows = as_rows(phi).x
-    return {
-        f'{k}-NN label agreement': shared_labels(rows, labels, k, centre),
-        'linear probe': probe_hits(rows[half], labels[half], rows[~half], labels[~half])}
+    shares = shared_labels(rows, labels, k, centre)
+    hits = probe_hits(rows[half], labels[half], rows[rest], labels[rest])
+    return {f'{k}-NN label agreement': shares, 'linear probe': hits}
 
 def label_quantities(
     *args, # of `label_scores`
@@ -142,18 +144,20 @@ def paired_differences(
 ) -> dict: # 'minus_untrained', 'minus_control' -> name -> `Interval` of the difference
     "Differences image by image, of quantities that are means over images"
     untrained, control = {}, {}
+    found = dict(minus_untrained=untrained, minus_control=control)
     for tap, v in trained.a.taps.items():
-        gap = participation(v) - participation(fresh.a.taps[tap])
-        untrained[f'PR of {tap}'] = statistic_interval(np.nanmean, gap)
+        ours = participation(v)
+        theirs = participation(fresh.a.taps[tap])
+        untrained[f'PR of {tap}'] = statistic_interval(np.nanmean, ours - theirs)
 
-    if trained.labels is None: return dict(minus_untrained=untrained, minus_control=control)
-    scores = label_scores(trained.phi, trained.labels, k, seed)
-    of_fresh = label_scores(fresh.phi, trained.labels, k, seed)
-    of_pixels = label_scores(pixels, trained.labels, k, seed, centre=True)
-    for name, v in scores.items():
+    labels = trained.labels
+    if labels is None: return found
+    of_fresh = label_scores(fresh.phi, labels, k, seed)
+    of_pixels = label_scores(pixels, labels, k, seed, centre=True)
+    for name, v in label_scores(trained.phi, labels, k, seed).items():
         untrained[name] = paired_interval(v, of_fresh[name])
         control[name] = paired_interval(v, of_pixels[name])
-    return dict(minus_untrained=untrained, minus_control=control)
+    return found
 
 # %% ../../nbs/representation/11_comparison.ipynb #6f6ffa80
 def compare_representations(

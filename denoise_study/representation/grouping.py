@@ -52,8 +52,12 @@ def central_members(
     rows = {}
     for g in labels.unique().tolist():
         members = (labels == g).nonzero()[:, 0]
-        away = (x[members] - x[members].mean(0)).norm(dim=1)
-        rows[f'cluster {g} ({len(members)})'] = members[away.argsort()[:n]].tolist()
+        phis = x[members]
+        centroid = phis.mean(0)
+        away = (phis - centroid).norm(dim=1)
+        nearest = away.argsort()[:n]
+        name = f'cluster {g} ({len(members)})'
+        rows[name] = members[nearest].tolist()
     return rows
 
 # %% ../../nbs/representation/10_grouping.ipynb #6ea58604

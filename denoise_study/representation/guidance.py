@@ -56,8 +56,9 @@ class Guide:
         if level is None: level = sigma[on]
         noise = self._noise(on, x)
         goal, spread = targets.phi_and_spread(self.D, level, self.n_noise, noise, self.tap)
-        if 'tol' in self.kwargs: spread = None # the caller says when an image has arrived
-        how = dict(mask=targets.mask, spread=spread) | self.kwargs
+        how = dict(mask=targets.mask)
+        if 'tol' not in self.kwargs: how['spread'] = spread # else the caller says what arrival is
+        how |= self.kwargs
         moved, info = match(self.D, x[on], goal, sigma[on], **how)
         self.log.append(dict(info, image=on, sigma=sigma[on]))
         return x.index_copy(0, on, moved)

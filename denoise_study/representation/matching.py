@@ -167,11 +167,15 @@ def draw_floor(
     w:Tensor, # (P,) weights of channels
 ) -> Tensor: # (1,) or (N,) mean squared distance of two draws
     "What two noise draws of a target leave between their phi"
-    s = torch.as_tensor(spread, dtype=w.dtype, device=w.device).detach()
-    if s.shape[-1] != len(w) or s.ndim > 2 or not bool((s >= 0).all()):
+    s = torch.as_tensor(spread, dtype=w.dtype, device=w.device)
+    shape = tuple(s.shape)
+    good = s.ndim in (1, 2) and shape[-1] == len(w)
+    if good: good = bool((s >= 0).all())
+    if not good:
         raise ValueError(f'spread: variances of {len(w)} channels are needed, 0 or more, '
-                         f'got shape {tuple(s.shape)}')
-    return 2*(w*s).sum(-1).view(-1)
+                         f'got shape {shape}')
+    weighted = w*s.detach()
+    return 2*weighted.sum(-1).view(-1)
 
 # %% ../../nbs/representation/20_matching.ipynb #bcda3f72
 def as_levels(

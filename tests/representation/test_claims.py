@@ -351,7 +351,9 @@ def test_intervals_over_trainings():
     found = {c.sentence: c for c in over_trainings(near)}
     ours = found[DRIFT].findings[0]
     assert found[DRIFT].verdict == HOLDS and ours.measured.over == "3 trainings"
-    assert ours.measured.value == pytest.approx(-0.8) and ours.measured.high - ours.measured.low < 0.1
+    assert (
+        ours.measured.value == pytest.approx(-0.8) and ours.measured.high - ours.measured.low < 0.1
+    )
     assert ours.paired.value == pytest.approx(-0.7)
     assert len(found[DRIFT].learned) == 3
     apart = [blind_claims(results(rank=r)) for r in (0.1, 0.8, -0.7)]
