@@ -78,6 +78,7 @@ from .denoising_layer import denoiser_of as denoiser_of
 from .denoising_layer import mark_weight as mark_weight
 from .denoising_layer import original_of as original_of
 from .denoising_layer import predict_noise as predict_noise
+from .detection import ap_parts as ap_parts
 from .detection import box_ap as box_ap
 from .detection import detection_task as detection_task
 from .detection import detector as detector
@@ -163,6 +164,7 @@ from .task import Task as Task
 from .task import about_task as about_task
 from .task import check_identity as check_identity
 from .task import file_digest as file_digest
+from .task import pseudo_values as pseudo_values
 from .task import set_digest as set_digest
 from .tracing import WeightTracer as WeightTracer
 from .tracing import WeightUse as WeightUse

@@ -9,13 +9,16 @@ __all__ = ['BoxSource', 'BoxLoader', 'box_dls', 'shapes', 'coco_source', 'coco_d
 import json
 import numpy as np
 import torch
+import warnings
 from contextlib import redirect_stdout
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from pycocotools.coco import COCO
 from torch import Tensor
 from ..core import DataInfo, from_uint8, ImageLoader, ImageLoaders, open_picture
 from ..core import picture_to_tensor
+from .selection import some_names
 
 # %% ../../nbs/denoiserep/24_boxes.ipynb #40d1c10c
 def _check_target(target, n_classes, i):
@@ -57,6 +60,14 @@ class BoxSource:
 
     def __len__(self): return len(self.pictures)
 
+    def target(self,
+        i:int, # of which picture
+    ) -> dict: # boxes, labels, and masks if there are any
+        "One target; masks that are a function are decoded now"
+        target = dict(self.targets[i])
+        if callable(target.get('masks')): target['masks'] = target['masks']()
+        return target
+
     def picture(self,
         i:int, # which one
     ) -> Tensor: # (3,H,W) uint8
@@ -72,7 +83,7 @@ class BoxLoader(ImageLoader):
     def _fetch(self, idx):
         which = idx.tolist()
         pictures = [self.dataset.picture(i) for i in which]
-        return pictures, [self.dataset.targets[i] for i in which]
+        return pictures, [self.dataset.target(i) for i in which]
 
     def _deliver(self, batch):
         pictures, targets = batch
@@ -172,32 +183,61 @@ def _read_coco(annotations):
         raise FileNotFoundError(f'annotations: {annotations} does not exist')
     try:
         with redirect_stdout(StringIO()): coco = COCO(str(annotations))
-        return coco
     except (json.JSONDecodeError, KeyError, AssertionError, TypeError) as e:
         raise ValueError(
             f'annotations: {annotations} is not in COCO\'s format ({type(e).__name__}: {e}); '
             'images, annotations and categories are needed') from None
+    for a in coco.dataset['annotations']: _check_annotation(annotations, coco, a)
+    for i, image in coco.imgs.items():
+        if not isinstance(image.get('file_name'), str):
+            raise ValueError(f'{annotations}: image {i}: file_name: the name of a file is needed, '
+                             f'got {image.get("file_name")!r}')
+    return coco
 
-def _coco_target(coco, i, index, masks):
-    "Boxes and labels of one picture"
-    boxes, labels, each = [], [], []
-    for a in coco.imgToAnns[i]:
-        width, height = a['bbox'][2:]
-        if a.get('iscrowd') or min(width, height) <= 0: continue
-        boxes.append(a['bbox'])
-        labels.append(index[a['category_id']])
-        if masks: each.append(coco.annToMask(a))
+def _is_box(box):
+    "Four finite numbers?"
+    if not isinstance(box, list) or len(box) != 4: return False
+    numbers = [v for v in box if isinstance(v, (int, float)) and not isinstance(v, bool)]
+    return len(numbers) == 4 and bool(np.isfinite(numbers).all())
 
-    boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+def _check_annotation(annotations, coco, a):
+    "Refuse an annotation that refers to nothing, or whose box is none"
+    box = a.get('bbox')
+    crowd = a.get('iscrowd', 0)
+    faults = dict(
+        image_id=(a.get('image_id') in coco.imgs, 'the id of one of the images'),
+        category_id=(a.get('category_id') in coco.cats, f'one of {some_names(coco.cats)}'),
+        bbox=(_is_box(box), 'four finite numbers x, y, width, height'),
+        iscrowd=(crowd in (0, 1), '0 or 1'))
+    for field, (right, accepted) in faults.items():
+        if right: continue
+        raise ValueError(f'{annotations}: annotation {a.get("id")}: {field}: {accepted} is '
+                         f'accepted, got {a.get(field)!r}')
+
+def _tensors(anns, index):
+    "Boxes x1, y1, x2, y2 and labels"
+    boxes = torch.tensor([a['bbox'] for a in anns], dtype=torch.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    target = dict(
-        boxes=boxes,
-        labels=torch.tensor(labels, dtype=torch.int64))
-    if masks:
-        size = coco.imgs[i]['height'], coco.imgs[i]['width']
-        stack = np.zeros((0, *size), np.uint8)
-        if each: stack = np.stack(each)
-        target['masks'] = torch.from_numpy(stack)
+    labels = torch.tensor([index[a['category_id']] for a in anns], dtype=torch.int64)
+    return boxes, labels
+
+def _decoded(coco, i, anns):
+    "Masks of one picture"
+    size = coco.imgs[i]['height'], coco.imgs[i]['width']
+    stack = np.zeros((0, *size), np.uint8)
+    if anns: stack = np.stack([coco.annToMask(a) for a in anns])
+    return torch.from_numpy(stack)
+
+def _coco_target(coco, i, index, masks, crowds):
+    "Boxes and labels of one picture; those of crowds by themselves, if they are wanted"
+    solid = [a for a in coco.imgToAnns[i] if min(a['bbox'][2:]) > 0]
+    objects = [a for a in solid if not a.get('iscrowd')]
+    boxes, labels = _tensors(objects, index)
+    target = dict(boxes=boxes, labels=labels)
+    if masks: target['masks'] = partial(_decoded, coco, i, objects)
+    if crowds:
+        many = [a for a in solid if a.get('iscrowd')]
+        target['crowd_boxes'], target['crowd_labels'] = _tensors(many, index)
     return target
 
 # %% ../../nbs/denoiserep/24_boxes.ipynb #9973cfbe
@@ -205,7 +245,8 @@ def coco_source(
     images:str|Path, # folder of the pictures
     annotations:str|Path, # JSON file in COCO's format
     empty:bool=True, # keep pictures without objects
-    masks:bool=False, # read masks as well
+    masks:bool=False, # masks as well, decoded when a batch asks for them
+    crowds:bool=False, # keep crowds, as `crowd_boxes` and `crowd_labels`: a test needs them
 ) -> BoxSource: # pictures and boxes
     "A detection set in COCO's format (Lin et al. 2014)"
     coco = _read_coco(Path(annotations))
@@ -213,11 +254,13 @@ def coco_source(
     index = {c: i + 1 for i, c in enumerate(categories)}
     pictures, targets = [], []
     for i in sorted(coco.imgs):
-        target = _coco_target(coco, i, index, masks)
+        target = _coco_target(coco, i, index, masks, crowds)
         if not len(target['labels']) and not empty: continue
         pictures.append(Path(images)/coco.imgs[i]['file_name'])
         targets.append(target)
     names = tuple(coco.cats[c]['name'] for c in categories)
+    flat = sum(min(a['bbox'][2:]) <= 0 for a in coco.dataset['annotations'])
+    if flat: warnings.warn(f'{annotations}: {flat} boxes without area are left out')
     return BoxSource(pictures, targets, names)
 
 # %% ../../nbs/denoiserep/24_boxes.ipynb #4f8a3fda
@@ -232,11 +275,14 @@ def coco_dls(
     folder = Path(folder).expanduser()
     def read(split, empty):
         file = folder/f'annotations/instances_{split}{year}.json'
-        return coco_source(folder/f'{split}{year}', file, empty, masks)
+        return coco_source(folder/f'{split}{year}', file, empty, masks, crowds=empty)
 
     train, test = read('train', False), read('val', True)
     if train.classes != test.classes:
         raise ValueError(f'{folder}: train and val have different categories')
+    if len(train) < 2:
+        raise ValueError(f'{folder}: at least two training pictures with objects are needed (one '
+                         f'of them validates), got {len(train)}')
     n = len(train) - max(1, len(train)//10)
     training = BoxSource(train.pictures[:n], train.targets[:n], train.classes)
     choices = BoxSource(train.pictures[n:], train.targets[n:], train.classes)

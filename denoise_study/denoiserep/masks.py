@@ -153,9 +153,22 @@ def ade_dls(
     choices = source(files[n:], masks[n:])
     testing = source(*_pairs(folder, 'validation'))
     parts = training, choices, testing
+    _check_classes(folder, training.masks, first)
     classes = tuple(str(i) for i in range(n_classes))
     name = folder.resolve().name
     return mask_dls(name, parts, classes, size, bs, device)
+
+def _check_classes(folder, masks, first):
+    "Refuse masks from which nothing can be learned: fewer than two classes"
+    found, numbers = set(), set()
+    for i, file in enumerate(masks.files):
+        found |= set(masks(i).unique().tolist()) - {IGNORE}
+        if len(found) > 1: return
+        with Image.open(file) as im: numbers |= set(np.unique(np.array(im)).tolist())
+    raise ValueError(f'{folder}: masks of at least two classes are needed, numbered from '
+                     f'first={first} on ({IGNORE} and smaller numbers count nowhere); these hold '
+                     f'only {sorted(numbers)}. Give first=0 if 0 is a class, and number the '
+                     'classes one after the other')
 
 def _pairs(folder, split):
     "Pictures and masks of a split"

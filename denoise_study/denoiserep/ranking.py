@@ -33,12 +33,20 @@ def _check_features(q, g, q_id, g_id):
         and q.shape[1] == g.shape[1]
         and len(q) == len(q_id)
         and len(g) == len(g_id))
-    if fits: return
+    if fits: return _check_finite(q, g)
     features = f'{tuple(q.shape)} and {tuple(g.shape)}'
     identities = f'{len(q_id)} and {len(g_id)} identities'
     raise ValueError(
         'q: features (Q,d) and (G,d) with as many identities are needed, '
         f'got {features}, {identities}')
+
+def _check_finite(q, g):
+    "Refuse features that nothing can be compared with"
+    for name, features in (('q', q), ('g', g)):
+        bad = int((~features.isfinite()).any(1).sum())
+        if bad:
+            raise ValueError(f'{name}: finite features are needed, got NaN or infinity in {bad} of '
+                             f'{len(features)}; the network has diverged, or its input has them')
 
 # %% ../../nbs/denoiserep/21_ranking.ipynb #b60610af
 def rank_scores(

@@ -7,6 +7,7 @@ __all__ = ['Embedder', 'score_retrieval', 'retrieval_task']
 
 # %% ../../nbs/denoiserep/23_retrieval.ipynb #fb7d353d
 import torch
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from torch import Tensor, nn
@@ -70,19 +71,20 @@ def retrieval_task(
     flip:bool=False, # mirror half of the training pictures
     layers:object='all', # layers to denoise, see `denoise_rep`
     dls=None, # loaders from `reid_dls` or `split_classes`, instead of `data`
+    build:Callable|None=None, # () -> untrained `Embedder` of one's own, instead of `backbone_name`
     **kwargs, # other arguments of those
 ) -> Task: # for `run_protocol`
     "Retrieval and re-identification as a task of the protocol"
     dls = dls or _loaders(data, **kwargs)
     n = len(dls.info.classes)
     h, w = dls.info.size
-    if backbone_name.startswith('vit') and h != w:
+    if not build and backbone_name.startswith('vit') and h != w:
         raise ValueError(f'size: {backbone_name} takes square pictures, these are {h}x{w}')
-    def build(): return Embedder(backbone(backbone_name, h, n), n)
+    def embedder(): return Embedder(backbone(backbone_name, h, n), n)
     augment = partial(shift_flip, pad=h//8, flip=flip)
     about = about_task(dls, backbone_name, checkpoint, steps=steps, lr=lr, flip=flip)
     return Task(
-        'retrieval', dls, build, score_retrieval, 'mAP', about=about,
+        'retrieval', dls, build or embedder, score_retrieval, 'mAP', about=about,
         checkpoint=checkpoint, steps=steps, lr=lr, layers=layers,
         exclude=r'.*cpb_mlp.*|head', head='out', augment=augment)
 

@@ -130,21 +130,31 @@ def read_msmt(
         masked = folder/f'mask_{kind}_v2'
         if not pictures.is_dir() and masked.is_dir(): pictures = masked
         part = ReidPart([], [], [])
-        for line in _lines(lists):
-            name, identity = line.split()[:2]
+        for where, line in _lines(lists):
+            name, identity, camera = _msmt_line(where, line)
             part.files.append(pictures/name)
-            part.ids.append(int(identity))
-            part.cameras.append(int(Path(name).name.split('_')[2]))
+            part.ids.append(identity)
+            part.cameras.append(camera)
         if not part.files: raise FileNotFoundError(f'{lists[0]}: missing or empty')
         parts.append(part)
     return parts
 
 def _lines(paths):
-    "Lines of those text files that are there"
+    "Lines of those text files that are there, and where each stands"
     for path in paths:
         if not path.exists(): continue
-        for line in path.read_text().splitlines():
-            if line.strip(): yield line
+        for i, line in enumerate(path.read_text().splitlines(), 1):
+            if line.strip(): yield f'{path}, line {i}', line
+
+_MSMT = re.compile(r'(\S*?\d+_\d+_(\d+)_\S*)\s+(\d+)')
+
+def _msmt_line(where, line):
+    "Name, identity and camera"
+    found = _MSMT.fullmatch(line.strip())
+    if not found:
+        raise ValueError(f'{where}: a picture and its identity, as 0000/0000_000_01_x.jpg 0 (the '
+                         f'third number is the camera), are accepted, got {line!r}')
+    return found[1], int(found[3]), int(found[2])
 
 # %% ../../nbs/denoiserep/22_retrieval_sets.ipynb #6844f519
 def reid_dls(

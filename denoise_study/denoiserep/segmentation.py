@@ -9,6 +9,7 @@ __all__ = ['boundary', 'iou_counts', 'mean_iou', 'score_segmentation', 'TinyFCN'
 import torch
 import torch.nn.functional as F
 import torchvision
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torchvision.models import get_model, list_models
 from ..core import evaluating, one_of
 from .classifiers import Prepared
 from .masks import ade_dls, IGNORE, MaskLoader, shape_masks
-from .task import about_task, Scores, Task
+from .task import about_task, pseudo_values, Scores, Task
 
 # %% ../../nbs/denoiserep/27_segmentation.ipynb #024a0e89
 def boundary(
@@ -59,7 +60,7 @@ def mean_iou(
 def score_segmentation(
     model:nn.Module, # pictures -> dict with scores (N,classes,H,W) as 'out', as torchvision's do
     loader:MaskLoader, # pictures with masks
-) -> Scores: # mIoU, BIoU, aAcc; one mIoU a picture
+) -> Scores: # mIoU, BIoU, aAcc; a picture's part in mIoU
     "Quality of a segmentation (slides, aAcc, BIoU and mIoU)"
     counts = []
     right = total = 0
@@ -80,8 +81,11 @@ def score_segmentation(
         mIoU=float(mean_iou(inter, union)),
         BIoU=float(mean_iou(inter_edge, union_edge)),
         aAcc=float(right/total))
-    each = mean_iou(counts[..., 0], counts[..., 1]).nan_to_num(1.)
-    return Scores(metrics, each.float())
+    def weighted(weights):
+        "mIoU of weighted pictures"
+        inter, union = torch.einsum('n,nkc->ck', weights, counts[..., :2].double())
+        return mean_iou(inter, union).nan_to_num(0.) # without the only picture that says anything
+    return Scores(metrics, pseudo_values(weighted, len(counts)))
 
 # %% ../../nbs/denoiserep/27_segmentation.ipynb #d5114d68
 class TinyFCN(nn.Module):
@@ -140,6 +144,7 @@ def segmentation_task(
     lr:float=1e-2, # its peak learning rate
     layers:object='all', # layers to denoise, see `denoise_rep`
     dls=None, # loaders from `mask_dls`, instead of `data`
+    build:Callable|None=None, # () -> untrained network of one's own, instead of `backbone_name`
     bs:int=8, # pictures in a batch
     device='cpu', # where batches go
     **kwargs, # other arguments of `ade_dls`
@@ -147,7 +152,7 @@ def segmentation_task(
     "Semantic segmentation as a task of the protocol"
     if dls is None and data == 'shapes': dls = shape_masks(bs=bs, device=device)
     dls = dls or ade_dls(data, bs=bs, device=device, **kwargs)
-    build = partial(segmenter, backbone_name, len(dls.info.classes))
+    build = build or partial(segmenter, backbone_name, len(dls.info.classes))
     about = about_task(dls, backbone_name, checkpoint, steps=steps, lr=lr)
     return Task(
         'segmentation', dls, build, score_segmentation, 'mIoU', pixel_loss, about=about,
