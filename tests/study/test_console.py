@@ -43,7 +43,41 @@ def test_help_explains_every_option(name, tmp_path):
         assert len(o.split()) > 3, f"{name}: no help for {o}"
 
 
+# refused before the first step, by the name of the option as it was typed
 ERRORS = [
+    (("denoise-train", "--steps", "-5"), "--steps: a number in 0..1000000000 is accepted, got -5"),
+    (("denoise-train", "--seed", "-1"), "--seed: a number in 0.."),
+    (("denoise-train", "--width", "-3"), "--width: a number in 0..8192 is accepted, got -3"),
+    (("denoise-train", "--t", "-1"), "--t: a number in 0..100000"),
+    (("denoise-train", "--level", "nan", "--model", "daed"), "--level: a number in 0..1"),
+    (("denoise-train", "--image-size", "-1"), "--image-size: a number in 0.."),
+    (("denoise-train", "--image-size", "7"), "--image-size: 7x7 pixels; sides must be multiples"),
+    (("denoise-train", "--device", "tpu"), "--device: cpu, cuda, cuda:1, ..., mps or auto"),
+    (("denoise-train", "--device", "cuda:x"), "--device: cpu, cuda, cuda:1, ..., mps or auto"),
+    (("denoise-train", "--folder", "denoise-train", "--steps", "1"), "folder can't be written"),
+    (("denoise-train", "--noise-law", "log"), "--noise-law: for blind models only"),
+    (("denoise-train", "--start", "blind-digits", "--width", "8"), "--width: that of blind-digits"),
+    (("denoise-train", "--start", "nowhere", "--steps", "1"), "nowhere does not exist"),
+    (("denoise-sample", "ddgm-digits", "--n", "0"), "--n: a number in 1.."),
+    (("denoise-sample", "ddgm-digits", "--steps", "-1"), "--steps: a number in 0.."),
+    (("denoise-sample", "ddgm-digits", "--steps", "999"), "--steps: a number of steps in"),
+    (("denoise-sample", "ddgm-digits", "--seed", "-1"), "--seed: a number in 0.."),
+    (("denoise-sample", "ddgm-digits", "--method", "magic"), "--method: one of"),
+    (("denoise-sample", "ddgm-digits", "--out", "x.npz"), "x.npz: a picture is one of"),
+    (("denoise-sample", "ddgm-digits", "--out", "denoise-sample/x.png"), "x.png can't be written"),
+    (("denoise-sample", "blind-digits"), "checkpoint: blind-digits holds a Blind"),
+    (("denoise-evaluate", "ddgm-digits", "--n", "-1"), "--n: a number in 1.."),
+    (("denoise-evaluate", "ddgm-digits", "--out", "."), "--out: a name in .json is needed"),
+    (("denoise-evaluate", "ddgm-digits", "--out", "denoise-evaluate/x.json"), "can't be written"),
+    (("denoise-evaluate", "ddgm-digits", "--inception", "no"), "no"),
+    (("denoise-study", "--steps", "-1"), "--steps: a number in 0.."),
+    (("denoise-study", "--n", "0"), "--n: a number in 1.."),
+    (("denoise-study", "--seed", "-1"), "--seed: a number in 0.."),
+    (("denoise-study", "--device", "tpu"), "--device: cpu, cuda"),
+    (("denoise-study", "--image-size", "7"), "--image-size: 7x7 pixels; sides must be multiples"),
+    (("denoise-study", "--chapters", ","), "--chapters: some of"),
+    (("denoise-study", "--second", "nowhere"), "nowhere"),
+    (("denoise-study", "--folder", "denoise-study"), "folder can't be written"),
     (("denoise-study", "--data", "nowhere"), "nowhere"),
     (("denoise-study", "--size", "huge"), "size: one of"),
     (("denoise-train", "--loss", "l1"), "loss: one of"),
@@ -77,7 +111,7 @@ def test_a_process_ends_with_the_line(tmp_path):
         env=dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT)),
     )
     assert out.returncode == 1 and "Traceback" not in out.stderr
-    assert out.stderr.strip().startswith("denoise-train: model: one of")
+    assert out.stderr.strip().startswith("denoise-train: --model: one of")
 
 
 def test_scripts_lead_to_the_commands():

@@ -62,6 +62,8 @@ def test_evaluate(folder):
         "--out",
         "e.json",
     ).stdout
+    assert np.load(folder / "e/samples.npz")["images"].shape == (12, 8, 8, 3)
+    assert np.load(folder / "s.npz")["images"].shape == (6, 8, 8, 3)  # of `denoise-sample`
     r = json.loads((folder / "e.json").read_text())
     parts = {"quality", "sweep", "bits_per_dim", "nearest_rms"}
     assert {"run", "checkpoint", "data", "seed", "seconds"} | parts <= r.keys()

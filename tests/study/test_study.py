@@ -1,12 +1,16 @@
 "The whole study, tiny: every chapter in one report"
 
 import json
+import multiprocessing
 from html import escape
 
 import pytest
+from torch import nn
 
-from denoise_study.core import Claim, image_dls, Study
-from denoise_study.study import CHAPTERS, run_study
+from denoise_study.core import Chapter, Claim, FolderInUse, image_dls, Study, take_folder
+from denoise_study.study import CHAPTERS, forget_study, run_study
+
+FORK = multiprocessing.get_context("fork")
 
 
 def test_all_chapters_in_one_report(tmp_path):
@@ -35,3 +39,75 @@ def test_chapters_of_no_report(tmp_path):
     with pytest.raises(ValueError, match="chapters: some of ddgm, daed, blind, rep are accepted"):
         run_study(study, ("ddgm", "x"))
     assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    "A chapter that only leaves files, and no feature space"
+    done = []
+
+    def chapter(study):
+        done.append(study.seed)
+        (study.folder / "ddgm/samples").mkdir(parents=True, exist_ok=True)
+        for name in ("ddgm/ddgm.safetensors", "ddgm/log.jsonl", "ddgm/samples/epoch-0001.png"):
+            (study.folder / name).touch()
+        c = Chapter("Quick")
+        c.text("Nothing.")
+        return c
+
+    monkeypatch.setitem(CHAPTERS, "quick", chapter)
+    return done
+
+
+def quick_study(folder, data="digits", **kw):
+    return Study(image_dls(data, device="cpu"), folder, space=nn.Flatten(), **kw)
+
+
+OTHERS = {
+    "seed": dict(seed=1),
+    "steps": dict(steps=7),
+    "model_size": dict(size="paper"),
+    "precision": dict(bf16=True),
+    "data": dict(data="fashion_mini"),
+}
+
+
+@pytest.mark.parametrize("field", OTHERS)
+def test_a_folder_is_of_one_study(tmp_path, quick, field):
+    results = run_study(quick_study(tmp_path), ("quick",))
+    assert results["identity"]["seed"] == 0 and results["identity"]["images"]
+    before = (tmp_path / "results.json").read_bytes()
+    with pytest.raises(ValueError, match=f"{field}: this run has .*results.json .*--fresh"):
+        run_study(quick_study(tmp_path, **OTHERS[field]), ("quick",))
+    assert (tmp_path / "results.json").read_bytes() == before and len(quick) == 1
+    run_study(quick_study(tmp_path, n=20), ("quick",))  # measured anew, on the same models
+
+
+def test_a_study_begins_anew_if_asked_to(tmp_path, quick):
+    run_study(quick_study(tmp_path), ("quick",))
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/ddgm.safetensors").touch()
+    forget_study(tmp_path)
+    left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
+    assert left == ["mine/ddgm.safetensors", "notes.txt"]
+    run_study(quick_study(tmp_path), ("quick",))
+    results = run_study(quick_study(tmp_path, seed=1), ("quick",), fresh=True)
+    assert results["identity"]["seed"] == 1 and quick == [0, 0, 1]
+
+
+def test_results_of_somebody_else_are_refused(tmp_path, quick):
+    (tmp_path / "results.json").write_text("{half")
+    with pytest.raises(ValueError, match="results.json is no JSON: damaged"):
+        run_study(quick_study(tmp_path), ("quick",))
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.warns(UserWarning, match="does not say which run it is of"):
+        run_study(quick_study(tmp_path), ("quick",))
+
+
+def test_the_second_study_in_a_folder_is_refused(tmp_path, quick):
+    with FORK.Pool(1) as pool:
+        pool.apply(take_folder, (tmp_path,))
+        with pytest.raises(FolderInUse, match="is training into this folder"):
+            run_study(quick_study(tmp_path), ("quick",))
+    assert not quick

@@ -1,10 +1,14 @@
 "denoise-train: what is left behind, and what does not go together"
 
+import numpy as np
 import pytest
+import torch
+from helpers import digits, quiet_fit
 from helpers_study import color_pictures, command
+from helpers_training import Linear
 
-from denoise_study.core import load_checkpoint
-from denoise_study.study import denoise_train, MODELS, SCHEDULES
+from denoise_study.core import denoise_learner, load_checkpoint, read_tensors
+from denoise_study.study import denoise_train, load_pretrained, model_kind, MODELS, SCHEDULES
 
 
 def test_trains_on_a_folder(tmp_path):
@@ -56,3 +60,62 @@ def test_options_of_other_models_are_refused(given):
     name = list(given)[1]
     with pytest.raises(ValueError, match=f"^{name}: for .* models only, got .* for"):
         denoise_train(**given)
+
+
+def bytes_of(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+
+
+def test_a_folder_is_of_one_run_and_longer_is_another(tmp_path):
+    "Other images or another seed are refused, and more steps start from the weights"
+    rng = np.random.default_rng(0)
+    for name in "AB":
+        images = rng.integers(0, 256, (60, 8, 8), dtype=np.uint8)
+        np.savez(tmp_path / f"{name}.npz", images=images)
+    run, more = tmp_path / "run", tmp_path / "more"
+    kw = dict(data=str(tmp_path / "A.npz"), model="blind", steps=2, device="cpu")
+    denoise_train(folder=str(run), **kw)
+    before = bytes_of(run)
+    others = dict(data=str(tmp_path / "B.npz")), dict(seed=1), dict(bf16=True), dict(steps=4)
+    for other, field in zip(others, ("data", "seed", "precision", "steps")):
+        with pytest.raises(ValueError, match=f"{field}: this run has .*--fresh"):
+            denoise_train(folder=str(run), **kw | other)
+    assert bytes_of(run) == before
+    with pytest.raises(ValueError, match="use another folder and denoise-train --start"):
+        denoise_train(folder=str(run), **kw | dict(steps=4))
+
+    kw = dict(data=kw["data"], start=str(run / "blind.safetensors"), device="cpu")
+    with pytest.raises(ValueError, match="start: this run has"):
+        denoise_train(folder=str(run), steps=2, **kw)
+    denoise_train(folder=str(more), steps=4, **kw)
+    first = load_checkpoint(run / "blind.safetensors")
+    info = load_checkpoint(more / "blind.safetensors").info
+    assert info["run"]["start"] == first.info["digest"] and info["run"]["steps"] == 4
+    assert first.info["run"]["start"] is None
+
+
+def test_tied_weights_are_trained_and_saved(tmp_path):
+    "Two names of one tensor: saved after an epoch, and one tensor again after a resume"
+
+    class Tied(Linear):
+        def __init__(self):
+            super().__init__()
+            self.again = self.w
+
+        def forward(self, x0, z):
+            return super().forward(x0, z) + (self.again * x0 - x0).pow(2).mean((1, 2, 3))
+
+    for epochs in (1, 1):
+        learn = denoise_learner(digits(256), Tied(), folder=tmp_path, ema=None)
+        quiet_fit(learn, epochs)
+    assert learn.model.w is learn.model.again
+    tensors, _ = read_tensors(tmp_path / "state.safetensors")
+    assert torch.equal(tensors[".model.w"], tensors[".model.again"])
+    assert torch.equal(tensors[".model.w"], learn.model.w.detach())
+
+
+def test_kinds_of_models():
+    for name in ("ddgm-digits", "daed-digits", "blind-digits"):
+        assert model_kind(load_pretrained(name)) == name.partition("-")[0]
+    with pytest.raises(ValueError, match="start: one of ddgm, daed, blind is needed, got a Linear"):
+        model_kind(Linear())
