@@ -229,7 +229,7 @@ def arrival(
     return Learned(arm, 'share that arrived at the floor of two draws', rate, .9, note=note)
 
 def sample_claims(
-    around, # what `samples_around` returned
+    around, # what `samples_around` returned; empty: nothing was sampled
     converged:float|None, # share of the matching's calls that arrived
     there:float|None=None, # share that had arrived before any matching
 ) -> list: # four `Claim`s on Fig. 7
@@ -262,10 +262,11 @@ def sample_claims(
 
 # %% ../../nbs/representation/28_claims.ipynb #164ccafc
 def noise_claim(
-    rows, # what `noise_level_check` returned
+    rows, # what `noise_level_check` returned; empty: it was not asked
 ) -> Claim: # on Fig. 20
     "Residual noise within 7% after matching, at .2 and above, beside random moves as long"
     rows = [r for r in table_rows(rows) if r['sigma'] >= .2]
+    fewest = min((r['n']/r['N'] for r in rows), default=None)
     findings = []
     for r in rows:
         ratio, random = None, None
@@ -273,7 +274,6 @@ def noise_claim(
             ratio = Interval.of(r, 'ratio', ends='')
             if 'random' in r: random = Interval.of(r, 'random', n=r['n'])
         findings.append(Finding(f'ratio at {r["sigma"]:g}', ratio, 'random move', random))
-    fewest = min(r['n']/r['N'] for r in rows)
     arrived = arrival('matching, at the level where fewest arrived', fewest)
     return Claim(
         'Matching leaves the noise level alone, to 7%', f'{_PAPER} fig. 20', findings,
@@ -299,7 +299,8 @@ def distance_claims(
                      gain.get('rank'))
     close = Finding('B/A over that of shuffled pairs', bounds[''], 'untrained',
                     bounds['_untrained'], gain.get('bounds'))
-    arrived = [r['arrived'] for r in table_rows(results['distances']) if 'arrived' in r]
+    distances = table_rows(results.get('distances', ()))
+    arrived = [r['arrived'] for r in distances if 'arrived' in r]
     rate = sum(arrived)/len(arrived) if arrived else None
     known = dict(learned=arrival('guidance', rate), note='; '.join(told))
     together = 'Distances of phi follow those of densities'
@@ -321,7 +322,7 @@ def over_chance(
 def blind_claims(
     results:dict, # results of the chapter's parts, also as read from a file
 ) -> list: # `Claim`s, in the order of the paper
-    "The paper's claims beside what was measured and its control (Kadkhodaie et al. 2025)"
+    "The paper's claims beside what was measured, if it was, and its control"
     r = results
     channels = r.get('channels') or max(o['n'] for o in table_rows(r['predicts']))
     learned = denoiser_learned(r['psnr'], r.get('checkpoint', {}).get('steps'))
@@ -330,8 +331,8 @@ def blind_claims(
         *stability_claims(r['stability'], r.get('turns', ())),
         *channel_claims(r['compare'], r['predicts'], channels),
         *group_claims(r['compare'], r.get('separation', []), _images(r)),
-        *sample_claims(r['around'], r.get('converged'), r.get('there')),
-        noise_claim(r['noise_level']),
+        *sample_claims(r.get('around', ()), r.get('converged'), r.get('there')),
+        noise_claim(r.get('noise_level', ())),
         *distance_claims(r)]
     judged = [replace(c, learned=(learned, *c.learned)) for c in of_phi]
     return [denoising_claim(r['psnr']), *judged]

@@ -331,6 +331,15 @@ def test_without_labels_and_with_missing_numbers():
     }
 
 
+def test_a_study_that_was_only_read_says_what_it_did_not_measure():
+    r = results()
+    guided = "around", "noise_level", "distances", "ratio", "ratio_untrained", "ratio_gain"
+    claims = {c.sentence: c.verdict for c in blind_claims({k: r[k] for k in r if k not in guided})}
+    missing = {k for k, v in claims.items() if v == NOT_MEASURED}
+    assert missing == {NEAR, KIND, VARIOUS, COPIES, NOISE, FOLLOW, BOUNDS}
+    assert claims[SPARSER] == HOLDS
+
+
 def test_a_length_without_interval_decides_nothing():
     r = results(norm=0.8)
     r["stability"] = r["stability"].drop(columns=["norm_low", "norm_high"])

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from denoise_study.core import first_images, image_dls
+from denoise_study.core import image_dls
 from denoise_study.denoiser import denoiser, psnr_curve, train_blind
+from denoise_study.representation import drawn_images
 from denoise_study.study import load_pretrained, pretrained_models
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +31,8 @@ def digits():
 
 
 def psnr(model, images):
-    curve = psnr_curve(denoiser(model), images, seed=0, progress=False)
+    levels = tuple(recorded_psnr("blind-digits"))
+    curve = psnr_curve(denoiser(model), images, levels, seed=0, progress=False)
     return dict(zip(curve.sigma, curve.psnr))
 
 
@@ -59,7 +61,7 @@ def test_unknown_name():
 
 def test_blind_digits_reaches_what_is_recorded():
     "The shipped weights, measured again on the same test images"
-    again = psnr(load_pretrained("blind-digits"), first_images(digits(), "test", 500)[0])
+    again = psnr(load_pretrained("blind-digits"), drawn_images(digits(), "test", 500)[0])
     assert again == pytest.approx(recorded_psnr("blind-digits"), abs=0.02)
 
 
@@ -71,6 +73,6 @@ def test_blind_digits_made_again(tmp_path):
     assert args == "denoise-train --data digits --model blind --image-size 16 --bf16"
     dls = digits()
     model = train_blind(dls, tmp_path, bf16=True, seed=0)
-    again = psnr(model, first_images(dls, "test", 500)[0])
+    again = psnr(model, drawn_images(dls, "test", 500)[0])
     before = recorded_psnr("blind-digits")
     assert [s for s in before if again[s] < before[s] - 0.25] == []
