@@ -135,23 +135,16 @@ def blind():
 
 def rep():
     "The slides' table of Xu et al. (2024), and what it lacks"
-    from denoise_study.denoiserep import slides_table
+    from denoise_study.denoiserep import rep_sentence, slides_table
 
-    rows = slides_table([record(f.stem) for f in sorted(RESULTS.glob("rep_*.json"))]).to_dict(
-        "records"
+    records = [record(f.stem) for f in sorted(RESULTS.glob("rep_*.json"))]
+    rows = slides_table(records).to_dict("records")
+    shown = [{k: f"{v:.2f}" if isinstance(v, float) else v for k, v in r.items()} for r in rows]
+    said = (
+        f"{escape(rep_sentence(records))} Each arm against the one that lacks only it, in per "
+        "cent, with 95% intervals over what the row says:"
     )
-    rows = [
-        {
-            "network": f"{r.pop('backbone')}, {r.pop('data')}",
-            **{k: f"{v:.2f}" if isinstance(v, float) else v for k, v in r.items()},
-        }
-        for r in rows
-    ]
-    return (
-        "Does DenoiseRep help? Each arm against the one that lacks only it, in per cent with "
-        "95% intervals over what the row says:",
-        table(rows),
-    )
+    return said, table(shown)
 
 
 FINDINGS = {

@@ -40,7 +40,6 @@ from .claims import Comparison as Comparison
 from .claims import SLIDES_ROWS as SLIDES_ROWS
 from .claims import SlidesRow as SlidesRow
 from .claims import TRAINED as TRAINED
-from .claims import YARDSTICKS as YARDSTICKS
 from .claims import arm_rows as arm_rows
 from .claims import arm_share as arm_share
 from .claims import comparison_finding as comparison_finding
@@ -51,6 +50,7 @@ from .claims import question_rows as question_rows
 from .claims import rep_claims as rep_claims
 from .claims import rep_sentence as rep_sentence
 from .claims import slides_table as slides_table
+from .claims import yardstick_name as yardstick_name
 from .classification import accuracy as accuracy
 from .classification import classification_task as classification_task
 from .classification import shift_flip as shift_flip

@@ -59,3 +59,21 @@ def test_gradients_agree_between_the_two_forms():
         F.cross_entropy(out, torch.arange(len(X))).backward()
         grads.append([p.grad.clone() for p in dr.parameters()])
     assert all(rel(a, b) < 1e-9 for a, b in zip(*grads))
+
+
+def test_whitening_changes_how_a_denoiser_is_written_and_nothing_else(tmp_path):
+    "Its matrix, its step, its file; a file of whitened ones is read by plain ones"
+    dr = wild(denoise_rep(net(), example=X))
+    with torch.no_grad():
+        before = dr.model(X)
+    dr.whiten(X, progress=False)
+    with torch.no_grad():
+        assert rel(dr.model(X), before) < 1e-4
+        with dr.two_branch():
+            assert rel(dr.model(X), before) < 1e-4
+    dr.save(tmp_path / "d.safetensors")
+    again = denoise_rep(net(), example=X).load(tmp_path / "d.safetensors")
+    assert all(s.denoiser.whitening is None for s in again.slots.values())
+    with torch.no_grad():
+        assert rel(again.model(X), before) < 1e-4
+        assert rel(dr.fuse()(X), before) < 1e-4

@@ -5,7 +5,15 @@ import json
 import pytest
 import torch
 
-from denoise_study.denoiserep import box_ap, box_dls, BoxSource, Budget, coco_source, denoise_rep
+from denoise_study.denoiserep import (
+    ap_parts,
+    box_ap,
+    box_dls,
+    BoxSource,
+    Budget,
+    coco_source,
+    denoise_rep,
+)
 from denoise_study.denoiserep import detection_task, detector, detector_loss, picture_f1
 from denoise_study.denoiserep import run_protocol, shapes
 from helpers_tasks import jpg
@@ -33,6 +41,53 @@ def test_average_precision_by_hand():
     f = [dict(boxes=found, labels=torch.ones(3).long(), scores=torch.tensor([0.9, 0.8, 0.7]))]
     assert box_ap(f, t, 1)["AP50"] == pytest.approx((51 * 1 + 50 * 2 / 3) / 101)
     assert picture_f1(f[0], t[0]) == pytest.approx(0.8)
+
+
+def guesses(targets, seed):
+    "Detections near the objects, false alarms, and scores that tell little"
+    gen, found = torch.Generator().manual_seed(seed), []
+    for t in targets:
+        near = t["boxes"] + 2 * torch.randn(t["boxes"].shape, generator=gen)
+        corner = 40 * torch.rand(3, 2, generator=gen)
+        boxes = torch.cat([near, torch.cat([corner, corner + 12], 1)])
+        labels = torch.cat([t["labels"], torch.randint(1, 3, (3,), generator=gen)])
+        found.append(dict(boxes=boxes, labels=labels, scores=torch.rand(len(boxes), generator=gen)))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_parts_of_pictures_have_cocos_ap_as_their_mean(seed):
+    targets = shapes(12, seed=seed).targets
+    if seed == 2:  # pictures without objects, and one class
+        targets[3] = dict(boxes=torch.zeros(0, 4), labels=torch.zeros(0).long())
+        for t in targets:
+            t["labels"] = t["labels"] * 0 + 1
+    found = guesses(targets, seed)
+    parts = ap_parts(found, targets, 2)
+    ap = box_ap(found, targets, 2)["AP"]
+    assert 0.02 < ap < 0.9 and float(parts.mean()) == pytest.approx(ap, abs=1e-9)
+    assert parts.std() > 0
+
+
+def test_crowds_are_neither_right_nor_wrong():
+    "As pycocotools has it: a detection inside of a crowd does not count"
+    t = shapes(1, seed=3).targets[0]
+    perfect = dict(t, scores=torch.ones(len(t["labels"])))
+    one = dict(boxes=t["boxes"][:1], labels=t["labels"][:1] * 0 + 1)
+    perfect["labels"] = perfect["labels"] * 0 + 1
+    crowd = dict(crowd_boxes=t["boxes"][1:], crowd_labels=t["labels"][1:] * 0 + 1)
+    assert box_ap([perfect], [one | crowd], 2)["AP"] == 1
+    parts = ap_parts([perfect] * 2, [one | crowd] * 2, 2)
+    assert parts.tolist() == [1, 1]
+
+
+def test_nan_is_refused_in_words():
+    targets = shapes(2).targets
+    for field in ("boxes", "scores"):
+        found = guesses(targets, 0)
+        found[1][field] = found[1][field] * float("nan")
+        with pytest.raises(ValueError, match=f"found: finite {field} are needed, picture 1 has"):
+            box_ap(found, targets, 2)
 
 
 NO_AREA = dict(boxes=torch.zeros(1, 4), labels=torch.ones(1))

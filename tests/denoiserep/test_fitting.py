@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from denoise_study.core import image_dls
-from denoise_study.denoiserep import baseline, CIFARResNet, classification_task, step_loaders
+from denoise_study.denoiserep import baseline, CIFARResNet, classification_task, denoise_rep
+from denoise_study.denoiserep import fused_steps, save_fused, step_loaders
 from helpers_tasks import perceptron
 
 
@@ -42,3 +43,17 @@ def test_old_checkpoints_load(dls, tmp_path):
 def test_a_budget_is_a_number_of_steps(dls, steps, phases):
     some, epochs = step_loaders(dls, 0, steps, phases)
     assert 0 <= steps - phases * epochs * len(some.train) < phases * epochs
+
+
+def test_a_fused_checkpoint_is_not_fused_once_more(dls, tmp_path):
+    "The mark is in the file, and a base network that is read from it has it"
+    net = CIFARResNet(10, 8).eval()
+    x = torch.rand(2, 3, 8, 8)
+    save_fused(denoise_rep(net, example=x).fuse(), tmp_path / "fused.safetensors")
+    t = classification_task(
+        backbone_name="resnet8", checkpoint=tmp_path / "fused.safetensors", dls=dls
+    )
+    base = baseline(t, 0)
+    assert list(fused_steps(base)) == [f"net.{name}" for name in fused_steps(net)]
+    with pytest.raises(ValueError, match="already fused into it"):
+        t.equipped(base)

@@ -8,7 +8,7 @@ from torch import nn
 from helpers import gen
 from helpers_denoiserep import DDPM, randn, rel
 from denoise_study.denoiserep import compose, denoise_rep, InputMoments, optimal_denoiser
-from denoise_study.denoiserep import step_affine
+from denoise_study.denoiserep import noised_moments, step_affine, whitening
 
 
 def test_chain_and_collapse():
@@ -64,3 +64,16 @@ def test_a_large_change_of_weight_in_a_direction_without_variance():
     fused = dr.fuse()
     change, effect = rel(fused[0].weight, W), rel(fused(x), y)
     assert change > 100 * effect and effect < 1e-3
+
+
+def test_whitened_features_are_of_one_size_whatever_their_spectrum():
+    "Groups of their own; directions without any variance; the best denoiser is the same"
+    x = randn(500, 2, 4) * torch.tensor([1.0, 0.1, 1e-3, 0], dtype=torch.float64)
+    second = InputMoments().update(x).second
+    P = whitening(second, DDPM, 20)
+    xt = noised_moments(second, DDPM, 20)
+    eye = torch.eye(4).double().expand(2, 4, 4)
+    assert torch.allclose(P @ xt @ P, eye, atol=1e-9) and torch.allclose(P, P.mT)
+    best, _, _ = optimal_denoiser(second, DDPM, 20)
+    inside = best @ torch.linalg.inv(P)
+    assert torch.allclose(inside, float(DDPM.noise[20]) * P) and inside.abs().max() <= 1 + 1e-9

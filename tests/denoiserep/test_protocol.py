@@ -109,11 +109,11 @@ def test_no_interval_over_networks_from_one_checkpoint(outcome, dls):
     task, own = out.task, out.task.about
     try:
         told = own | dict(checkpoint="published.pth")
-        out.task = replace(task, checkpoint="published.pth", about=told)
+        out.task, out.unit = replace(task, checkpoint="published.pth", about=told), "seeds"
         assert out.difference("alternate", "control").unit.startswith("seeds")
         assert all("one published network" in c.note for c in out.claims())
     finally:
-        out.task = task
+        out.task, out.unit = task, "networks"
 
 
 def test_denoise_rep_writes_a_row_of_the_table(tmp_path, capsys):
@@ -134,15 +134,16 @@ def test_denoise_rep_writes_a_row_of_the_table(tmp_path, capsys):
     assert {"command", "commit", "versions", "device"} <= r["run"].keys()
     assert out.with_suffix(".png").exists() and "mIoU, 2 seeds" in capsys.readouterr().out
     (row,) = slides_table([r]).to_dict("records")
-    told = row["task"], row["arm"], row["against"], row["n seeds"]
+    told = row["task"], row["arm"], row["against"], row["n networks"]
     assert told == ("segmentation", "alternate", "control", 2)
     value = {a["arm"]: a["value"] for a in r["arms"]}
-    assert row["+DenoiseRep"] == round(100 * value["alternate"], 2)
-    assert row["baseline"] == round(100 * value["control"], 2)
+    assert row["with"] == round(100 * value["alternate"], 2)
+    assert row["without"] == round(100 * value["control"], 2)
     wrong = [
         (dict(task="depth"), "task: one of"),
         (dict(recipe="both"), "arms: one of"),
         (dict(task="segmentation", flip=True, data="."), "does not take all"),
+        (dict(backbone="resnet8,resnet20", checkpoint="a.th"), "checkpoint: one for each of 2"),
     ]
     for bad, message in wrong:
         given = dict(out=str(tmp_path / "x.json"), device="cpu") | bad

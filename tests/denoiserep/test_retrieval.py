@@ -91,3 +91,21 @@ def test_retrieval_minus_acts_on_what_is_compared():
     t = retrieval_task(bs=64, device="cpu", steps=8)
     out = run_protocol(t, ("minus",), 2, replace(QUICK, minus_steps=200), progress=False)
     assert out.arms().set_index("arm").difference["minus"] != 0
+
+
+def test_nan_is_refused_in_words():
+    q, ids = torch.randn(4, 3, generator=gen()), torch.tensor([1, 1, 2, 2])
+    bad = q.clone()
+    bad[2, 1] = float("nan")
+    for name, args in (("q", (bad, q)), ("g", (q, bad))):
+        with pytest.raises(ValueError, match=f"{name}: finite features .* in 1 of 4"):
+            rank_scores(*args, ids, ids)
+
+
+def test_a_bad_line_of_msmt_is_named(tmp_path):
+    for k in ("train", "query", "gallery"):
+        (tmp_path / f"list_{k}.txt").write_text("0000/0000_000_01_x.jpg 0\n")
+    for line in ("0000/0000_000_01_x.jpg", "0000/somebody.jpg 3", "0000/0000_000_01_x.jpg three"):
+        (tmp_path / "list_query.txt").write_text(f"0000/0000_000_01_x.jpg 0\n{line}\n")
+        with pytest.raises(ValueError, match="list_query.txt, line 2: a picture and its identity"):
+            reid_dls(tmp_path)

@@ -34,6 +34,10 @@ def test_pixels_that_nobody_knows_count_nowhere():
     loader = d.test.new(dataset=MaskSource(d.test.dataset.pictures, masks))
     s = score_segmentation(net, loader).metrics
     assert s["aAcc"] == 1 and s["mIoU"] == 1
+    net.y = y.roll(3, 2)
+    shifted = score_segmentation(net, d.test)
+    assert float(shifted.items.mean()) == pytest.approx(shifted.metrics["mIoU"], abs=1e-9)
+    assert 0.1 < shifted.metrics["mIoU"] < 0.99 and shifted.items.std() > 0
     with pytest.raises(ValueError, match="masks: 8 of them"):
         MaskSource(d.test.dataset.pictures, masks[:3])
     with pytest.raises(ValueError, match="backbone: one of .*fcn_tiny"):

@@ -37,5 +37,21 @@ def test_rep(tmp_path):
         10,
     ).stdout
     r = json.loads((tmp_path / "rep.json").read_text())
-    assert [row["arm"] for row in r["arms"]] == ["base", "closed_form"] and r["seeds"] == 2
+    assert [row["arm"] for row in r["arms"]] == ["base", "closed_form", "placebo"] and r[
+        "seeds"
+    ] == 2
     assert (tmp_path / "rep.png").exists() and "2 seeds" in out
+
+
+def test_several_networks_are_one_interval(tmp_path):
+    out = command(
+        tmp_path,
+        *("denoise-rep", "--recipe", "closed_form", "--backbone", "resnet8,vit_small"),
+        *("--seeds", 2, "--base-steps", 4, "--n_solve", 64, "--margin", 0.002),
+    ).stdout
+    r = json.loads((tmp_path / "rep.json").read_text())
+    assert r["about"]["backbone"] == "resnet8, vit_small" and r["unit"] == "networks"
+    assert len(r["about"]["networks"]) == 4 and r["margin"] == 0.002
+    assert r["comparisons"][0]["interval"]["unit"].startswith("networks x")
+    assert r["budget"]["n_solve"] == 64 and "moved" in out
+    assert all(len(i["test"]) == 16 for i in r["identity"].values())
