@@ -65,7 +65,7 @@ def openai_ddgm(
     told = dict(schedule=schedule, T=T, heads=heads, time_scale=time_scale)
     missing = [name for name, value in told.items() if not value]
     if missing:
-        raise ValueError(f'{", ".join(missing)}: {path.name} does not tell; give --schedule, --T, '
+        raise ValueError(f'{", ".join(missing)}: {path.name} does not tell; give --schedule, -t, '
                          '--heads and --time-scale as it was trained with')
     schedules = dict(linear=Schedule.linear, cosine=Schedule.cosine)
     one_of('schedule', schedule, schedules)
