@@ -8,12 +8,14 @@ __all__ = ['knn_precision_recall', 'prd', 'compare_sets']
 # %% ../../nbs/core/35_sets.ipynb #fa50fdc8
 import time, torch, numpy as np, torch.nn.functional as F
 from fastcore.basics import AttrDict
+from scipy import stats
 from torch import nn
 from .arguments import checked
 from .basics import with_bar
 from .distances import check_sets, frechet_interval
 from .features import compute_features, Features
-from .resampling import bootstrap_interval, mean_interval, resamples
+from .intervals import Interval
+from .resampling import bootstrap_interval, resamples
 
 # %% ../../nbs/core/35_sets.ipynb #9c9fd7eb
 def _distances(a, b, bs, progress):
@@ -30,6 +32,42 @@ def _radii(x, k, bs, progress):
         radii.append(d.topk(k, largest=False).values[:, -1])
     return torch.cat(radii)
 
+def _halves(n, splits=20):
+    "(splits, n) bool: which half each row is in, drawn anew for each split"
+    gen = torch.Generator().manual_seed(0)
+    order = torch.stack([torch.randperm(n, generator=gen) for _ in range(splits)])
+    return order < n//2
+
+def _half_radii(x, halves, k, bs, progress):
+    "(splits, N) squared distance of each row to its `k`-th nearest in its own half"
+    radii = []
+    for i, d in enumerate(_distances(x, x, bs, progress)):
+        d.diagonal(i*bs).fill_(torch.inf)
+        near, who = d.topk(min(len(x) - 1, k + 40), largest=False) # enough for k in each half
+        own = halves[:, i*bs:i*bs + len(d), None]
+        rank = (halves[:, who] == own).cumsum(-1)
+        place = (rank >= k).int().argmax(-1)
+        radii.append(near.gather(1, place.T).T)
+    return torch.cat(radii, 1)
+
+def _inside_halves(d, radii, halves):
+    "(splits, 2, N) is each of N in a ball of the first half, of the other? `d` is (balls, N)"
+    found = []
+    for r, half in zip(radii, halves):
+        inside = d <= r[:, None]
+        found.append(torch.stack([inside[half].any(0), inside[~half].any(0)]))
+    return torch.stack(found)
+
+def _share_interval(inside, by_halves, level):
+    "A share with an interval over both sets: those that are asked, and those that have the balls"
+    n = len(inside)
+    value = float(inside.double().mean())
+    first, second = by_halves.double().mean(-1).T
+    asked = value*(1 - value)/n
+    balls = float((first - second).square().mean()/4) # two halves differ by 2 variances of a half
+    half = stats.t.ppf((1 + level)/2, len(first))*(asked + balls)**.5
+    return Interval(value, max(0., value - half), min(1., value + half), n, 'images', level)
+
 def _largest(x): return (x**2).sum(1).max()
 
 @checked(k=1, bs=1)
@@ -39,7 +77,7 @@ def knn_precision_recall(
     k:int=3, # each ball reaches its centre's k-th nearest neighbour
     bs:int=1024, # rows of the distance matrix held at a time
     progress:bool=False, # show progress bars?
-    **interval, # passed to `mean_interval`: level, n_boot, seed
+    level:float=.95, # coverage of both intervals
 ) -> AttrDict: # `precision` and `recall` with intervals, k
     "Precision and recall of k-NN manifolds (Kynkäänniemi et al. 2019 eq. 1 and 2)"
     if not (isinstance(k, int) and k >= 1):
@@ -52,16 +90,27 @@ def knn_precision_recall(
     tol = 1e-13*max(_largest(r), _largest(f)) # a tie counts as inside
     real_radii = _radii(r, k, bs, progress) + tol
     fake_radii = _radii(f, k, bs, progress) + tol
+    real_halves = _halves(len(r)).to(r.device)
+    fake_halves = _halves(len(f)).to(f.device)
+    real_by_half = _half_radii(r, real_halves, k, bs, progress) + tol
+    fake_by_half = _half_radii(f, fake_halves, k, bs, progress) + tol
 
     precise = []
+    precise_halves = []
     reached = torch.zeros(len(r), dtype=torch.bool, device=r.device)
-    for radii, d in zip(fake_radii.split(bs), _distances(f, r, bs, progress)):
+    reached_halves = reached.repeat(len(fake_halves), 2, 1)
+    parts = zip(
+        fake_radii.split(bs), fake_by_half.split(bs, 1), fake_halves.split(bs, 1),
+        _distances(f, r, bs, progress))
+    for radii, by_half, halves, d in parts:
         inside_real = d <= real_radii
         inside_fake = d <= radii[:, None]
         precise.append(inside_real.any(1))
+        precise_halves.append(_inside_halves(d.T, real_by_half, real_halves))
         reached |= inside_fake.any(0)
-    precision = mean_interval(torch.cat(precise).double(), **interval)
-    recall = mean_interval(reached.double(), **interval)
+        reached_halves |= _inside_halves(d, by_half, halves)
+    precision = _share_interval(torch.cat(precise), torch.cat(precise_halves, -1), level)
+    recall = _share_interval(reached, reached_halves, level)
     return AttrDict(k=k, precision=AttrDict(precision.to_dict()), recall=AttrDict(recall.to_dict()))
 
 # %% ../../nbs/core/35_sets.ipynb #4d0e595c
@@ -178,7 +227,7 @@ def compare_sets(
     real, fake = check_sets(real, fake, min_n=k + 1)
     boot = dict(n_boot=n_boot, level=level, seed=seed)
     fid = frechet_interval(real, fake, progress=progress, **boot)
-    knn = knn_precision_recall(real, fake, k, progress=progress, **boot)
+    knn = knn_precision_recall(real, fake, k, progress=progress, level=level)
     smaller = min(len(real), len(fake))
     clusters = min(20, smaller) # small sets get as many as they have images
     pr = prd(real, fake, clusters=clusters, progress=progress, **boot)

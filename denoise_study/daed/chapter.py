@@ -8,7 +8,7 @@ __all__ = ['SWITCH_SHARES', 'signal_part', 'switch_in_words', 'switch_part', 'qu
 
 # %% ../../nbs/daed/11_chapter.ipynb #b74fabb9
 import pandas as pd
-from ..core import Chapter, Interval, Study
+from ..core import Chapter, first_images, Interval, Study
 from ..diffusion import DDGM, log_snr_curves, plot_log_snr, reconstruction_sweep
 from ..diffusion import Schedule, show_rows, snr_crossing, study_ddgm, summarise
 from ..diffusion import WAYS_BACK
@@ -200,25 +200,26 @@ def transfer_part(
     study:Study, # the study
     c:Chapter, # chapter to write into
     ddgm:DDGM, # trained model
-    daeds:dict, # name -> two-step DAED of it; the one nearest to `level` is asked
+    daeds:dict, # name -> two-step DAED of it; the one nearest to `level` is asked, if any
     level:float=.1, # noise variance
+    targets:list|None=None, # loaders of the sets to denoise; None: the study's two sets
 ) -> pd.DataFrame: # from `reconstruction_sweep`
-    "Denoising images of both kinds at one level, means beside means (DAED table 2, figure 7)"
-    sets = two_sets(study, study.n_eval//4)
-    name = min(daeds, key=lambda k: abs(float(daeds[k].sched.beta[1]) - level))
-    models = {'DDGM': ddgm, name: daeds[name]}
+    "Denoising images of several kinds at one level, means beside means (DAED table 2, figure 7)"
+    sets, train = _targets(study, targets)
+    nearest = sorted(daeds, key=lambda k: abs(float(daeds[k].sched.beta[1]) - level))[:1]
+    models = {'DDGM': ddgm} | {name: daeds[name] for name in nearest}
     with study.stage('denoising images of another kind'):
         errors = reconstruction_sweep(
             models, sets, level=level, hows=WAYS_BACK, seeds=(study.seed,), draws=4,
-            train=two_sets(study, 2000, 'train'), progress=False)
+            train=train, progress=False)
     table = transfer_table(errors)
     training = training_of(models)
     table = with_training(table, training)
-    asked = {name: daeds[name]}
-    c.results |= dict(
-        transfer=table, transfer_gaps=transfer_gaps(errors), levels=at_their_levels(study, asked))
+    c.results |= dict(transfer=table, transfer_gaps=transfer_gaps(errors))
+    if nearest:
+        c.results['levels'] = at_their_levels(study, {name: daeds[name] for name in nearest})
     c.results['training'] = c.results.get('training', {}) | training
-    own, other = sets
+    own, *_, other = sets
     c.heading('Does the denoiser work on other images?')
     c.table(_transfer_in_words(table), f'{len(sets[own])} test images of each set, noised to '
             f'variance {level} and brought back, all from the same noise; MAE on the scale of '
@@ -226,6 +227,17 @@ def transfer_part(
     shown = show_transfer(models, sets[other][:12], level, ('ancestral', 'mean'), study.seed)
     c.figure(shown, f'Images of the set "{other}".')
     return errors
+
+def _targets(study, targets):
+    "Images to denoise, and others of the same kinds to fit linear filters on, by name"
+    n = study.n_eval//4
+    if targets is None: return two_sets(study, n), two_sets(study, 2000, 'train')
+    sets = {}
+    train = {}
+    for dls in targets:
+        sets[dls.info.name], _ = first_images(dls, 'test', n)
+        train[dls.info.name], _ = first_images(dls, 'train', 2000)
+    return sets, train
 
 def _transfer_in_words(table):
     "A table of transfer for the reader"

@@ -93,6 +93,7 @@ def denoising_evidence(
     transfer:pd.DataFrame|None=None, # from `transfer_table`
     levels:pd.DataFrame|None=None, # from `at_their_levels`: each DAE beside a linear filter
     training:dict|None=None, # model's name -> record of its training; None: not asked for
+    splits:pd.DataFrame|None=None, # from `split_sweep`: more DAEs that need evidence
 ) -> dict: # model's name -> tuple of `Learned`
     "What the tables tell of the DDGM's learning, and of its DAEs'"
     found = {}
@@ -102,20 +103,19 @@ def denoising_evidence(
         of_ddgm = about.get('DDGM')
         found['DDGM'] = learned_to_denoise(errors, first.model, first.set, of_ddgm, 'DDGM')
     for table, level in ((levels, None), (transfer, .1)):
-        if table is None: continue
-        own = table.set.iloc[0]
-        for name in table.model[table.kind == 'DAED'].unique():
+        for name in _daeds(table):
             if name in found: continue
+            own = table.set.iloc[0]
             found[name] = learned_to_denoise(table, name, own, about.get(name), level=level)
     if training is None: return found
-    for name in [k for k in (*found, *training) if k.startswith('DAED') and not _is_joint(k)]:
-        end = learned_to_the_end(about.get(name) or {}, name)
-        if end[0] not in found.get(name, ()): found[name] = found.get(name, ()) + end
+    for name in dict.fromkeys([*_daeds(levels), *_daeds(transfer), *_daeds(splits)]):
+        found[name] = found.get(name, ()) + learned_to_the_end(about.get(name) or {}, name)
     return found
 
-def _is_joint(name):
-    "Joint models are named after their loss, too"
-    return ',' in name
+def _daeds(table):
+    "Names of the DAEDs in a table"
+    if table is None: return []
+    return table.model[table.kind == 'DAED'].unique().tolist()
 
 # %% ../../nbs/daed/08_claims.ipynb #5ff61a8c
 def reconstruction_claim(
@@ -281,7 +281,7 @@ def daed_claims(
     training:dict|None=None, # model's name -> record of `training_of`; None: not asked for
 ) -> list: # `Claim`s
     "The claims of the DAED paper, each with its evidence"
-    denoises = denoising_evidence(errors, transfer, levels, training)
+    denoises = denoising_evidence(errors, transfer, levels, training, splits)
     ddgm = denoises.get('DDGM', ())
     samples = learned_to_sample(splits, ends, training)
     quality = dict(denoises, DDGM=ddgm + samples.get('DDGM', ()))

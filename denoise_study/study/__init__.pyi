@@ -7,8 +7,11 @@ from .console import command as command
 from .console import open_data as open_data
 from .console import open_ddgm as open_ddgm
 from .console import open_model as open_model
+from .daed_commands import data_of as data_of
 from .daed_commands import denoise_splits as denoise_splits
 from .daed_commands import denoise_transfer as denoise_transfer
+from .daed_commands import openai_ddgm as openai_ddgm
+from .daed_commands import source_model as source_model
 from .daed_commands import write_chapter as write_chapter
 from .pretrained import load_pretrained as load_pretrained
 from .pretrained import pretrained_models as pretrained_models

@@ -4,13 +4,16 @@ come from its results"""
 import io
 from contextlib import redirect_stdout
 
+import pandas as pd
 import pytest
 import torch
 from helpers_daed import space
 
 from denoise_study.core import Chapter, image_dls, Study, write_json
-from denoise_study.daed import daed_chapter, daed_claims_of, joint_part, split_part, study_daeds
-from denoise_study.daed import study_joint, switch_in_words, switch_part, training_of, two_sets
+from denoise_study.daed import CEILING, daed_chapter, daed_claims_of, ends_of_quality, FLOOR
+from denoise_study.daed import joint_part, measured_once, split_part, study_daeds, study_joint
+from denoise_study.daed import switch_in_words, switch_part, training_of, two_sets
+from denoise_study.daed import weights_digest, with_training
 from denoise_study.diffusion import DDGM, Schedule, UNet
 
 
@@ -52,7 +55,9 @@ def test_denoisers_are_trained_once_and_levels_on_one_step_count_once(study):
         and study_daeds(study, (0.1,))["DAED 0.1" if "DAED 0.1" in first else next(iter(first))]
     )
     assert all(m is n for m, n in zip(first.values(), study_daeds(study, (0.1, 0.3)).values()))
-    assert {r["steps"] for r in training_of(first).values()} <= {1, 2, 12}
+    for record in training_of(first).values():
+        assert record["steps"] == record["max_steps"] == 16  # as many as the study's model, at most
+        assert record["fall"] > record["least"]  # which is too few, and the record says so
 
 
 def test_chapter_of_a_study_and_its_record(study, tmp_path):
@@ -74,7 +79,17 @@ def test_chapter_of_a_study_and_its_record(study, tmp_path):
         "transfer",
         "claims",
         "training",
+        "levels",
+        "ends",
+        "switch_by_n",
+        "multiplicity",
     }
+    judged = {
+        r["sentence"]: r["verdict"] for r in c.results["claims"] if "two-step" in r["sentence"]
+    }
+    assert set(judged.values()) == {"not learned"}
+    assert c.results["splits"].steps.tolist()[1:] == [16] * len(daeds)
+    assert set(c.results["levels"].model) == set(daeds)
     write_json(tmp_path / "c.json", c.results)
     import json
 
@@ -93,14 +108,49 @@ def test_joint_models_and_the_control_of_their_size(study):
         "DDGM, as many weights",
     ]
     table = silent(joint_part, study, Chapter("joint"), models)
-    assert list(table.kind) == ["DDGM", "DAED", "DDGM", "DAED", "DDGM", "images"]
+    assert list(table.kind) == ["DDGM", "DAED"] * 2 + ["DDGM", "images", "images"]
     assert table.loss.tolist()[:5] == ["simple", "simple", "vlb", "vlb", "simple"]
 
 
 def test_switch_in_words():
-    point = dict(a="x", b="y", t=None)
-    assert "do not part" in switch_in_words(point)
-    point |= dict(t=4, share=0.02, log_snr=5.0, t_low=2, t_high=None)
-    assert "step 4 (2% of the chain" in switch_in_words(
-        point
-    ) and "2 to the last step tried" in switch_in_words(point)
+    point = dict(a="x", b="y", least=0.1, share=None)
+    assert "10% larger than on" in switch_in_words(point) and "nowhere" in switch_in_words(point)
+    point |= dict(share=0.02, log_snr=5.0, share_low=0.01, share_high=None)
+    words = switch_in_words(point)
+    assert "from 2% of the chain on" in words and "1% to the last step tried or later" in words
+
+
+def test_errors_of_images_are_measured_once(study, tmp_path):
+    "A table in the folder is taken if it is of these images, weights and times, and of no others"
+    calls = []
+
+    def measure():
+        calls.append(1)
+        return pd.DataFrame(dict(mae=[1 / 3, 2e-17]))
+
+    def ask(**about):
+        return measured_once(study, "once", measure, **about).mae.tolist()
+
+    assert ask(n=2) == ask(n=2) == [1 / 3, 2e-17] and len(calls) == 1
+    ask(n=3)
+    study.seed += 1
+    ask(n=3)
+    study.seed -= 1
+    assert len(calls) == 3
+    (study.folder / "once.json").unlink()  # a table without its note is not trusted
+    ask(n=3)
+    assert len(calls) == 4
+    a, b = [UNet(channels=1, width=16, mult=(1,), n_blocks=1, attn=()) for _ in "ab"]
+    assert weights_digest(a) == weights_digest(a) != weights_digest(b)
+
+
+def test_untrained_is_far_and_training_images_are_near(study):
+    ends = ends_of_quality(study, study.models["ddgm"]).set_index("model")
+    assert ends.frechet[CEILING] > ends.frechet[FLOOR] and list(ends.index) == [FLOOR, CEILING]
+
+
+def test_steps_stand_beside_the_numbers():
+    table = pd.DataFrame(dict(model=["DDGM", "no model"], mae=[0.1, 0.2]))
+    beside = with_training(table, dict(DDGM=dict(steps=7, valid_loss=0.5)))
+    assert beside.steps[0] == 7 and beside.valid_loss[0] == 0.5
+    assert beside.loc[1, ["steps", "valid_loss"]].isna().all()

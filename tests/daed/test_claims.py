@@ -11,7 +11,8 @@ from helpers import close, constructed, gauss, HO, normal, sweep, WIDE
 from helpers_daed import gauss_daed
 
 from denoise_study.core import Claim, claims_table, Verdict
-from denoise_study.daed import daed_claims, daed_claims_of, learned_to_denoise, printed_ratios
+from denoise_study.daed import CEILING, daed_claims, daed_claims_of, FLOOR, judged_together
+from denoise_study.daed import learned_to_denoise, LEASTS, multiplicity_in_words, printed_ratios
 from denoise_study.daed import quality_arms, transfer_gaps, transfer_table, transition_point
 from denoise_study.diffusion import Schedule, snr_crossing, summarise
 
@@ -68,11 +69,33 @@ def test_transfer_of_a_perfect_model_holds_for_its_own_mean_as_well():
     v = of(errors)
     assert v[name.format("own")] == v[name.format("other")] == "holds for the control as well"
     assert v["A sample has about twice the MSE of the mean"] == "holds"
+    same = "DAED and the DDGM's own mean are equally good: {}"
+    assert v[same.format("own")] == v[same.format("other")] == "holds"
     better = errors.copy()
     better.loc[better.kind == "DAED", "mae"] *= 0.5
     assert of(better)[name.format("own")] == "holds"
     better.loc[better.kind == "DAED", "mae"] *= 8
     assert of(better)[name.format("own")] == "does not hold"
+
+
+def test_an_absence_needs_a_margin():
+    "A difference that could be 8% either way is no equality, though it is not significant"
+    row = dict(set="x", daed="DAED", ddgm="DDGM")
+    row |= dict(against_sample=-0.03, against_sample_low=-0.04, against_sample_high=-0.02)
+    row |= dict(mean_against_sample=-0.03, mean_against_sample_low=-0.04)
+    row |= dict(mean_against_sample_high=-0.02, against_sample_n=40, mean_against_sample_n=40)
+    transfer = pd.DataFrame([dict(model="DDGM", kind="DDGM", set="x", how="mean", mae=0.1)])
+    same = "DAED and the DDGM's own mean are equally good: x"
+
+    def judged(low, high):
+        ends = dict(against_mean=(low + high) / 2, against_mean_low=low, against_mean_high=high)
+        gaps = pd.DataFrame([row | ends | dict(against_mean_n=40)])
+        found = [c for c in daed_claims(transfer=transfer.assign(mse=1.0), gaps=gaps)]
+        return {c.sentence: c.verdict for c in found}[same]
+
+    assert judged(-0.0077, 0.0018) == "undecided"
+    assert judged(-0.004, 0.003) == "holds"
+    assert judged(0.007, 0.012) == "does not hold"
 
 
 def scores(**daed):
@@ -134,7 +157,9 @@ def test_table_1_is_about_joint_models():
     assert v[f"{DIVERSE}, two-step"] == v[f"{CLOSE}, two-step"] == "holds"
     assert not any("VLB" in s and "two-step" in s for s in v)
     places = {c.place for c in daed_claims(splits=splits) if "two-step" in c.sentence}
-    assert places == {"DAED Table 1, of two-step models", "DAED sec. 6.2"}
+    assert places == {"not of Table 1: two-step models", "DAED sec. 6.2"}
+    both = [c.sentence for c in daed_claims(splits=splits, joint=scores(recall=0.5))]
+    assert both.index(f"{DIVERSE}, two-step") == both.index(DIVERSE) + 1  # side by side
 
 
 def test_the_nearest_model_is_judged_and_named():
@@ -174,26 +199,45 @@ def test_claims_over_trainings_are_paired():
     assert verdicts(joint=trained([0.05, 0.06, 0.07]))[DIVERSE] == "does not hold"
 
 
+def places(shares, width=0.01, **more):
+    "Records of one switch, a record for each size of the excess"
+    where = dict(a="x", b="y", how="ancestral", relative_to=None, n_a=90, n_b=90)
+    where |= dict(significant_share=0.02, from_start=False)
+    found = []
+    for least, share in zip(LEASTS, shares):
+        ends = dict(share=share, share_low=None, share_high=None)
+        if share is not None:
+            ends |= dict(share_low=share - width, share_high=share + width)
+        found.append(where | ends | dict(least=least) | more)
+    return found
+
+
 @pytest.mark.parametrize(
-    "onset,verdict",
-    [(8, "holds"), (1, "does not hold"), (20, "does not hold"), (None, "does not hold")],
+    "shares,width,verdict",
+    [
+        ((0.08, 0.1, 0.12), 0.01, "holds"),
+        ((0.03, 0.08, 0.17), 0.01, "does not hold"),  # it grows: there is no one place
+        ((0.08, 0.1, None), 0.01, "does not hold"),
+        ((0.08, 0.1, 0.12), 0.05, "undecided"),
+    ],
 )
-def test_claim_about_the_switch(onset, verdict):
-    point = transition_point(constructed(onset), "a", "b")
-    assert verdicts(switches=(point,))[SWITCH] == verdict
+def test_claim_about_the_switch(shares, width, verdict):
+    assert verdicts(switches=(places(shares, width),))[SWITCH] == verdict
 
 
-def test_switch_with_a_wide_interval_is_undecided():
-    point = transition_point(constructed(8), "a", "b")
-    point.update(t=8, share=0.1, share_low=0.02, share_high=0.15)
-    assert verdicts(switches=(point,))[SWITCH] == "undecided"
-    point.update(share_high=None)  # not found in some of the resamples
-    assert verdicts(switches=(point,))[SWITCH] == "undecided"
+def test_the_switch_is_judged_by_its_size_and_says_where_it_is_significant():
+    points = [dict(transition_point(constructed(8), "a", "b", least=v)) for v in LEASTS]
+    (claim,) = [c for c in daed_claims(switches=(points,)) if c.sentence == SWITCH]
+    assert [f.name[:3] for f in claim.findings] == ["5% ", "10%", "20%"]
+    assert "with 90 images the excess is significant from 0.08 of the steps" in claim.note
+    lost = places((None, 0.1, 0.12), share_high=None)
+    (claim,) = [c for c in daed_claims(switches=(lost,)) if c.sentence == SWITCH]
+    assert "5% not reached" in claim.note and claim.findings[1].measured.high == 1.0
 
 
 def test_claims_about_splits():
     rows = []
-    for model, share, frechet in (("DDGM", 0.001, 10), ("a", 0.05, 10.5), ("b", 0.2, 30)):
+    for model, share, frechet in (("DDGM", 0.001, 10), ("a", 0.09, 10.5), ("b", 0.2, 30)):
         ends = dict(frechet_low=frechet - 0.5, frechet_high=frechet + 0.5)
         rows.append(
             dict(
@@ -214,6 +258,9 @@ def test_claims_about_splits():
     v = verdicts(splits=splits)
     assert v[comparable] == "holds"
     assert v["10% of the steps is a log-SNR of about 4"] == "does not hold"
+    (claim,) = [c for c in daed_claims(splits=splits) if c.sentence == comparable]
+    assert [f.name[:3] for f in claim.findings] == ["a: "]  # the nearest, by its name
+    assert verdicts(splits=splits[splits.model != "a"])[comparable] == "not measured"
     splits.loc[1, ["frechet", "frechet_low", "frechet_high"]] = 20, 19, 21
     assert verdicts(splits=splits)[comparable] == "does not hold"
     splits.loc[1, ["frechet", "frechet_low", "frechet_high"]] = 12, 11, 13
@@ -239,8 +286,9 @@ def test_an_arm_worse_than_a_linear_filter_is_not_judged():
     at = sweep(models, x, level=0.1, hows=ways, train=filters, scale=WIDE)
     over = sweep(models["DDGM"], x, [50, 98, 200], ways, train=filters, scale=WIDE)
     errors, transfer = summarise(over), transfer_table(at)
-    (evidence,) = learned_to_denoise(transfer, "DAED", "own", steps=7)
-    assert evidence.less and evidence.steps == 7
+    about = dict(steps=7, valid_loss=0.25)
+    (evidence,) = learned_to_denoise(transfer, "DAED", "own", about)
+    assert evidence.less and evidence.steps == 7 and "validation loss 0.25" in str(evidence)
     for worse, tables in (("DAED", transfer), ("model", errors)):
         bad = (tables.model == worse) & (tables.how == "mean")
         good = (tables.how == "mean") & ~bad
@@ -252,6 +300,60 @@ def test_an_arm_worse_than_a_linear_filter_is_not_judged():
     v = verdicts(errors=errors, transfer=transfer)
     assert v["DAED transfers better than the DDGM: own"] != "not learned"
     assert learned_to_denoise(transfer[transfer.how != "linear"], "DAED", "own") == ()
+
+
+ENDED = dict(steps=940, valid_loss=0.15, fall=0.004, least=0.01)
+
+
+@pytest.mark.parametrize(
+    "training,verdict",
+    [
+        (None, "holds"),  # no evidence is asked for
+        (dict(a=ENDED, b=ENDED), "holds"),
+        (dict(a=ENDED | dict(fall=0.02), b=ENDED), "not learned"),  # still falling
+        (dict(a=dict(steps=94), b=ENDED), "not learned"),  # nobody knows
+        ({}, "not learned"),
+    ],
+)
+def test_an_arm_whose_loss_still_falls_is_not_judged(training, verdict):
+    splits = scores(recall=0.5).assign(share=[0.001, 0.1, 0.01], tenth_log_snr=1.8, four_share=0.03)
+    splits["model"] = ["DDGM", "DAED a", "DAED b"]
+    if training is not None:
+        training = {f"DAED {k}": v for k, v in training.items()}
+    (claim,) = [
+        c
+        for c in daed_claims(splits=splits, training=training)
+        if c.sentence == f"{DIVERSE}, two-step"
+    ]
+    assert claim.verdict == verdict
+    if training:
+        assert f"{training['DAED a']['steps']} steps" in claim.texts()["learned"]
+
+
+@pytest.mark.parametrize("ceiling,verdict", [(100.0, "holds"), (15.0, "not learned")])
+def test_a_ddgm_nearer_to_no_training_than_to_the_floor_is_not_judged(ceiling, verdict):
+    "Its samples are at a Fréchet distance of 10, training images at 1"
+    ends = pd.DataFrame(dict(model=[FLOOR, CEILING], kind="images", frechet=[1.0, ceiling]))
+    splits = scores(recall=0.5).assign(share=[0.001, 0.1, 0.01], tenth_log_snr=1.8, four_share=0.03)
+    splits["model"] = ["DDGM", "a", "b"]
+    assert verdicts(splits=splits, ends=ends)[f"{DIVERSE}, two-step"] == verdict
+    joint = pd.concat([scores(recall=0.5), ends], ignore_index=True)
+    assert verdicts(joint=joint)[DIVERSE] == verdict
+
+
+def test_many_verdicts_are_judged_together():
+    "Seventeen intervals are wider when all have to hold; a verdict that was close is lost"
+    claims = daed_claims(joint=scores(recall=0.555), switches=(places((0.08, 0.1, 0.12)),))
+    wider, count = judged_together(claims)
+    assert count == 7
+    before, after = [{c.sentence: c for c in found} for found in (claims, wider)]
+    factor = 2.690110 / 1.959964  # normal quantiles for 1 - .05/14 and .975
+    low = before[DIVERSE].findings[0].measured.value - factor * 0.02
+    close(after[DIVERSE].findings[0].measured.low, low, atol=1e-5)
+    assert (before[DIVERSE].verdict, after[DIVERSE].verdict) == ("holds", "undecided")
+    words = multiplicity_in_words(claims)
+    assert "7 of these numbers" in words and f'"{DIVERSE}" (holds -> undecided)' in words
+    assert judged_together(daed_claims())[1] == 0 and multiplicity_in_words([]) == ""
 
 
 RECORDS = [

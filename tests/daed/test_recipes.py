@@ -31,6 +31,8 @@ def test_denoiser_alone_leaves_the_generator_as_it_was(dls, tmp_path):
     before = [p.clone() for p in ddgm.parameters()]
     at = split(ddgm.sched, level=0.1)
     m = train_dae(dls, tmp_path, ddgm, at, steps=1)
+    info = load_checkpoint(tmp_path / "daed.safetensors").info
+    assert info["max_steps"] == 1 and info["fall"] is None  # one check is too few to tell
     assert m.n == at.n and all(torch.equal(a, b) for a, b in zip(before, m.net.parameters()))
     assert all(torch.equal(a, b) for a, b in zip(before, ddgm.parameters()))
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from denoise_study.core import DataInfo, image_dls, load_checkpoint
-from denoise_study.diffusion import DDGM, preset, preview, Schedule, train_ddgm, UNet
+from denoise_study.diffusion import DDGM, fit, loss_fall, Plateau, preset, preview, Schedule
+from denoise_study.diffusion import train_ddgm, UNet
 
 
 def info(channels, side):
@@ -90,3 +91,78 @@ def test_a_set_without_validation_images_is_trained_on(tmp_path, n):
     info = load_checkpoint(tmp_path / "ddgm.safetensors").info
     assert info["steps"] == 2 and "valid_loss" not in info
     trained(tmp_path, dls)  # and taken up again
+
+
+def test_fall_of_the_loss():
+    "Best of the last checks against the best before; unknown as long as there is nothing before"
+    assert loss_fall([3.0, 2.0, 1.0], 3) == np.inf
+    assert loss_fall([2.0, 1.0, 1.5, 0.9], 2) == pytest.approx(0.1)
+    assert loss_fall([1.0, 2.0, 2.0], 2) == -1.0  # it rises
+
+
+class Script(Plateau):
+    "A plateau whose losses are given"
+
+    def __init__(self, losses, **kw):
+        super().__init__(**kw)
+        self.given = losses
+
+    def losses(self):
+        return [(s, self.given[i]) for i, (s, _) in enumerate(super().losses())]
+
+
+def ended(folder, losses, steps=32, least=0.01, **kw):
+    "Steps after which a training with these losses ends, and what its checkpoint says"
+    net = UNet(channels=1, width=4, mult=(1,), n_blocks=1, attn=())
+    model = DDGM(net, Schedule.linear(30), (1, 8, 8))
+    p = dict(preset(info(1, 8)), ema=0.9)
+    until = Script(losses, least=least, keep=folder)
+    fit(random_images(), model, folder / "m.safetensors", p, steps, until=until, **kw)
+    return load_checkpoint(folder / "m.safetensors").info
+
+
+FALLING = [0.9**i for i in range(16)]
+
+
+def test_a_training_ends_at_its_plateau(tmp_path):
+    "Sixteen checks; the loss falls up to the fifth: at the ninth the last four bring nothing"
+    flat = FALLING[:5] + [0.9**4] * 11
+    found = ended(tmp_path, flat)
+    assert (found["steps"], found["max_steps"], found["fall"]) == (18, 32, 0.0)
+    assert [s for s, _ in found["losses"]] == list(range(2, 19, 2))
+    kept = sorted(int(f.stem.split("-")[1]) for f in tmp_path.glob("after-*"))
+    assert kept == [2, 4, 8, 16]  # the first, second, fourth and eighth check
+    again = ended(tmp_path, flat)  # asked again, nothing more is trained
+    assert again["steps"] == 18 and again["losses"] == found["losses"]
+
+
+def test_a_training_that_still_falls_takes_all_its_steps_and_says_so(tmp_path):
+    found = ended(tmp_path, FALLING)
+    assert found["steps"] == 32 and found["fall"] == pytest.approx(1 - 0.9**4)
+    assert found["fall"] > found["least"]
+
+
+def test_validation_is_of_the_averaged_weights(tmp_path):
+    "The loss in the checkpoint is that of the model in it, under the same noise each time"
+    dls = random_images()
+    dls.loaders[1] = dls.train.new(shuffle=False, drop_last=False)
+    torch.manual_seed(0)
+    net = UNet(channels=1, width=4, mult=(1,), n_blocks=1, attn=())
+    model = DDGM(net, Schedule.linear(30), (1, 8, 8))
+    p = dict(preset(info(1, 8)), ema=0.9)
+    averaged = fit(dls, model, tmp_path / "m.safetensors", p, 16, until=Plateau())
+    found = load_checkpoint(tmp_path / "m.safetensors").info
+    from denoise_study.core import denoise_learner
+
+    loss = float(denoise_learner(dls, averaged, ema=None).validate()[0])
+    assert found["valid_loss"] == pytest.approx(loss, rel=1e-5)
+    assert found["losses"][-1] == [16, found["valid_loss"]]
+
+
+def test_without_validation_images_nobody_knows(tmp_path):
+    net = UNet(channels=1, width=4, mult=(1,), n_blocks=1, attn=())
+    model = DDGM(net, Schedule.linear(30), (1, 8, 8))
+    dls = random_images(n=5)
+    fit(dls, model, tmp_path / "m.safetensors", preset(info(1, 8)), 4, until=Plateau())
+    found = load_checkpoint(tmp_path / "m.safetensors").info
+    assert found["steps"] == 4 and found["fall"] is None and found["losses"] == []
