@@ -94,7 +94,7 @@ def test_switch_of_a_model():
         return (1 - c * ab**0.5) ** 2 * s2 + c**2 * (1 - ab)
 
     close(p.gaps["gap"], [mse(1.0, t) - mse(0.25, t) for t in ts], rtol=0.1, atol=1e-6)
-    assert p.t in (1, 10) and transition_point(errors, "own", "again", how="mean").t is None
+    assert 1 < p.t < 98 and transition_point(errors, "own", "again", how="mean").t is None
 
 
 def test_rotated_keeps_what_a_linear_filter_knows():
