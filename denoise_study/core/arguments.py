@@ -7,7 +7,7 @@ __all__ = ['in_words', 'whole_number', 'number', 'height_width', 'range_ends', '
 
 # %% ../../nbs/core/00_arguments.ipynb #f9bc0347
 import inspect, math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial, wraps
 from pathlib import Path
 from types import UnionType
@@ -160,8 +160,9 @@ def _as(name, value, kinds, least):
         if float in kinds: return number(name, plain, least)
         if int in kinds: return whole_number(name, plain, least)
 
-    if tuple in kinds and isinstance(value, (tuple, list)): return tuple(value)
-    if list in kinds and isinstance(value, (tuple, list, range)): return value
+    several = isinstance(value, Collection) and not isinstance(value, (str, bytes, Mapping))
+    if tuple in kinds and several: return tuple(value)
+    if list in kinds and several: return value
     if dict in kinds and isinstance(value, Mapping): return value
     if Path in kinds and isinstance(value, str) and str not in kinds: return Path(value)
 

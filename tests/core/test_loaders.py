@@ -203,6 +203,7 @@ def test_a_split_without_images_has_no_first_images():
 
 @pytest.fixture
 def learn():
+    import fastai.callback.schedule  # noqa: F401  adds lr_find, whatever ran before
     from fastai.learner import Learner
 
     torch.manual_seed(0)

@@ -26,8 +26,9 @@ def test_split_sweep_of_the_oracle():
         and table["T"].tolist() == [1000, 999, 903] * 2
     )
     by = table.groupby("model").mean(numeric_only=True)
-    close(by.roughness["98"] / by.roughness["DDGM"], (0.17351 / 0.2461) ** 0.5, rtol=0.01)
-    close(by.roughness["2"] / by.roughness["DDGM"], 1, rtol=0.01)
+    # a standard error of .6%: 48 images of 256 pixels, twice, on both sides
+    close(by.roughness["98"] / by.roughness["DDGM"], (0.17351 / 0.2461) ** 0.5, rtol=0.02)
+    close(by.roughness["2"] / by.roughness["DDGM"], 1, rtol=0.02)
     close(by.level["98"], 0.09927, atol=1e-5)
     # 10% of the steps and a log-SNR of 4 are two places
     power = math.exp(float(x.square().mean((1, 2, 3)).log().mean()))
