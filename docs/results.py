@@ -32,6 +32,10 @@ TITLES = {
         "The same claims on small vision transformers trained here, eight "
         "of them, each judged on the 10,000 test images.",
     ),
+    "kills": (
+        "Kills at random moments",
+        "Trainings, probes, the protocol, a study and the writing of files, killed and started again.",
+    ),
     "bench_unet": ("Speed of the U-Net", "A training step beside those of other libraries."),
     "bench_learner": (
         "Cost of the Learner",
