@@ -34,7 +34,8 @@ TITLES = {
     ),
     "kills": (
         "Kills at random moments",
-        "Trainings, probes, the protocol, a study and the writing of files, killed and started again.",
+        "Trainings, probes, the protocol, a study and the writing of files, killed "
+        "and started again.",
     ),
     "bench_unet": ("Speed of the U-Net", "A training step beside those of other libraries."),
     "bench_learner": (

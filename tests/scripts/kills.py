@@ -1,12 +1,12 @@
-"""What survives a kill: trainings, probes, the protocol, a study and the writing of files are killed
-at random moments and started again.
+"""What survives a kill: trainings, probes, the protocol, a study and the writing of files are
+killed at random moments and started again.
 
 python tests/scripts/kills.py [--share .1] [--only ddgm blind] [--out docs/results/kills.json]
 
 Each trial forks after the imports, kills its process up to four times at random moments, looks at
-every file and lets it run to its end. Then weights and numbers must be those of a run that nobody disturbed,
-bit for bit, and nothing else may be left in the folder. The file of numbers is written after each
-kind; started again, what is in it is not tried again."""
+every file and lets it run to its end. Then weights and numbers must be those of a run that nobody
+disturbed, bit for bit, and nothing else may be left in the folder. The file of numbers is written
+after each kind; started again, what is in it is not tried again."""
 
 import argparse
 import json
