@@ -36,6 +36,11 @@ TITLES = {
         "Senseless calls",
         "What becomes of calls with arguments that make no sense: counts for each wing.",
     ),
+    "kills": (
+        "Kills at random moments",
+        "Trainings, probes, the protocol, a study and the writing of files, killed "
+        "and started again.",
+    ),
     "bench_unet": ("Speed of the U-Net", "A training step beside those of other libraries."),
     "bench_learner": (
         "Cost of the Learner",

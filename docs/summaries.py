@@ -200,7 +200,47 @@ def findings():
     return grid(rows[0], rows[1:])
 
 
-SUMMARIES = dict(findings=findings, quality=quality, speed=speed, daed=daed, blind=blind, rep=rep)
+WRITERS = dict(
+    ddgm="training a diffusion model",
+    daed="training a DAED",
+    blind="training a blind denoiser",
+    probes="reading a representation",
+    protocol="the protocol of DenoiseRep",
+    study="a study",
+    writing="images, figures, pages and numbers over good ones",
+)
+
+
+def kills():
+    "What was killed, how often, and what became of it"
+    r = record("kills")
+    total, two = r["total"], r["two_in_a_folder"]
+    bad = "unreadable", "lost", "different", "leftovers"
+    head = ["what was at work", "kills", "files read after them", *bad]
+    rows = []
+    for row in r["kinds"]:
+        counts = "kills", "files", *bad
+        rows.append([WRITERS[row["what"]], *(str(row[k]) for k in counts)])
+    said = (
+        f"{total['kills']} kills of {len(rows)} kinds of work, {total['files']} files read after "
+        f"them: {total['unreadable']} unreadable, {total['lost']} lost, {total['different']} "
+        f"different in the end, {total['leftovers']} left over. Two trainings with different seeds "
+        f"in one folder, {two['trials']} times: one refused {two['one_refused']} times, the result "
+        f"that of one run {two['result_of_one_run']} times. (`{r['run']['command']}` at "
+        f"{r['run']['commit']}, torch {r['run']['versions']['torch']}.)"
+    )
+    return said, grid(head, rows)
+
+
+SUMMARIES = dict(
+    findings=findings,
+    quality=quality,
+    speed=speed,
+    daed=daed,
+    blind=blind,
+    rep=rep,
+    kills=kills,
+)
 
 
 def summary(name):

@@ -71,7 +71,7 @@ def _class_at(path):
     raise ValueError(f'class: {path} is not a model')
 
 # %% ../../nbs/core/19_descriptions.ipynb #2e692b8a
-LARGEST = 100_000 # of the numbers of a part: its tables are in no file that could be looked at first
+LARGEST = 100_000 # of the numbers of a part: its tables are in no file
 LONGEST = 1000 # of the lists among the arguments of a class
 
 def build(

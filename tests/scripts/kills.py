@@ -1,11 +1,12 @@
-"""What survives a kill: trainings, probes, the protocol, a study and the writing of files are killed
-at random moments and started again.
+"""What survives a kill: trainings, probes, the protocol, a study and the writing of files are
+killed at random moments and started again.
 
 python tests/scripts/kills.py [--share .1] [--only ddgm blind] [--out docs/results/kills.json]
 
-Each trial forks after the imports, kills its process up to four times at random moments, looks at every file
-and lets it run to its end. Then weights and numbers must be those of a run that nobody disturbed,
-bit for bit, and nothing else may be left in the folder."""
+Each trial forks after the imports, kills its process up to four times at random moments, looks at
+every file and lets it run to its end. Then weights and numbers must be those of a run that nobody
+disturbed, bit for bit, and nothing else may be left in the folder. The file of numbers is written
+after each kind; started again, what is in it is not tried again."""
 
 import argparse
 import json
@@ -213,13 +214,13 @@ class Kind:
 
 
 KINDS = dict(
-    ddgm=Kind(ddgm, 6),
-    daed=Kind(daed, 3),
+    writing=Kind(writing, 15, ends=False),
     blind=Kind(blind, 7),
     probes=Kind(probes, 5),
     protocol=Kind(protocol, 6),
+    ddgm=Kind(ddgm, 6),
     study=Kind(study, 4),
-    writing=Kind(writing, 15, ends=False),
+    daed=Kind(daed, 3),
 )
 
 
@@ -332,23 +333,30 @@ def doubled(tmp, trials):
     return dict(trials=trials, one_refused=refused, result_of_one_run=own)
 
 
+def record_of(rows, two, seed):
+    total = {k: sum(r[k] for r in rows) for k in vars(Count())}
+    return dict(run=run_info(), seed=seed, total=total, kinds=rows, two_in_a_folder=two)
+
+
 def main(share=1.0, only=(), out="", seed=0):
     torch.set_num_threads(1)
-    rng = random.Random(seed)
-    rows, bad = [], []
+    rows, two, bad = [], None, []
+    if out and Path(out).exists():  # kinds that were finished before
+        before = json.loads(Path(out).read_text())
+        rows, two = before["kinds"], before["two_in_a_folder"]
     with tempfile.TemporaryDirectory() as tmp:
+        two = two or doubled(Path(tmp), max(1, round(8 * share)))
+        print(two, flush=True)
         for name in only or KINDS:
-            count = tried(name, share, rng, Path(tmp))
+            if name in [r["what"] for r in rows]:
+                continue
+            count = tried(name, share, random.Random(f"{seed} {name}"), Path(tmp))
             numbers = {k: v if isinstance(v, int) else len(v) for k, v in vars(count).items()}
             rows.append(dict(what=name, **numbers))
             bad += count.bad()
             print(rows[-1], *count.bad(), flush=True)
-        two = doubled(Path(tmp), max(1, round(8 * share)))
-        print(two, flush=True)
-    total = {k: sum(r[k] for r in rows) for k in rows[0] if k != "what"}
-    record = dict(run=run_info(), seed=seed, total=total, kinds=rows, two_in_a_folder=two)
-    if out:
-        write_json(out, record)
+            if out:
+                write_json(out, record_of(rows, two, seed))
     good = two["trials"] == two["one_refused"] == two["result_of_one_run"]
     raise SystemExit(0 if good and not bad else 1)
 
