@@ -20,7 +20,7 @@ TITLES = {
     ),
     "blind_cifar10": (
         "A blind denoiser of CIFAR-10",
-        "The same claims on small photographs, with an earlier denoiser than `blind-cifar10`.",
+        "The same claims on small photographs, of the denoiser `blind-cifar10` on test images.",
     ),
     "rep_cifar10_resnet20": (
         "DenoiseRep on CIFAR-10",

@@ -266,7 +266,7 @@ def noise_claim(
 ) -> Claim: # on Fig. 20
     "Residual noise within 7% after matching, at .2 and above, beside random moves as long"
     rows = [r for r in table_rows(rows) if r['sigma'] >= .2]
-    fewest = min((r['n']/r['N'] for r in rows), default=None)
+    fewest = min((r['n']/r['N'] for r in rows if 'random' in r), default=None) # older: unknown
     findings = []
     for r in rows:
         ratio, random = None, None
@@ -331,11 +331,17 @@ def blind_claims(
         *stability_claims(r['stability'], r.get('turns', ())),
         *channel_claims(r['compare'], r['predicts'], channels),
         *group_claims(r['compare'], r.get('separation', []), _images(r)),
-        *sample_claims(r.get('around', ()), r.get('converged'), r.get('there')),
+        *sample_claims(r.get('around', ()), *_arrivals(r)),
         noise_claim(r.get('noise_level', ())),
         *distance_claims(r)]
     judged = [replace(c, learned=(learned, *c.learned)) for c in of_phi]
     return [denoising_claim(r['psnr']), *judged]
+
+def _arrivals(results):
+    "Share of calls that arrived, and without matching; older files count by another criterion"
+    there = results.get('there')
+    if there is None: return None, None
+    return results['converged'], there
 
 def _images(results):
     "How many test images were read"

@@ -150,6 +150,7 @@ def results(
         stability=stability(instability, others, fresh_turn, norm),
         channels=64,
         converged=converged,
+        there=0.1,
         predicts=pd.DataFrame(
             [
                 dict(
@@ -333,7 +334,7 @@ def test_without_labels_and_with_missing_numbers():
 
 def test_a_study_that_was_only_read_says_what_it_did_not_measure():
     r = results()
-    guided = "around", "noise_level", "distances", "ratio", "ratio_untrained", "ratio_gain"
+    guided = "around", "there", "noise_level", "distances", "ratio", "ratio_untrained", "ratio_gain"
     claims = {c.sentence: c.verdict for c in blind_claims({k: r[k] for k in r if k not in guided})}
     missing = {k for k, v in claims.items() if v == NOT_MEASURED}
     assert missing == {NEAR, KIND, VARIOUS, COPIES, NOISE, FOLLOW, BOUNDS}
@@ -387,8 +388,9 @@ def test_claims_of_the_recorded_studies(name):
     found = {c.sentence: c.verdict for c in claims}
     assert len(found) == 25 and all(c.place for c in claims)
     assert json.loads(json.dumps([c.to_dict() for c in claims])) == record["claims"]
-    if record["converged"] < 0.9:
-        assert {found[k] for k in (NEAR, KIND, VARIOUS, COPIES)} == {NOT_LEARNED}
+    guided = {found[k] for k in (NEAR, KIND, VARIOUS, COPIES)} - {NOT_MEASURED}
+    if record.get("converged", 0) < 0.9:
+        assert guided <= {NOT_LEARNED}
     assert [Claim.from_dict(c.to_dict()).verdict for c in claims] == [c.verdict for c in claims]
     numbers = [f.measured for c in claims for f in c.findings if f.measured is not None]
     assert all(isinstance(i, Interval) and i.n > 1 for i in numbers)
