@@ -71,6 +71,9 @@ from .convolutions import pads_zeros as pads_zeros
 from .convolutions import weight_times as weight_times
 from .denoiserep import DenoiseRep as DenoiseRep
 from .denoiserep import denoise_rep as denoise_rep
+from .denoiserep import fused_steps as fused_steps
+from .denoiserep import mark_fused as mark_fused
+from .denoiserep import save_fused as save_fused
 from .denoising_layer import BiasShift as BiasShift
 from .denoising_layer import DenoisingLayer as DenoisingLayer
 from .denoising_layer import SIDE_LOSSES as SIDE_LOSSES

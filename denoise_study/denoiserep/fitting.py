@@ -15,6 +15,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import nn
 from ..core import AdamW, load_state, read_tensors, step_generator, write_tensors
+from .denoiserep import mark_fused
 from .task import check_identity, Task
 from fastai.callback import schedule # noqa: puts `fit_one_cycle` on the Learner
 
@@ -93,6 +94,7 @@ def load_network(
         # old files have no counts of batches, and nothing depends on them
         if name.endswith('num_batches_tracked'): filled[name] = value
     load_state(inner, filled | state, path)
+    mark_fused(inner, path)
 
 # %% ../../nbs/denoiserep/13_fitting.ipynb #d3ceed10
 def baseline(
