@@ -13,6 +13,14 @@ TITLES = {
         "DAED on FashionMNIST",
         "The claims of Deja et al. (2022), measured with a small network on a CPU.",
     ),
+    "daed_budget": (
+        "DAED against its budget",
+        "What the denoiser of a DAED owes to its training steps, on FashionMNIST.",
+    ),
+    "coverage": (
+        "Coverage of the intervals",
+        "How often each kind of nominal 95% interval held the truth, on made-up data.",
+    ),
     "blind_fashion_mnist": (
         "A blind denoiser of FashionMNIST",
         "The claims of Kadkhodaie et al. (2025), each with its control, "

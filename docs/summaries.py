@@ -84,6 +84,26 @@ def daed():
     return said, grid(["claim", "measured", "verdict"], rows)
 
 
+def daed_budget():
+    "The denoiser of a DAED against its training steps"
+    r = record("daed_budget")
+    rows = r["budget"]
+    names = [k.removesuffix("_n") for k in rows[0] if k.endswith("_n")]
+    said = (
+        f"The denoiser's call minus the mean of the diffusion model, MAE relative to the latter, "
+        f"on {r['n']} test images of each set (`{r['run']['command']}`): training steps of the "
+        "denoiser, its validation loss, 95% intervals over images, one training."
+    )
+    table = []
+    for row in rows:
+        cells = [str(row["steps"]), f"{row['valid_loss']:.4f}"]
+        for name in names:
+            low, high = row[f"{name}_low"], row[f"{name}_high"]
+            cells.append(f"{row[name]:+.1%} [{low:+.1%}, {high:+.1%}]")
+        table.append(cells)
+    return said, grid(["steps", "validation loss", *names], table)
+
+
 def bold(verdict):
     return f"**{chip(verdict)}**:"
 
@@ -233,6 +253,7 @@ def kills():
 
 
 SUMMARIES = dict(
+<<<<<<< HEAD
     findings=findings,
     quality=quality,
     speed=speed,
@@ -240,6 +261,9 @@ SUMMARIES = dict(
     blind=blind,
     rep=rep,
     kills=kills,
+=======
+    quality=quality, speed=speed, daed=daed, daed_budget=daed_budget, blind=blind, rep=rep
+>>>>>>> w14
 )
 
 

@@ -105,8 +105,8 @@ feats = torch.randn(20, 3)
 
 # Numbers out of nonsense: metrics and statistics check what images are checked for
 STATISTICS = {
-    "holm of what is no p": (lambda: holm([5, -1]), r"p: one or more numbers in \[0,1\]"),
-    "holm of nan": (lambda: holm([0.1, float("nan")]), r"p: one or more numbers in \[0,1\]"),
+    "holm of what is no p": (lambda: holm([5, -1]), r"p: numbers in \[0,1\]"),
+    "holm of nan": (lambda: holm([0.1, float("nan")]), r"p: numbers in \[0,1\]"),
     "mcnemar of nan": (lambda: mcnemar(wrong, [True, False]), "right: True or False"),
     "mcnemar of scores": (lambda: mcnemar([1, 0], [0.3, 0.7]), "right0: True or False"),
     "mean of nan": (lambda: mean_interval(wrong), "values: holds NaN"),

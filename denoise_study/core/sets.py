@@ -17,7 +17,7 @@ from .features import compute_features, Features
 from .intervals import Interval
 from .resampling import bootstrap_interval, resamples
 
-# %% ../../nbs/core/35_sets.ipynb #9c9fd7eb
+# %% ../../nbs/core/35_sets.ipynb #b82dfda1
 def _distances(a, b, bs, progress):
     "Squared distances of `bs` rows of `a` at a time to all of `b`"
     squares = (b**2).sum(1)
@@ -32,6 +32,9 @@ def _radii(x, k, bs, progress):
         radii.append(d.topk(k, largest=False).values[:, -1])
     return torch.cat(radii)
 
+def _largest(x): return (x**2).sum(1).max()
+
+# %% ../../nbs/core/35_sets.ipynb #f9b396cc
 def _halves(n, splits=20):
     "(splits, n) bool: which half each row is in, drawn anew for each split"
     gen = torch.Generator().manual_seed(0)
@@ -68,11 +71,16 @@ def _share_interval(inside, by_halves, level):
     half = stats.t.ppf((1 + level)/2, len(first))*(asked + balls)**.5
     return Interval(value, max(0., value - half), min(1., value + half), n, 'images', level)
 
+<<<<<<< HEAD
 def _largest(x): return (x**2).sum(1).max()
 
 @checked(k=1, bs=1)
 def knn_precision_recall(
     real, # `Features` or an (N,dim) tensor: the reference
+=======
+# %% ../../nbs/core/35_sets.ipynb #8a8e81f1
+def knn_precision_recall(real, # `Features` or an (N,dim) tensor: the reference
+>>>>>>> w14
     fake, # the same for the set under test
     k:int=3, # each ball reaches its centre's k-th nearest neighbour
     bs:int=1024, # rows of the distance matrix held at a time

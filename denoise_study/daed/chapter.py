@@ -75,17 +75,18 @@ def switch_part(
             train = two_sets(study, 2000, 'train')
             return reconstruction_sweep(ddgm, sets, train=train, progress=False, **how)
 
+    n = len(next(iter(sets.values())))
     errors = measured_once(
-        study, 'errors_switch', measure, model=weights_digest(ddgm), n=len(next(iter(sets.values()))),
-        **how)
+        study, 'errors_switch', measure, model=weights_digest(ddgm), n=n, **how)
     raw = [transition_point(errors, *sets, least=v) for v in LEASTS]
     fair = [transition_point(errors, *sets, least=v, relative_to='linear') for v in LEASTS]
     middle = raw[1]
-    n = middle.n_a
     ns = [k for k in (50, 100, 200, 500, 1000) if k < n] + [n]
     by_n = switch_table(errors, *sets, ns)
     c.results |= dict(
-        errors=summarise(errors), switch=[dict(p) for p in raw], switch_fair=[dict(p) for p in fair],
+        errors=summarise(errors),
+        switch=[dict(p) for p in raw],
+        switch_fair=[dict(p) for p in fair],
         switch_by_n=by_n)
     c.heading('Where does the model stop generating?')
     c.figure(plot_transition(errors, middle), f'Left: error of {n} test images of each set, '

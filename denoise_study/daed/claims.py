@@ -354,8 +354,8 @@ def multiplicity_in_words(
     lost = []
     for c, w in zip(claims, wider):
         if c.verdict != w.verdict: lost.append(f'"{c.sentence}" ({c.verdict} -> {w.verdict})')
-    text = (f'{count} of these numbers have an interval of 95%, so that {.05*count:.1f} of them may '
-            'be expected to miss the truth. ')
+    text = (f'{count} of these numbers have an interval of 95%, so that {.05*count:.1f} of them '
+            'may be expected to miss the truth. ')
     if not lost: return text + 'With intervals that hold all of them together no verdict changes.'
     return text + ('With intervals that hold all of them together these verdicts change: '
                    + '; '.join(lost) + '.')

@@ -44,8 +44,8 @@ def holm(
 ) -> list: # m corrected p-values, in the same order
     "p-values corrected for their number (Holm 1979)"
     p = np.asarray(p, dtype=float)
-    if p.ndim != 1 or not len(p) or not ((0 <= p) & (p <= 1)).all(): # a NaN is neither
-        raise ValueError(f'p: one or more numbers in [0,1] are accepted, got {p.tolist()}')
+    if p.ndim != 1 or not ((0 <= p) & (p <= 1)).all(): # a NaN is neither
+        raise ValueError(f'p: numbers in [0,1] are accepted, got {p.tolist()}')
     order = p.argsort()
     factors = np.arange(len(p), 0, -1)
     sorted_p = np.maximum.accumulate(p[order]*factors)

@@ -137,3 +137,19 @@ def test_compare_sets():
         compare_sets(x, x)
     with pytest.warns(UserWarning, match="singular"):
         assert compare_sets(f[:30], f[30:40], n_boot=5, progress=False).singular
+
+
+def test_intervals_of_shares_hold_the_truth():
+    """Over both sets: of 40 pairs of sets at least 34 intervals hold the mean. With the balls held
+    fixed those of recall are less than half as wide, and fewer than 34 do"""
+    for scale, name in ((0.9, "recall"), (1.2, "precision")):
+        found = []
+        for i in range(40):
+            a, b = normal(150, 6, 2 * i), normal(150, 6, 2 * i + 1)
+            found.append(knn_precision_recall(a, scale * b)[name])
+        values = np.array([o.value for o in found])
+        held = sum(o.low <= values.mean() <= o.high for o in found)
+        width = np.mean([o.high - o.low for o in found])
+        assert held >= 34 and width < 6 * values.std()
+        fixed = [1.96 * (v * (1 - v) / 150) ** 0.5 for v in values]
+        assert sum(abs(values - values.mean()) <= fixed) < held
