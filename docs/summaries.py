@@ -253,17 +253,14 @@ def kills():
 
 
 SUMMARIES = dict(
-<<<<<<< HEAD
     findings=findings,
     quality=quality,
     speed=speed,
     daed=daed,
+    daed_budget=daed_budget,
     blind=blind,
     rep=rep,
     kills=kills,
-=======
-    quality=quality, speed=speed, daed=daed, daed_budget=daed_budget, blind=blind, rep=rep
->>>>>>> w14
 )
 
 

@@ -71,16 +71,12 @@ def _share_interval(inside, by_halves, level):
     half = stats.t.ppf((1 + level)/2, len(first))*(asked + balls)**.5
     return Interval(value, max(0., value - half), min(1., value + half), n, 'images', level)
 
-<<<<<<< HEAD
 def _largest(x): return (x**2).sum(1).max()
 
+# %% ../../nbs/core/35_sets.ipynb #8a8e81f1
 @checked(k=1, bs=1)
 def knn_precision_recall(
     real, # `Features` or an (N,dim) tensor: the reference
-=======
-# %% ../../nbs/core/35_sets.ipynb #8a8e81f1
-def knn_precision_recall(real, # `Features` or an (N,dim) tensor: the reference
->>>>>>> w14
     fake, # the same for the set under test
     k:int=3, # each ball reaches its centre's k-th nearest neighbour
     bs:int=1024, # rows of the distance matrix held at a time
