@@ -71,8 +71,6 @@ def _share_interval(inside, by_halves, level):
     half = stats.t.ppf((1 + level)/2, len(first))*(asked + balls)**.5
     return Interval(value, max(0., value - half), min(1., value + half), n, 'images', level)
 
-def _largest(x): return (x**2).sum(1).max()
-
 # %% ../../nbs/core/35_sets.ipynb #8a8e81f1
 @checked(k=1, bs=1)
 def knn_precision_recall(

@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from helpers_training import Linear, small
+from helpers_training import small
 from torch import nn
 
 from denoise_study.core import build, check_same_model, describe, LARGEST, PARTS, register_part
 from denoise_study.daed import DAED
 from denoise_study.denoiser import Blind, BlindUNet
-from denoise_study.diffusion import DDGM, Schedule, UNet
+from denoise_study.diffusion import Schedule, UNet
 
 
 def unet():
