@@ -218,7 +218,7 @@ def save_fused(
     path:str|Path, # file to write, `.safetensors`
     **info, # anything JSON-able to keep
 ):
-    "Save a network with the mark of what is fused into it; other programs read it as any other file"
+    "Save a network with the mark of what is fused into it; to other programs a file as any"
     steps = fused_steps(model)
     if not steps:
         raise ValueError('model: a network that `fuse` returned is needed; nothing is fused here')

@@ -124,7 +124,8 @@ def _class_ap(match, weights, recalls):
     precision = hits/(hits + false).clamp(min=1e-12)
     best = precision.flip(1).cummax(1).values.flip(1) # the best at this recall or a higher one
     best = torch.cat([best, torch.zeros(len(best), 1).double()], 1)
-    place = torch.searchsorted((hits/total).contiguous(), recalls.expand(len(hits), -1).contiguous())
+    wanted = recalls.expand(len(hits), -1).contiguous()
+    place = torch.searchsorted((hits/total).contiguous(), wanted)
     return best.gather(1, place).mean(1)
 
 def ap_parts(
