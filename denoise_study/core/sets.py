@@ -45,12 +45,16 @@ def _half_radii(x, halves, k, bs, progress):
     "(splits, N) squared distance of each row to its `k`-th nearest in its own half"
     radii = []
     for i, d in enumerate(_distances(x, x, bs, progress)):
-        d.diagonal(i*bs).fill_(torch.inf)
-        near, who = d.topk(min(len(x) - 1, k + 40), largest=False) # enough for k in each half
-        own = halves[:, i*bs:i*bs + len(d), None]
-        rank = (halves[:, who] == own).cumsum(-1)
+        first = i*bs
+        d.diagonal(first).fill_(torch.inf)
+        enough = min(len(x) - 1, k + 40) # for k in each half
+        near, who = d.topk(enough, largest=False)
+
+        half = halves[:, first:first + len(d), None]
+        rank = (halves[:, who] == half).cumsum(-1)
         place = (rank >= k).int().argmax(-1)
-        radii.append(near.gather(1, place.T).T)
+        own = near.gather(1, place.T)
+        radii.append(own.T)
     return torch.cat(radii, 1)
 
 def _inside_halves(d, radii, halves):
@@ -67,9 +71,14 @@ def _share_interval(inside, by_halves, level):
     value = float(inside.double().mean())
     first, second = by_halves.double().mean(-1).T
     asked = value*(1 - value)/n
-    balls = float((first - second).square().mean()/4) # two halves differ by 2 variances of a half
-    half = stats.t.ppf((1 + level)/2, len(first))*(asked + balls)**.5
-    return Interval(value, max(0., value - half), min(1., value + half), n, 'images', level)
+    difference = (first - second).square().mean()
+    balls = float(difference/4) # two halves differ by 2 variances of a half
+
+    reach = stats.t.ppf((1 + level)/2, len(first))
+    half = reach*(asked + balls)**.5
+    low = max(0., value - half)
+    high = min(1., value + half)
+    return Interval(value, low, high, n, 'images', level)
 
 # %% ../../nbs/core/35_sets.ipynb #8a8e81f1
 @checked(k=1, bs=1)

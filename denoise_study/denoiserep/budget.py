@@ -29,7 +29,7 @@ class Budget:
     lr:float=1e-2 # learning rate of denoisers
     whiten:bool=True # denoisers learn on whitened features; False: written plainly, as in the paper
     lr_backbone:float=1e-4 # learning rate of the backbone, where it is trained
-    lam:float=.5 # weight of the side loss in 'label_aug'; the slides do not say
+    lam:float=.1 # weight of the side loss in 'label_aug'; the slides do not say
     noise:str|None='shared' # of the backbone's steps in 'alternate', as in the authors' code
     n_solve:int=1000 # training images for the closed form
     minus_steps:int=0 # T of DenoiseRep^-; 0: as many as there are denoised layers

@@ -104,7 +104,7 @@ def denoise_rep_command(
     steps:int=200, # training steps of an arm
     lr:float=.01, # learning rate of denoisers
     lr_backbone:float=1e-4, # learning rate of the backbone, in `alternate`
-    lam:float=.5, # weight of the side loss, in `label_aug`
+    lam:float=.1, # weight of the side loss, in `label_aug`
     rounds:int=2, # of denoisers, then backbone, in `alternate`
     n_solve:int=1000, # training images for the closed form
     plain:store_true=False, # write denoisers plainly, as the paper does: they learn more slowly

@@ -103,7 +103,7 @@ NONSENSE = {
     "a list": ([1], "a description is needed"),
     "a class of numbers": ({"class": 3, "args": {}}, "a description is needed"),
     "arguments in a list": ({"class": NET["class"], "args": [1]}, "a description is needed"),
-    "unknown arguments": (changed(colour=1), "not made by the arguments .*unexpected.*colour"),
+    "unknown arguments": (changed(hue=1), "not made by the arguments .*unexpected.*hue"),
     "no schedule": (changed(sched=None), "DDGM is not made by|sched"),
     "a schedule of none": (changed(sched=dict(schedule=None)), "schedule|Schedule"),
     "a schedule in a dictionary": (changed(sched=dict(schedule=dict(T=3))), "schedule|spec"),
