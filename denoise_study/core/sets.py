@@ -22,14 +22,16 @@ def _distances(a, b, bs, progress):
     "Squared distances of `bs` rows of `a` at a time to all of `b`"
     squares = (b**2).sum(1)
     for rows in with_bar(a.split(bs), progress):
-        yield torch.addmm((rows**2).sum(1)[:, None] + squares, rows, b.T, alpha=-2)
+        both = (rows**2).sum(1)[:, None] + squares
+        yield torch.addmm(both, rows, b.T, alpha=-2)
 
 def _radii(x, k, bs, progress):
     "Squared distance of each row of `x` to its `k`-th nearest other row"
     radii = []
     for i, d in enumerate(_distances(x, x, bs, progress)):
         d.diagonal(i*bs).fill_(torch.inf) # a point is not its own neighbour
-        radii.append(d.topk(k, largest=False).values[:, -1])
+        nearest = d.topk(k, largest=False).values
+        radii.append(nearest[:, -1])
     return torch.cat(radii)
 
 def _largest(x): return (x**2).sum(1).max()
