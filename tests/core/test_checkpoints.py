@@ -90,8 +90,14 @@ BAD = {  # (tensors, description) -> those of a bad file; what the message says
     "wider than any memory": (lambda t, d: (t, net(d, width=2**40)), "not made by|fit"),
     "a million blocks": (lambda t, d: (t, net(d, n_blocks=10**6)), "a model of more than"),
     "a million levels": (lambda t, d: (t, net(d, mult=[1] * 10**5)), "lists of up to 1000"),
-    "a network in words": (lambda t, d: (t, args(d, net="unet")), "does not fit the model"),
-    "a network that is a number": (lambda t, d: (t, args(d, net=3)), "does not fit the model"),
+    "a network in words": (
+        lambda t, d: (t, args(d, net="unet")),
+        "does not fit the model|not made by",
+    ),
+    "a network that is a number": (
+        lambda t, d: (t, args(d, net=3)),
+        "does not fit the model|not made by",
+    ),
     "less than nothing": (lambda t, d: (t, net(d, width=-32)), "width"),
     "halves": (lambda t, d: (t, net(d, width=32.5)), "width|not made"),
     "colour": (lambda t, d: (t, net(d, channels=3)), "made for 3 channels|does not fit"),
