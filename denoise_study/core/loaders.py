@@ -26,6 +26,7 @@ from .splits import DataInfo, open_splits
 class ImageLoader(DistributedDL):
     "Batches `(x, y)` of a source; their order depends on (seed, epoch) only"
     n_inp = 1
+    reads = 'batch', 'labels' # what it asks of a source
     @checked(bs=1, epoch=0, start=0, batches=1)
     def __init__(self,
         source, # `ArraySource`, `FileSource` or part of one
@@ -41,7 +42,7 @@ class ImageLoader(DistributedDL):
         shard:tuple|None=None, # (rank, number of processes); None: what the launcher says
         batches:int|None=None, # only so many batches in an epoch, others in the next; None: all
     ):
-        check_source(source)
+        check_source(source, self.reads)
         self.dataset = source
         self.n = len(source)
         self.bs = whole_number('bs', bs, 1)

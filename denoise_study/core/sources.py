@@ -41,9 +41,10 @@ def take_rows(
 # %% ../../nbs/core/11_sources.ipynb #392d547f
 def check_source(
     source, # what was given as one
+    reads:tuple=('batch', 'labels'), # what a loader asks of it
 ):
     "Refuse what does not say its labels and the bytes of its images"
-    if not hasattr(source, 'batch') or not hasattr(source, 'labels'):
+    if not all(hasattr(source, name) for name in reads):
         raise TypeError('source: an ArraySource, FileSource or a Subset of one is accepted, '
                         f'got {type(source).__name__}')
 

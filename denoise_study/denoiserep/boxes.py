@@ -80,6 +80,7 @@ class BoxSource:
 class BoxLoader(ImageLoader):
     "Batches (pictures in [0,1], targets, and a zero for each): a detector takes the first two"
     n_inp = 2
+    reads = 'picture', 'target'
     def _fetch(self, idx):
         which = idx.tolist()
         pictures = [self.dataset.picture(i) for i in which]

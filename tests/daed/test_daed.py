@@ -14,7 +14,7 @@ from torch import nn
 
 from helpers import openai_state, run_script
 from denoise_study.daed import DAED, DAETime, Split, split
-from denoise_study.core import averaged, build, denoise_learner, describe, image_dls
+from denoise_study.core import averaged, build, denoise_learner, describe, image_dls, image_noise
 from denoise_study.core import load_checkpoint, read_tensors, save_checkpoint, step_generator
 from denoise_study.diffusion import ancestral, chain_variance, DDGM, from_openai, GaussianNet
 from denoise_study.diffusion import Schedule, UNet, UniformTime
@@ -358,7 +358,7 @@ def test_units_of_the_dae_term():
     r = m.dae_nll(x0, seed=3, clip=False)
     close(r["nats"], 0.5 * r["mse"] + 0.918939, atol=1e-6)
     close(r["bits"] / r["nats"], [1.442695] * 20, atol=1e-6)
-    eps = torch.randn(x0.shape, generator=gen(3))
+    eps = image_noise(x0, 3)
     close(m(x0, torch.ones(20, dtype=torch.int64), eps), r["bits"] - 1.325748, atol=1e-5)
     x0_hat = m.denoise(m.sched.q_sample(x0, 1, eps), clip=False)
     close(r["mse"], (x0_hat - x0).pow(2).mean((1, 2, 3)), rtol=1e-5)
@@ -371,28 +371,27 @@ def test_exact_likelihood(dae_var, kw):
     bits_per_dim, in a batch of times, and in dae_nll"""
     m, _ = spies(dae_var=dae_var, **kw)
     x0 = bytes_(50)
-    eps = torch.randn(x0.shape, generator=gen(7))
-    x1 = m.sched.q_sample(x0, 1, eps)
-    std, f, x = (
-        math.sqrt(dae_var or float(m.sched.beta[1])),
-        m.denoise(x1).double().numpy(),
-        x0.double().numpy(),
-    )
-    lower, upper = (
-        np.where(x < -0.999, -np.inf, (x - 1 / 255 - f) / std),
-        np.where(x > 0.999, np.inf, (x + 1 / 255 - f) / std),
-    )
-    # each tail where it is exact
-    theirs = -np.log2(
-        np.where(
-            lower + upper < 0, norm.cdf(upper) - norm.cdf(lower), norm.sf(lower) - norm.sf(upper)
-        )
-    ).mean((1, 2, 3))
+    x = x0.double().numpy()
+    std = math.sqrt(dae_var or float(m.sched.beta[1]))
+
+    def by_scipy(x1):
+        f = m.denoise(x1).double().numpy()
+        lower = np.where(x < -0.999, -np.inf, (x - 1 / 255 - f) / std)
+        upper = np.where(x > 0.999, np.inf, (x + 1 / 255 - f) / std)
+        below = norm.cdf(upper) - norm.cdf(lower)
+        above = norm.sf(lower) - norm.sf(upper)
+        # each tail where it is exact
+        return -np.log2(np.where(lower + upper < 0, below, above)).mean((1, 2, 3))
+
+    x1 = m.sched.q_sample(x0, 1, image_noise(x0, 7))
+    theirs = by_scipy(x1)
     close(m.dae_nll(x0, seed=7)["exact"], theirs, rtol=1e-4)
-    close(m.bits_per_dim(x0, seed=7, progress=False)["L_0"], theirs, rtol=1e-4)
     t = torch.ones(50, dtype=torch.int64)
     with torch.no_grad():
         close(m.vlb_terms(x0, x1, t, *m.predict(x1, t), clip=True), theirs, rtol=1e-4)
+    other = m.sched.q_sample(x0, 1, image_noise(x0, 7, stream="likelihood"))
+    L_0 = m.bits_per_dim(x0, seed=7, progress=False)["L_0"]
+    close(L_0, by_scipy(other), rtol=1e-4)
 
 
 def test_fitted_variance():
