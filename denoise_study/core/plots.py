@@ -225,7 +225,7 @@ def knob(
     name:str, # what is turned
     figures:dict, # label of each position -> Axes, several of them, or a Figure
     start:int=0, # number of the position to begin with
-    dpi:float=100, # pixels an inch
+    dpi:float=80, # pixels an inch
     colors:int=24, # number of colours to keep
 ) -> object: # slider above a picture, an ipywidgets box
     "A slider that chooses between pictures"

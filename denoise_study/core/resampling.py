@@ -63,6 +63,21 @@ def _tail(level):
         raise ValueError(f'level: a coverage between 0 and 1 is needed, got {level}')
     return (1 - level)/2
 
+def _values(values, unit, name='values'):
+    "At least two finite numbers in a row, as float64"
+    try: v = torch.as_tensor(values).detach().cpu()
+    except (TypeError, ValueError, RuntimeError): v = None
+    if v is None or v.is_complex():
+        got = in_words(values)
+        raise TypeError(f'{name}: numbers, one each of {unit}, are accepted, got {got}')
+    v = v.double()
+    if v.ndim != 1 or len(v) < 2:
+        shape = tuple(v.shape)
+        raise ValueError(f'{name}: one number each of at least two {unit} is needed, got {shape}')
+    if not v.isfinite().all():
+        raise ValueError(f'{name}: NaN or infinity; look for the one of the {unit} that made it')
+    return v
+
 # %% ../../nbs/core/03_resampling.ipynb #a31849e3
 @checked(n_boot=2)
 def mean_interval(
@@ -86,21 +101,6 @@ def mean_interval(
     quantile = torch.special.ndtri(torch.tensor(1 - _tail(level)).double())
     half = quantile*v.std()/n**.5
     return Interval(mean, mean - half, mean + half, n, unit, level)
-
-def _values(values, unit, name='values'):
-    "At least two finite numbers in a row, as float64"
-    try: v = torch.as_tensor(values).detach().cpu()
-    except (TypeError, ValueError, RuntimeError): v = None
-    if v is None or v.is_complex():
-        got = in_words(values)
-        raise TypeError(f'{name}: numbers, one each of {unit}, are accepted, got {got}')
-    v = v.double()
-    if v.ndim != 1 or len(v) < 2:
-        shape = tuple(v.shape)
-        raise ValueError(f'{name}: one number each of at least two {unit} is needed, got {shape}')
-    if not v.isfinite().all():
-        raise ValueError(f'{name}: NaN or infinity; look for the one of the {unit} that made it')
-    return v
 
 # %% ../../nbs/core/03_resampling.ipynb #474f967f
 @checked

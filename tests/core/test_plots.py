@@ -87,4 +87,4 @@ def test_a_knob_has_a_picture_for_every_position():
     figures = {str(n): panel(None, (1, 1)) for n in range(3)}
     slider, stack = knob("n", figures, start=2).children
     assert slider.index == stack.selected_index == 2 and len(stack.children) == 3
-    assert stack.children[0].value == png(figures["0"], 100, 24)
+    assert stack.children[0].value == png(figures["0"], 80, 24)
