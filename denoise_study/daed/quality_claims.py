@@ -85,7 +85,9 @@ def not_worse(
     return Claim(sentence, place, gaps, relation, than, **more)
 
 # %% ../../nbs/daed/07_quality_claims.ipynb #4618fe21
-FLOOR, CEILING = 'training images', 'untrained network' # the ends by which samples are measured
+# the ends by which samples are measured
+FLOOR = 'training images'
+CEILING = 'untrained network'
 
 def learned_to_sample(
     table:pd.DataFrame|None, # from `quality_table` or `split_sweep`
