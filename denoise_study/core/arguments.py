@@ -186,7 +186,7 @@ def _check_of(name, parameter, least):
     several = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     silent = parameter.annotation in (parameter.empty, object)
     if name == 'device': check = partial(device_there, name)
-    elif several or silent: return None
+    elif several or silent or name in ('ax', 'axs'): return None # `panels` reads those
     elif name in _OF_NAME and {int, tuple} & set(kinds): check = partial(_OF_NAME[name], name)
     else: check = partial(_as, name, kinds=kinds, least=least)
 
