@@ -171,14 +171,14 @@ FINDINGS = {
     "First a generator, then a denoiser": dict(
         page="daed",
         record="daed_fashion_mnist",
-        claim="The error passes .1 MAE after around 10% of the steps",
-        picture="daed_fashion_mnist-1.png",
-        alt="Error after noise, on garments and upside down",
+        claim="DAED and the DDGM's own mean are equally good: upside down",
+        picture="daed_budget-0.png",
+        alt="The denoiser's error against its training steps",
     ),
     "A denoiser sorts images by kind": dict(
         page="representations",
         record="blind_fashion_mnist",
-        claim="The top images of a channel are of a kind",
+        claim="Neighbours share a class, more than before training",
         picture="blind_fashion_mnist-3.png",
         alt="Garments and their neighbours",
     ),
@@ -205,11 +205,12 @@ def finding(title, found):
     claim = claim_of(found["record"], found["claim"])
     texts = {k: escape(v) for k, v in claim.texts().items()}
     beside = texts["beside it"].partition(" (paired")[0]
+    beside = f"; {beside}" if beside else ""
     return [
         f"[{title}](../docs/pages/papers/{found['page']}.md)",
         f"![{found['alt']}](../docs/images/{found['picture']})",
         f'"{texts["claim"]}"',
-        f"**{claim.verdict}**: {texts['measured']}" + (f"; {beside}" if beside else ""),
+        f"**{claim.verdict}**: {texts['measured']}{beside}, over {texts['over']}",
     ]
 
 

@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import os
 import random
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -21,17 +22,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 
 from denoise_study.core import Chapter, content_digest, FolderInUse, image_dls, load_checkpoint
 from denoise_study.core import panel, read_tensors, run_info, save_figure, save_images, Study
 from denoise_study.core import write_json, write_report
 from denoise_study.daed import train_daed
 from denoise_study.denoiser import BlindUNet, denoiser, train_blind
-from denoise_study.denoiserep import accuracy, Budget, run_protocol, Task
+from denoise_study.denoiserep import run_protocol
 from denoise_study.diffusion import bits_part, samples_part, Schedule, sweep_part, train_ddgm
 from denoise_study.representation import channel_averages
 from denoise_study.study import CHAPTERS, run_study
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from helpers_tasks import perceptron_task, QUICK  # noqa: E402, it lies in the folder above
 
 FORK = multiprocessing.get_context("fork")
 REFUSED = 3  # exit status of a process that found the folder taken
@@ -69,25 +72,10 @@ def probes(folder, seed=0):
     channel_averages(D, dls.train, draws=4, bs=64, seed=seed, path=path, progress=False)
 
 
-def perceptron():
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
-
-
 def protocol(folder, seed=0):
-    task = Task(
-        "classification",
-        digits(range=(0.0, 1.0)),
-        perceptron,
-        accuracy,
-        "accuracy@1",
-        head="3",
-        steps=20,
-        lr=1e-2,
-        about=dict(data="digits"),
-    )
+    task = perceptron_task(digits(range=(0.0, 1.0)))
     arms = "label_free", "placebo", "control"
-    budget = Budget(steps=6, n_solve=200)
-    run_protocol(task, arms, [seed, seed + 1], budget, folder, progress=False)
+    run_protocol(task, arms, [seed, seed + 1], QUICK, folder, progress=False)
 
 
 def study(folder, seed=0):
