@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from denoise_study.core import Chapter, content_digest, FolderInUse, image_dls, load_checkpoint
 from denoise_study.core import panel, read_tensors, run_info, save_figure, save_images, Study
