@@ -12,7 +12,7 @@ TITLES = {
     "daed_fashion_mnist": (
         "DAED on FashionMNIST",
         "The claims of Deja et al. (2022), measured with a small network on a CPU. Its denoisers "
-        "had 94 training steps, so the rows and figures of the splits and of transfer judge nothing.",
+        "had 94 training steps, so the rows and figures of splits and of transfer judge nothing.",
     ),
     "daed_budget": (
         "DAED against its budget",

@@ -72,15 +72,17 @@ def loss_fall(
 class Plateau(Callback):
     "Validates the averaged weights, and ends a training when their loss has stopped falling"
     order, run_valid = 92, False # after the state of an interrupted training was put back
-    checks = 16 # by which the longest training is divided
-    window = 4 # checks over which the fall is measured
 
     def __init__(self,
         least:float=.01, # smallest fall of the loss over the window that is worth going on for
         keep:str|Path|None=None, # folder for the averaged model at checks 1, 2, 4, 8, 16
+        checks:int=16, # by which the longest training is divided
+        window:int=4, # checks over which the fall is measured
     ):
         self.least = least
         self.keep = keep
+        self.checks = checks
+        self.window = window
 
     def losses(self,
     ) -> list: # of (steps, validation loss of the averaged weights), one for each check
