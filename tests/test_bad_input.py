@@ -238,7 +238,7 @@ FILES = {
     ),
     "a training state": (
         lambda good, p: write_tensors(p, {"w": torch.ones(2)}, dict(kind="training state")),
-        "holds a training state",
+        "holds .training state.",
     ),
     "weights of another network": (
         lambda good, p: retell(good, p, model=colored()),

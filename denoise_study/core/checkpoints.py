@@ -118,26 +118,14 @@ def load_checkpoint(
     "Load a model; a ValueError names what does not fit"
     if weights not in (None, 'raw', 'ema'):
         raise ValueError(f"weights: 'raw' or 'ema' is accepted, got {weights!r}")
-    tensors, desc = read_tensors(path)
-    if desc.get('kind') != 'checkpoint':
-        raise ValueError(f'{path} holds a {desc.get("kind")}, not a checkpoint of a model')
-
+    tensors, desc = read_tensors(path, 'checkpoint', model=dict, info=dict)
     weights, state = _chosen(tensors, weights, path)
-    described = _entry(desc, 'model', path)
-    info = _entry(desc, 'info', path)
-    if model is None: model = _made(described, state, path)
-    else: check_same_model(describe(unwrap(model)), described, path)
+    if model is None: model = _made(desc['model'], state, path)
+    else: check_same_model(describe(unwrap(model)), desc['model'], path)
     load_state(unwrap(model), state, path)
     digest = content_digest(state, {})
-    model.info = dict(info, weights=weights, file=Path(path).name, digest=digest)
+    model.info = dict(desc['info'], weights=weights, file=Path(path).name, digest=digest)
     return model.to(device).eval()
-
-def _entry(desc, name, path):
-    "A dictionary in a description"
-    if isinstance(desc.get(name), dict): return desc[name]
-    raise ValueError(
-        f'{path} has no {name} in its description: a dictionary is needed, '
-        f'got {str(desc.get(name))[:80]}')
 
 def _chosen(tensors, weights, path):
     "'raw' or 'ema', and the tensors of that kind under their own names"

@@ -66,6 +66,8 @@ def _own_copies(tensors):
 
 def read_tensors(
     path:str|Path, # file that `write_tensors` wrote
+    kind:str|None=None, # what its description has to call it; None: anything
+    **entries:type, # what its description has to hold besides, and of which types
 ) -> tuple: # name -> tensor, and the description
     "Read such a file; a ValueError says what is wrong with one that is not"
     path = Path(path)
@@ -88,7 +90,18 @@ def read_tensors(
         raise ValueError(
             f'{path} is not what was written: its digest is another one. A disk or a copy has '
             'changed it; take another copy')
+    _check_description(desc, path, kind, entries)
     return tensors, desc
+
+def _check_description(desc, path, kind, entries):
+    "A ValueError that names what a description lacks"
+    if kind is not None and desc.get('kind') != kind:
+        raise ValueError(f'{path} holds {desc.get("kind")!r}, not {kind!r}')
+    for name, cls in entries.items():
+        if isinstance(desc.get(name), cls): continue
+        raise ValueError(
+            f'{path} has no {name} in its description: a {cls.__name__} is needed, '
+            f'got {str(desc.get(name))[:80]}')
 
 def _description(meta, path):
     "The description in a header"

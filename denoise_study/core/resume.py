@@ -187,8 +187,8 @@ def _look_around(self:Resume):
     "Go on from the state if there is one; files of another run are refused"
     if self.path.exists(): self._go_on()
     elif self.result and Path(self.result).exists():
-        _, desc = read_tensors(self.result)
-        self._check(desc, desc.get('info', {}).get('run'), self.result)
+        _, desc = read_tensors(self.result, model=dict, info=dict)
+        self._check(desc, desc['info'].get('run'), self.result)
 
 @patch
 def _check(self:Resume, desc, run, path):
@@ -210,9 +210,7 @@ def _go_on(self:Resume):
 @patch
 def _read(self:Resume):
     "The state in the file, if it is one of this run"
-    tensors, desc = read_tensors(self.path)
-    if desc.get('kind') != 'training state':
-        raise ValueError(f'{self.path} holds a {desc.get("kind")}, not a training state')
+    tensors, desc = read_tensors(self.path, 'training state')
     state = _unpacked(tensors, desc, self.path)
     self._check(desc, desc.get('run'), self.path)
     n = state['where']['n_epoch']

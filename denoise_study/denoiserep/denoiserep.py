@@ -181,9 +181,9 @@ def save(self:DenoiseRep,
 def _check_same(path, description, own):
     "A ValueError that names the first thing in which a file and a model differ"
     for key, here in own.items():
-        there = description[key]
+        there = description.get(key)
         if here == there: continue
-        if key == 'layers':
+        if key == 'layers' and isinstance(there, dict):
             n = next(n for n in here | there if here.get(n) != there.get(n))
             here, there = f'{n}: {here.get(n)}', f'{n}: {there.get(n)}'
         raise ValueError(f'{path} belongs to another model: its {key} is {there}, '
@@ -195,9 +195,7 @@ def load(self:DenoiseRep,
 ) -> DenoiseRep: # itself, with the saved denoisers
     "Load denoisers; a ValueError says what does not fit: layers, times, schedule, or backbone"
     self.check_live('load')
-    saved, description = read_tensors(path)
-    kind = description.get('kind')
-    if kind != 'denoising layers': raise ValueError(f'{path} holds a {kind}, not denoising layers')
+    saved, description = read_tensors(path, 'denoising layers')
     _check_same(path, description, self.describe())
 
     self.set_tensors(saved)

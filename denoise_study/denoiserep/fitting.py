@@ -114,7 +114,7 @@ def baseline(
 
 def _take(task, model, seed, path):
     "Read the base network from a file, if it is the one that would be trained here"
-    state, desc = read_tensors(path)
+    state, desc = read_tensors(path, 'base network')
     ours = dict(seed=seed) | task.identity()
     check_identity(ours, desc.get('identity'), path)
     model.load_state_dict(state)

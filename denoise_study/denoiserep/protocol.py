@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from torch import nn
-from ..core import one_of, read_tensors, with_bar, write_tensors
+from ..core import hold_folder, one_of, read_tensors, with_bar, write_tensors
 from .arms import ARMS, moved_outputs
 from .budget import Budget
 from .fitting import baseline
@@ -49,7 +49,7 @@ def chosen_arms(
 # %% ../../nbs/denoiserep/18_protocol.ipynb #4d933618
 def _known(path, setting, seed):
     "Row and scores of an arm from a file"
-    scores, desc = read_tensors(path)
+    scores, desc = read_tensors(path, 'scores', row=dict)
     check_identity(setting, desc.get('setting'), path)
     return desc['row'] | dict(seed=seed), scores
 
@@ -68,6 +68,19 @@ def _one_arm(task, arm, base, seed, budget, path, setting):
     if found.preds is not None: scores['preds'] = found.preds.cpu()
     write_tensors(path, scores, dict(kind='scores', row=row, setting=setting))
     return row, scores
+
+def _all_arms(task, arms, seed, budget, folder):
+    "Row and scores of each arm of a seed, from a file if there is one"
+    setting = task.identity() | dict(budget=asdict(budget))
+    base = None
+    for arm in arms:
+        shared = arm == 'base' and task.checkpoint
+        path = folder/f'{"all" if shared else seed}-{arm}.safetensors'
+        if path.exists():
+            yield _known(path, setting, seed)
+            continue
+        if base is None: base = baseline(task, seed, folder/f'{seed}-network.safetensors', False)
+        yield _one_arm(task, arm, base, seed, budget, path, setting)
 
 # %% ../../nbs/denoiserep/18_protocol.ipynb #2a9b030a
 def run_protocol(
@@ -89,17 +102,8 @@ def run_protocol(
 
     folder = Path(folder)
     out = Outcome(task, budget, margin)
-    setting = task.identity() | dict(budget=asdict(budget))
     out.identity = task.identity()
-    for seed in with_bar(seeds, progress):
-        base = None
-        for arm in arms:
-            shared = arm == 'base' and task.checkpoint
-            path = folder/f'{"all" if shared else seed}-{arm}.safetensors'
-            if path.exists(): out.add(*_known(path, setting, seed))
-            else:
-                if base is None:
-                    file = folder/f'{seed}-network.safetensors'
-                    base = baseline(task, seed, file, False)
-                out.add(*_one_arm(task, arm, base, seed, budget, path, setting))
+    with hold_folder(folder):
+        for seed in with_bar(seeds, progress):
+            for row, scores in _all_arms(task, arms, seed, budget, folder): out.add(row, scores)
     return out

@@ -55,11 +55,15 @@ def load(cls:Averages,
     path:str|Path, # file that `save` or `channel_averages` wrote
 ) -> Averages: # the same vectors, labels and run
     "Read what was written; a ValueError says what is wrong with the file"
-    tensors, description = read_tensors(path)
-    kind = description.get('kind')
-    if kind != 'averages': raise ValueError(f'{path} holds a {kind}, not channel averages')
+    tensors, description = read_tensors(path, 'averages', run=dict)
     run = description['run']
-    return cls({k: tensors[k] for k in run['taps']}, tensors['labels'], run)
+    names = run.get('taps')
+    absent = [k for k in ('denoiser', 'sigma', 'draws') if k not in run]
+    if not isinstance(names, list) or set(tensors) != {*names, 'labels'} or absent:
+        raise ValueError(
+            f'{path} holds no channel averages: its run needs denoiser, sigma, draws, and as taps '
+            f'the names of its tensors, got {str(run)[:200]} and tensors {list(tensors)}')
+    return cls({k: tensors[k] for k in names}, tensors['labels'], run)
 
 @patch
 def select(self:Averages,

@@ -80,7 +80,7 @@ BAD = {  # (tensors, description) -> those of a bad file; what the message says
     "no info": (lambda t, d: (t, without(d, "info")), "has no info in its description"),
     "info is a list": (lambda t, d: (t, d | dict(info=[1])), "has no info .*got .1."),
     "model is a word": (lambda t, d: (t, d | dict(model="net")), "has no model .*got net"),
-    "no kind": (lambda t, d: (t, without(d, "kind")), "holds a None, not a checkpoint"),
+    "no kind": (lambda t, d: (t, without(d, "kind")), "holds None, not .checkpoint."),
     "no tensors": (lambda t, d: ({}, d), "weights: .*holds .. weights"),
     "names without a kind": (
         lambda t, d: ({k[4:]: v for k, v in t.items()}, d),

@@ -1,12 +1,14 @@
 "The protocol: every arm from the same network, judged as a file gives it back, resumed, refused"
 
 import json
+import sys
 from dataclasses import replace
+from subprocess import PIPE, Popen
 
 import pytest
 import torch
 
-from denoise_study.core import image_dls
+from denoise_study.core import FolderInUse, image_dls
 from denoise_study.denoiserep import ARMS, baseline, run_protocol
 from helpers_tasks import perceptron_task, QUICK
 
@@ -94,6 +96,22 @@ def test_negative_control(dls):
 def test_closed_form_denoises_best(outcome):
     side = outcome[0].arms().set_index("arm").side_loss
     assert side.closed_form < side.label_free and side.closed_form < side.placebo
+
+
+def test_a_folder_of_another_process_is_refused(dls, tmp_path):
+    "As a training's is; what a kill left there goes"
+    script = "from denoise_study.core import take_folder\nimport sys, time\n"
+    script += "take_folder(sys.argv[1])\nprint('held', flush=True)\ntime.sleep(600)"
+    other = Popen([sys.executable, "-c", script, tmp_path], stdout=PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(FolderInUse, match=f"process {other.pid}"):
+            run_protocol(perceptron_task(dls), ["base"], 1, QUICK, tmp_path, progress=False)
+    finally:
+        other.kill()
+        other.wait()
+    run_protocol(perceptron_task(dls), ["base"], 1, QUICK, tmp_path, progress=False)
+    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize("arms", [("both",), ("merged",)])

@@ -5,7 +5,7 @@ import torch
 
 from helpers import blind_denoiser, pictures, WIDTHS
 from helpers_probes import read
-from denoise_study.core import frechet, save_checkpoint
+from denoise_study.core import frechet, save_checkpoint, write_tensors
 from denoise_study.denoiser import BlindUNet
 from denoise_study.representation import as_rows, Averages, check_image_labels, label_agreement
 from denoise_study.representation import linear_probe, neighbours
@@ -33,7 +33,7 @@ def test_saved_averages_are_read_back_and_selected(tmp_path):
     with pytest.raises(ValueError, match="tap"):
         A["bottleneck"]
     save_checkpoint(tmp_path / "c.safetensors", BlindUNet(1, WIDTHS, (2, 2, 2)))
-    with pytest.raises(ValueError, match="holds a checkpoint"):
+    with pytest.raises(ValueError, match="holds .checkpoint., not .averages."):
         Averages.load(tmp_path / "c.safetensors")
 
 
@@ -72,3 +72,12 @@ CALLS = {
 def test_bad_input_is_refused_with_a_reason(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize(
+    "run", [None, {}, dict(taps=["mid"]), dict(A.run, taps=["other"]), dict(A.run, taps=None)]
+)
+def test_a_description_that_fits_nothing_is_refused_in_words(tmp_path, run):
+    write_tensors(tmp_path / "a.safetensors", dict(A.taps), dict(kind="averages", run=run))
+    with pytest.raises(ValueError, match="no run in its description|holds no channel averages"):
+        Averages.load(tmp_path / "a.safetensors")
