@@ -1,5 +1,5 @@
 """Record DenoiseRep on one task over several networks: python tools/record_rep.py cifar10
---data cifar10 --checkpoint resnet20.th,resnet32.th,resnet44.th --folder runs/rep_cifar10
+--data cifar10 --checkpoint resnet20.th,resnet32.th,resnet44.th, --folder runs/rep_cifar10
 
 Runs the protocol for each network of the row, joins them, and writes docs/results/rep_NAME.json and
 the figure docs/images/rep_NAME-0.png. An interrupted recording goes on where it was. ROWS says what
@@ -31,9 +31,9 @@ ROWS = dict(
     cifar10=Row(
         "classification",
         "cifar10",
-        "resnet20,resnet32,resnet44",
+        "resnet20,resnet32,resnet44,resnet8",
         "base,label_free,closed_form,placebo,control",
-        given=dict(flip=True, bs=64),
+        given=dict(flip=True, bs=64, steps=7000, lr=1e-2),
     ),
     fashion_mnist=Row(
         "classification",
@@ -73,7 +73,7 @@ if __name__ == "__main__":
     p.add_argument("name", choices=ROWS)
     p.add_argument("--data", default="", help="a folder or .npz file; default: the row's data set")
     p.add_argument("--root", default="", help="folder of the named data sets")
-    p.add_argument("--checkpoint", default="", help="weights of each network, with commas")
+    p.add_argument("--checkpoint", default="", help="weights of each network, with commas; empty: it is trained")
     p.add_argument("--folder", required=True, help="scores and base networks are kept here")
     p.add_argument("--seeds", type=int, default=2, help="repetitions; trained networks: how many")
     p.add_argument("--steps", type=int, default=0, help="training steps of an arm; 0: the default")
