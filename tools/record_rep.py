@@ -73,7 +73,7 @@ if __name__ == "__main__":
     p.add_argument("name", choices=ROWS)
     p.add_argument("--data", default="", help="a folder or .npz file; default: the row's data set")
     p.add_argument("--root", default="", help="folder of the named data sets")
-    p.add_argument("--checkpoint", default="", help="weights of each network, with commas; empty: it is trained")
+    p.add_argument("--checkpoint", default="", help="weights of each network; empty: trained here")
     p.add_argument("--folder", required=True, help="scores and base networks are kept here")
     p.add_argument("--seeds", type=int, default=2, help="repetitions; trained networks: how many")
     p.add_argument("--steps", type=int, default=0, help="training steps of an arm; 0: the default")
