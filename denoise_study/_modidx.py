@@ -813,6 +813,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'denoise_study.core.splits.open_splits': ( 'core/splits.html#open_splits',
                                                                                       'denoise_study/core/splits.py')},
             'denoise_study.core.stages': { 'denoise_study.core.stages.Study': ('core/stages.html#study', 'denoise_study/core/stages.py'),
+                                           'denoise_study.core.stages.Study.__post_init__': ( 'core/stages.html#study.__post_init__',
+                                                                                              'denoise_study/core/stages.py'),
                                            'denoise_study.core.stages.Study.identity': ( 'core/stages.html#study.identity',
                                                                                          'denoise_study/core/stages.py'),
                                            'denoise_study.core.stages.Study.images': ( 'core/stages.html#study.images',

@@ -20,7 +20,7 @@ from .loaders import first_images, image_dls
 class Study:
     "What the chapters of a study share"
     dls:object # images, from `image_dls`
-    folder:Path # everything is written here
+    folder:str|Path # everything is written here
     size:str = 'small' # 'small' or 'paper'
     steps:int|None = None # training steps; None: those of the preset
     n:int = 500 # images to sample
@@ -33,6 +33,8 @@ class Study:
     source:dict = field(default_factory=dict) # arguments of `image_dls` that made `dls`
     joint:bool = False # also train a DAED jointly, and a control: three times the work
     second:object = None # loaders of a second data set; None: the first one, upside down
+
+    def __post_init__(self): self.folder = Path(self.folder)
 
 # %% ../../nbs/core/41_stages.ipynb #ea94b941
 @patch

@@ -7,7 +7,8 @@ from denoise_study.core import first_images, image_dls, Study
 
 
 def test_a_stage_is_announced_and_timed(tmp_path, capsys):
-    study = Study(image_dls("digits", device="cpu"), tmp_path)
+    study = Study(image_dls("digits", device="cpu"), str(tmp_path))
+    assert study.folder == tmp_path
     with study.stage("training"):
         pass
     assert capsys.readouterr().out == "training ...\n" and 0 <= study.seconds["training"] < 1
