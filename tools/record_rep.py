@@ -51,15 +51,24 @@ ROWS = dict(
         given=dict(flip=True, bs=128, steps=6000),
         budget=dict(steps=1600),
     ),
+    omniglot=Row(
+        "retrieval",
+        "omniglot",
+        "resnet8",
+        "base,label_free,closed_form,placebo,label_aug,control",
+        given=dict(size=28, bs=64, k=4, neck=True, margin=0.3, steps=2000),
+        budget=dict(steps=300),
+    ),
 )
 
 
 def record(name, data, root, checkpoint, folder, seeds, steps):
     row = ROWS[name]
     run = run_info("cpu")
-    tasks = open_networks(
-        row.task, row.networks, checkpoint, data=data or row.data, root=root, **row.given
-    )
+    given = dict(data=data or row.data, **row.given)
+    if row.task == "classification":
+        given["root"] = root
+    tasks = open_networks(row.task, row.networks, checkpoint, **given)
     budget = Budget(**row.budget | (dict(steps=steps) if steps else {}))
     found = run_networks(tasks, row.arms.split(","), seeds, budget, folder)
     write_json(DOCS / f"results/rep_{name}.json", dict(run=run, seeds=seeds) | found.to_dict())

@@ -127,11 +127,17 @@ SMALL = dict(
     vit_small=lambda size, n: small_vit(size, n, _vit_patch(size)))
 
 def backbone(
-    name:str, # one of `SMALL`, or a classifier of torchvision
-    size:int, # side of the images
+    name:str, # one of `SMALL`, a classifier of torchvision, or one of timm with `timm/` before it
+    size:int|tuple, # side of the images, or height and width
     n_classes:int, # number of classes
 ) -> Prepared: # untrained; takes images in [0,1]
     "A classifier by name"
+    if name.startswith('timm/'): return Prepared(_of_timm(name[5:], size, n_classes))
+    if not isinstance(size, int):
+        if name.startswith('vit') and size[0] != size[1]:
+            raise ValueError(f'size: {name} takes square pictures, got {size[0]}x{size[1]}; a '
+                             'transformer of timm takes others (timm/vit_small_patch16_224)')
+        size = size[0]
     if name in SMALL: return Prepared(SMALL[name](size, n_classes))
     known = list_models(module=torchvision.models)
     if name not in known:
@@ -139,6 +145,16 @@ def backbone(
                          f'({", ".join(known[:5])}, ...) is accepted, got {name!r}')
     resize = dict(image_size=size) if name.startswith('vit_') else {}
     return Prepared(get_model(name, weights=None, num_classes=n_classes, **resize))
+
+def _of_timm(name, size, n_classes):
+    "A classifier of timm, for pictures of any shape"
+    try: from timm import create_model, list_models
+    except ImportError:
+        raise ValueError(f'backbone: timm/{name} needs timm (pip install timm)') from None
+    if name not in list_models():
+        raise ValueError(f'backbone: timm has no {name!r}; timm.list_models() has their names')
+    resize = dict(img_size=size) if 'vit' in name or 'deit' in name or 'swin' in name else {}
+    return create_model(name, num_classes=n_classes, **resize)
 
 # %% ../../nbs/denoiserep/19_classifiers.ipynb #e241c5bf
 def last_linear(
