@@ -3,4 +3,5 @@ import sys
 
 from denoise_study.study import command_line
 
+sys.argv[0] = "python -m denoise_study"  # as results tell it
 command_line(sys.argv[1:])

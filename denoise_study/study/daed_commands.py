@@ -46,7 +46,8 @@ def source_model(
     if given:
         raise ValueError(f'{given[0]}: for a source in a .pt file of OpenAI\'s format only')
     if (path/'ddgm.safetensors').exists(): source = str(path/'ddgm.safetensors')
-    if source in shipped_models() or source.endswith('.safetensors'): return open_ddgm(source, '', device)
+    named = source in shipped_models()
+    if named or source.endswith('.safetensors'): return open_ddgm(source, '', device)
 
 def openai_ddgm(
     path:Path, # .pt file of improved-diffusion or guided-diffusion
