@@ -1,35 +1,20 @@
 "What the tests of the study share: commands run as a terminal runs them, in this process"
 
-import importlib
 import io
-import runpy
 import sys
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
 
-FUNCTIONS = {"denoise-rep": "denoise_rep_command"}  # the others are named as their commands are
-COMMANDS = (
-    "denoise-train",
-    "denoise-sample",
-    "denoise-evaluate",
-    "denoise-transfer",
-    "denoise-splits",
-    "denoise-probe",
-    "denoise-selfguide",
-    "denoise-rep",
-    "denoise-study",
-)
+from denoise_study.study import command_line, COMMANDS
 
 
 def function_of(name):
     "The function behind a command"
-    study = importlib.import_module("denoise_study.study")
-    return getattr(study, FUNCTIONS.get(name, name.replace("-", "_")))
+    return COMMANDS[name.removeprefix("denoise-")]
 
 
 @dataclass
@@ -41,31 +26,20 @@ class Ended:
     stderr: str
 
 
-def run_script(path, *args):
-    "A script as the main program of this process"
+def command(folder, name, *args, ok=True):
+    "A command in a folder, as the script that an installation writes; no process is started"
     out, err, code = io.StringIO(), io.StringIO(), 0
-    argv = [str(path), *map(str, args)]
+    argv = [f"bin/{name}", *map(str, args)]
     with patch.object(sys, "argv", argv), redirect_stdout(out), redirect_stderr(err):
         try:
-            runpy.run_path(str(path), run_name="__main__")
+            with chdir(folder):
+                command_line()
         except SystemExit as e:
             code = e.code
     if isinstance(code, str):  # the interpreter prints the message and exits with 1
         err.write(code)
         code = 1
-    return Ended(code or 0, out.getvalue(), err.getvalue())
-
-
-def command(folder, name, *args, ok=True):
-    "A command in a folder, from the script that an installation writes; no process is started"
-    function = function_of(name)
-    path = Path(folder) / name
-    path.write_text(
-        f"import sys\nfrom denoise_study import study\nsys.exit(study.{function.__name__}())\n"
-    )
-    with chdir(folder):
-        end = run_script(path, *args)
-    path.unlink()
+    end = Ended(code or 0, out.getvalue(), err.getvalue())
     assert (end.code == 0) == ok, end.stderr[-2000:]
     return end
 

@@ -1,12 +1,21 @@
 # Written by tools/faces.py
+from .commands import COMMANDS as COMMANDS
+from .commands import command_line as command_line
+from .commands import list_commands as list_commands
+from .console import DATA_SETS as DATA_SETS
 from .console import RANGES as RANGES
+from .console import check_data as check_data
+from .console import check_model as check_model
 from .console import check_numbers as check_numbers
 from .console import chosen_device as chosen_device
 from .console import comma_numbers as comma_numbers
-from .console import command as command
 from .console import open_data as open_data
 from .console import open_ddgm as open_ddgm
 from .console import open_model as open_model
+from .console import option_name as option_name
+from .console import parser_of as parser_of
+from .console import run_command as run_command
+from .console import shipped_models as shipped_models
 from .daed_commands import data_of as data_of
 from .daed_commands import denoise_splits as denoise_splits
 from .daed_commands import denoise_transfer as denoise_transfer

@@ -6,33 +6,30 @@
 __all__ = ['write_chapter', 'source_model', 'openai_ddgm', 'data_of', 'denoise_transfer', 'denoise_splits']
 
 # %% ../../nbs/study/04_daed_commands.ipynb #3715af6c
-from fastcore.script import store_true
 from pathlib import Path
-from ..core import Chapter, feature_space, one_of, run_info, Study, write_json
-from ..core import write_report
-from ..diffusion import DDGM, from_openai, Schedule, study_ddgm
-from ..daed import claims_part, LEVELS, split_part, study_daeds, transfer_part
-from .console import chosen_device, comma_numbers, command, open_data
-from .console import open_ddgm
-from .pretrained import pretrained_models
+from typing import Literal
+from .. import core, daed, diffusion
+from .console import check_data, check_model, chosen_device, comma_numbers
+from .console import open_data, open_ddgm, shipped_models
+from .training import SCHEDULES
 
 # %% ../../nbs/study/04_daed_commands.ipynb #49aaf128
 def write_chapter(
-    study:Study, # the study
-    c:Chapter, # a chapter that is done
+    study:'core.Study', # the study
+    c:'core.Chapter', # a chapter that is done
 ):
     "The page and the numbers of a single chapter"
     record = dict(
-        run=run_info(study.dls.device),
+        run=core.run_info(study.dls.device),
         data=study.dls.info.to_dict(),
         seed=study.seed,
         size=study.size,
         seconds=study.seconds)
     numbers = study.folder/'results.json'
     page = study.folder/'report.html'
-    write_json(numbers, record | c.results)
+    core.write_json(numbers, record | c.results)
     lead = f'{study.dls.info.name}; every number is in results.json.'
-    write_report(page, c.title, lead, [c])
+    core.write_report(page, c.title, lead, [c])
     print(f'The report is in {page}, its numbers in {numbers}.')
 
 # %% ../../nbs/study/04_daed_commands.ipynb #9bebdfd8
@@ -41,7 +38,7 @@ def source_model(
     device:str, # cpu, cuda, or auto
     image_size:int=0, # pixels of the images of a model in OpenAI's format; 0: 32
     **told, # of a .pt file: schedule, T, heads, time_scale
-) -> DDGM|None: # the model, in eval mode; None: this is no model, but a data set
+) -> 'diffusion.DDGM|None': # the model, in eval mode; None: this is no model, but a data set
     "A diffusion model that exists already"
     path = Path(source)
     if path.suffix == '.pt': return openai_ddgm(path, device, image_size or 32, **told)
@@ -49,7 +46,7 @@ def source_model(
     if given:
         raise ValueError(f'{given[0]}: for a source in a .pt file of OpenAI\'s format only')
     if (path/'ddgm.safetensors').exists(): source = str(path/'ddgm.safetensors')
-    named = source in pretrained_models().index
+    named = source in shipped_models()
     if named or source.endswith('.safetensors'): return open_ddgm(source, '', device)
 
 def openai_ddgm(
@@ -60,16 +57,16 @@ def openai_ddgm(
     T:int=0, # number of steps
     heads:int=0, # attention heads
     time_scale:float=0., # what the times are multiplied by before the network sees them
-) -> DDGM: # in eval mode
+) -> 'diffusion.DDGM': # in eval mode
     "A diffusion model around weights in OpenAI's format; what the file doesn't tell is asked for"
     told = dict(schedule=schedule, T=T, heads=heads, time_scale=time_scale)
     missing = [name for name, value in told.items() if not value]
     if missing:
-        raise ValueError(f'{", ".join(missing)}: {path.name} does not tell; give --schedule, -t, '
+        raise ValueError(f'{", ".join(missing)}: {path.name} does not tell; give --schedule, --T, '
                          '--heads and --time-scale as it was trained with')
-    schedules = dict(linear=Schedule.linear, cosine=Schedule.cosine)
-    one_of('schedule', schedule, schedules)
-    net = from_openai(path, heads=heads)
+    core.one_of('schedule', schedule, SCHEDULES)
+    sched = getattr(diffusion.Schedule, schedule)(T)
+    net = diffusion.from_openai(path, heads=heads)
     channels = net.config['channels']
     if channels not in (1, 3):
         raise ValueError(f'source: {path.name} takes images of {channels} channels; 1 or 3 are '
@@ -77,43 +74,44 @@ def openai_ddgm(
     if net.config['n_classes']:
         raise ValueError(f'source: {path.name} wants class labels; give an unconditional network')
     learned = net.config['learn_sigma']
-    model = DDGM(
-        net, schedules[schedule](T), (channels, side, side),
+    model = diffusion.DDGM(
+        net, sched, (channels, side, side),
         loss='hybrid' if learned else 'simple',
         var='learned' if learned else 'large',
         time_scale=time_scale)
     return model.to(chosen_device(device)).eval()
 
 def data_of(
-    model:DDGM, # from a checkpoint
+    model:'diffusion.DDGM', # from a checkpoint
 ) -> str: # name of the data set that it was trained on; empty: its file doesn't say
     "What a model was trained on"
     about = getattr(model, 'info', None) or {}
     return about.get('data', {}).get('name', '')
 
 # %% ../../nbs/study/04_daed_commands.ipynb #5a0e6fbf
-@command
 def denoise_transfer(
     source:str='digits', # data set to train on, or a model: a pretrained one's name, file or folder
     targets:str='', # data sets to denoise, with commas; default: the source's, and it upside down
     folder:str='runs/transfer', # models, page and numbers go here; run again to continue
     level:float=.1, # noise variance at which images are denoised
     data:str='', # data set that a model as source was trained on; default: what its file says
-    schedule:str='', # of a source in OpenAI's format: linear or cosine
+    schedule:Literal['', *SCHEDULES]='', # of a source in OpenAI's format
     T:int=0, # its number of steps
     heads:int=0, # its attention heads
     time_scale:float=0., # what its network's times are multiplied by: 1000/T if they were rescaled
-    size:str='small', # network and training: small or paper
+    size:Literal['small', 'paper']='small', # network and training
     steps:int=0, # training steps of the diffusion model, and the most of a denoiser; 0: by size
     n_eval:int=256, # a quarter of these test images of each target are denoised
     image_size:int=0, # resize images to this many pixels; 0: those of the source as they are
     root:str='', # folder of the named data sets
     device:str='auto', # cpu, cuda, or auto
-    bf16:store_true=False, # train in bfloat16
+    bf16:bool=False, # train in bfloat16
     seed:int=0, # seed of everything
 ):
     "Denoise several data sets: a DAED beside means and samples of a diffusion model"
     names = targets.split(',') if targets else []
+    if source not in shipped_models(): check_data(source=source)
+    for name in names: check_data(targets=name)
     told = dict(schedule=schedule, T=T, heads=heads, time_scale=time_scale)
     model = source_model(source, device, image_size, **told)
     trained_on = source if model is None else data or data_of(model)
@@ -132,25 +130,24 @@ def denoise_transfer(
         if found == channels: continue
         raise ValueError(f'targets: {other.info.name} has {found} channels, the source {channels}')
 
-    study = Study(
+    study = core.Study(
         dls, Path(folder), size=size, steps=steps or None, n_eval=n_eval, bf16=bf16, seed=seed,
         source=how)
     if model is not None: study.models['ddgm'] = model
-    ddgm = study_ddgm(study)
-    daeds = study_daeds(study, (level,)) if trained_on else {}
+    ddgm = diffusion.study_ddgm(study)
+    daeds = daed.study_daeds(study, (level,)) if trained_on else {}
     if trained_on and others: others = [dls] + [o for o in others if o.info.name != dls.info.name]
-    c = Chapter('What a denoiser carries over')
-    transfer_part(study, c, ddgm, daeds, level, others or None)
-    claims_part(c)
+    c = core.Chapter('What a denoiser carries over')
+    daed.transfer_part(study, c, ddgm, daeds, level, others or None)
+    daed.claims_part(c)
     write_chapter(study, c)
 
 # %% ../../nbs/study/04_daed_commands.ipynb #3a2733af
-@command
 def denoise_splits(
     data:str='', # data set; default: what the file of `model` says, else digits
     folder:str='runs/splits', # models, page and numbers go here; run again to continue
-    levels:str=','.join(map(str, LEVELS)), # noise variances that a denoiser takes over, with commas
-    size:str='small', # network and training: small or paper
+    levels:str='.001,.01,.1,.3', # noise variances that a denoiser takes over, with commas
+    size:Literal['small', 'paper']='small', # network and training
     model:str='', # a DDGM that exists: a pretrained one's name, file or folder; default: train one
     steps:int=0, # training steps of the diffusion model, and the most of a denoiser; 0: by size
     n:int=500, # images to sample at each split
@@ -158,11 +155,13 @@ def denoise_splits(
     image_size:int=0, # resize images to this many pixels; 0: as they are
     root:str='', # folder of the named data sets
     device:str='auto', # cpu, cuda, or auto
-    bf16:store_true=False, # train in bfloat16
+    bf16:bool=False, # train in bfloat16
     seed:int=0, # seed of everything
 ):
     "Split a diffusion model at several places, and measure what is lost"
     variances = tuple(comma_numbers('levels', levels))
+    if data: check_data(data=data)
+    if model: check_model(model=model)
     form = {}
     ddgm = None
     if model:
@@ -172,13 +171,13 @@ def denoise_splits(
         data = data or data_of(ddgm)
         form = dict(range=ddgm.range)
     dls, how = open_data(data or 'digits', root, image_size, size, device, **form)
-    space = feature_space(dls, inception or None, seed)
-    study = Study(
+    space = core.feature_space(dls, inception or None, seed)
+    study = core.Study(
         dls, Path(folder), size=size, steps=steps or None, n=n, space=space, bf16=bf16, seed=seed,
         source=how)
     if ddgm is not None: study.models['ddgm'] = ddgm
 
-    c = Chapter('What a split costs')
-    split_part(study, c, study_ddgm(study), study_daeds(study, variances))
-    claims_part(c)
+    c = core.Chapter('What a split costs')
+    daed.split_part(study, c, diffusion.study_ddgm(study), daed.study_daeds(study, variances))
+    daed.claims_part(c)
     write_chapter(study, c)

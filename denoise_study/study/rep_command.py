@@ -6,20 +6,17 @@
 __all__ = ['TASKS', 'RECIPE_ARMS', 'open_task', 'open_networks', 'run_networks', 'arms_of', 'denoise_rep_command']
 
 # %% ../../nbs/study/06_rep_command.ipynb #e7f64b07
-from fastcore.script import store_true
 from pathlib import Path
-from ..core import image_dls, one_of, run_info, save_figure, write_json
-from ..denoiserep import ARMS, Budget, classification_task, detection_task
-from ..denoiserep import join_networks, Outcome, retrieval_task, run_protocol
-from ..denoiserep import segmentation_task, Task
-from .console import chosen_device, command
+from typing import Literal
+from .. import core, denoiserep
+from .console import chosen_device
 
 # %% ../../nbs/study/06_rep_command.ipynb #c505d94b
-TASKS = dict(
-    classification=classification_task,
-    retrieval=retrieval_task,
-    detection=detection_task,
-    segmentation=segmentation_task)
+TASKS = dict( # word -> task; the wing is loaded when one is made
+    classification=lambda **given: denoiserep.classification_task(**given),
+    retrieval=lambda **given: denoiserep.retrieval_task(**given),
+    detection=lambda **given: denoiserep.detection_task(**given),
+    segmentation=lambda **given: denoiserep.segmentation_task(**given))
 RECIPE_ARMS = dict( # recipe -> arms that its claims need
     label_free=('base', 'label_free', 'placebo'),
     closed_form=('base', 'closed_form', 'placebo'),
@@ -31,7 +28,7 @@ RECIPE_ARMS = dict( # recipe -> arms that its claims need
 def open_task(
     task:str, # name of a task
     **given, # arguments of its function; those that are empty or 0 are left to it
-) -> Task: # what the protocol runs
+) -> 'denoiserep.Task': # what the protocol runs
     "A task by name, with the options of a command line"
     given = {k: v for k, v in given.items() if v}
     try:
@@ -66,35 +63,34 @@ def run_networks(
     tasks:dict, # name of a network -> its `Task`
     arms:list, # names of arms
     seeds:int, # repetitions
-    budget:Budget, # steps and rates
+    budget:'denoiserep.Budget', # steps and rates
     folder, # scores are kept here
     margin:float=.001, # see `Outcome`
-) -> Outcome: # of the one network, or over all of them
+) -> 'denoiserep.Outcome': # of the one network, or over all of them
     "The protocol for each network, and their outcomes joined"
     folder = Path(folder)
     if len(tasks) == 1:
-        return run_protocol(*tasks.values(), arms, seeds, budget, folder, margin)
+        return denoiserep.run_protocol(*tasks.values(), arms, seeds, budget, folder, margin)
     outcomes = {}
     for name, t in tasks.items():
-        outcomes[name] = run_protocol(t, arms, seeds, budget, folder/name, margin)
-    return join_networks(outcomes)
+        outcomes[name] = denoiserep.run_protocol(t, arms, seeds, budget, folder/name, margin)
+    return denoiserep.join_networks(outcomes)
 
 def arms_of(
     recipe:str, # a recipe, arms with commas between, or all
-    task:Task, # it may lack what an arm needs
+    task:'denoiserep.Task', # it may lack what an arm needs
 ) -> list: # names of arms
     "The arms that answer for a recipe"
     if recipe in RECIPE_ARMS: return list(RECIPE_ARMS[recipe])
     if recipe != 'all': return recipe.split(',')
-    arms = list(ARMS)
+    arms = list(denoiserep.ARMS)
     if not task.head: arms.remove('minus')
     if task.merged is None: arms.remove('merged')
     return arms
 
 # %% ../../nbs/study/06_rep_command.ipynb #0b547417
-@command
 def denoise_rep_command(
-    task:str='classification', # what the network is for
+    task:Literal[*TASKS]='classification', # what the network is for
     data:str='', # a name, a folder, or (images) an .npz file; default: digits, or drawn shapes
     backbone:str='', # network, or several with commas between; default: a small one
     recipe:str='label_free', # label_free, closed_form, label_aug, alternate, minus, all, or arms
@@ -107,34 +103,36 @@ def denoise_rep_command(
     lam:float=.1, # weight of the side loss, in `label_aug`
     rounds:int=2, # of denoisers, then backbone, in `alternate`
     n_solve:int=1000, # training images for the closed form
-    plain:store_true=False, # write denoisers plainly, as the paper does: they learn more slowly
+    plain:bool=False, # write denoisers plainly, as the paper does: they learn more slowly
     margin:float=.001, # difference that does not matter, in units of the metric
     merged:str='', # further images for the arm `merged`: a name, a folder, or an .npz file
     base_steps:int=0, # training steps of the base network; 0: those of the task
     bs:int=0, # images in a batch; 0: that of the task
     image_size:int=0, # resize images to this many pixels; 0: as they are
-    flip:store_true=False, # mirror half of the training images
+    flip:bool=False, # mirror half of the training images
     folder:str='', # scores are kept here; run again to continue; default: `out` without its ending
     root:str='', # folder of the named data sets
     device:str='auto', # cpu, cuda, or auto
 ):
     "Does DenoiseRep help? Baseline, recipe and controls on one task, for several seeds"
     device = chosen_device(device)
-    run = run_info(device)
-    one_of('task', task, TASKS)
+    run = core.run_info(device)
+    core.one_of('task', task, TASKS)
     given = dict(data=data, steps=base_steps, bs=bs, size=image_size, root=root, flip=flip)
-    if merged: given['merged'] = image_dls(merged, range=(0., 1.), root=root or None, device=device)
+    if merged:
+        given['merged'] = core.image_dls(
+            merged, range=(0., 1.), root=root or None, device=device)
     tasks = open_networks(task, backbone, checkpoint, device=device, **given)
     t = next(iter(tasks.values()))
     out = Path(out)
     arms = arms_of(recipe, t)
-    budget = Budget(
+    budget = denoiserep.Budget(
         steps=steps, rounds=rounds, lr=lr, whiten=not plain, lr_backbone=lr_backbone, lam=lam,
         n_solve=n_solve)
     found = run_networks(tasks, arms, seeds, budget, folder or out.with_suffix(''), margin)
 
-    write_json(out, dict(run=run, seeds=seeds) | found.to_dict())
-    save_figure(out.with_suffix('.png'), found.plot(), dpi=110)
+    core.write_json(out, dict(run=run, seeds=seeds) | found.to_dict())
+    core.save_figure(out.with_suffix('.png'), found.plot(), dpi=110)
     table = found.arms()[['arm', 'value', 'difference', 'low', 'high', 'n', 'moved', 'share']]
     print(table.to_string(index=False))
     print(f'{t.metric}, {seeds} seeds; all numbers and the claims are in {out}')

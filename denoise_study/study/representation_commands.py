@@ -7,14 +7,9 @@ __all__ = ['open_denoiser', 'denoise_probe', 'chosen_images', 'denoise_selfguide
 
 # %% ../../nbs/study/05_representation_commands.ipynb #3b88b542
 from pathlib import Path
-from torch import Tensor
-from ..core import first_images, image_dls, one_of, run_info, save_figure, save_images
-from ..core import write_json
-from ..denoiser import denoiser, noise_levels
-from ..representation import channel_averages, compare_representations, comparison_rows
-from ..representation import drawn_images
-from ..representation import samples_around, self_guided, show_around, unguided
-from .console import chosen_device, comma_numbers, command, open_model
+from typing import Literal
+from .. import core, denoiser, representation
+from .console import check_data, chosen_device, comma_numbers, open_model
 
 # %% ../../nbs/study/05_representation_commands.ipynb #e01fc5fb
 def open_denoiser(
@@ -25,9 +20,10 @@ def open_denoiser(
     device:str, # cpu, cuda, or auto
 ) -> tuple: # a `Denoiser`, and loaders of images in [0,1] that fit it
     "The denoiser in a file, and images of the size it was made for"
-    D = denoiser(open_model(checkpoint, weights, device))
+    check_data(data=data)
+    D = denoiser.denoiser(open_model(checkpoint, weights, device))
     channels, *side = D.shape
-    dls = image_dls(
+    dls = core.image_dls(
         data,
         root=root or None,
         size=tuple(side),
@@ -40,38 +36,39 @@ def open_denoiser(
     return D, dls
 
 # %% ../../nbs/study/05_representation_commands.ipynb #58f5f673
-@command
 def denoise_probe(
     checkpoint:str, # file that denoise-train wrote, or the name of a pretrained model
     data:str='digits', # data set whose images are read
     out:str='phi.safetensors', # vectors, labels; run again to continue; a table beside it as .json
-    split:str='test', # images to read: train, valid or test
+    split:Literal['train', 'valid', 'test']='test', # images to read
     sigma:float=.5, # noise level, for pixels in [0,1]
     draws:int=20, # noise draws averaged for each image
     taps:str='mid', # places to read, with commas between
     root:str='', # folder of the named data sets
-    weights:str='', # raw or ema; default: ema where there is one
+    weights:Literal['', 'raw', 'ema']='', # default: ema where there is one
     device:str='auto', # cpu, cuda, or auto
     seed:int=0, # seed of the noise
 ):
     "Read the representation of images, and compare it with that of the same network untrained"
     D, dls = open_denoiser(checkpoint, data, root, weights, device)
-    one_of('split', split, ('train', 'valid', 'test'))
+    core.one_of('split', split, ('train', 'valid', 'test'))
     names = tuple(taps.split(','))
     about = f'{dls.info.name}, {split}'
     loader = getattr(dls, split)
-    a = channel_averages(D, loader, sigma, names, draws, seed, path=out, data=about)
-    table = compare_representations(
+    a = representation.channel_averages(
+        D, loader, sigma, names, draws, seed, path=out, data=about)
+    table = representation.compare_representations(
         D,
-        drawn_images(dls, split, 1000, seed),
+        representation.drawn_images(dls, split, 1000, seed),
         tap=names[-1],
         sigma=sigma,
         draws=min(draws, 8),
         seed=seed)
 
     file = Path(out).with_suffix('.json')
-    record = dict(run=run_info(dls.device), probe=a.run, compare=comparison_rows(table))
-    write_json(file, record)
+    rows = representation.comparison_rows(table)
+    record = dict(run=core.run_info(dls.device), probe=a.run, compare=rows)
+    core.write_json(file, record)
     values = table.xs('value', axis=1, level=1)
     print(values.to_string(float_format='{:.3g}'.format, na_rep=''))
     print(f'{len(a.labels)} images: {out}; the table with intervals: {file}')
@@ -79,7 +76,7 @@ def denoise_probe(
 # %% ../../nbs/study/05_representation_commands.ipynb #f96bdd2a
 def chosen_images(
     images:str, # numbers of images with commas between; '' for the first of each of ten classes
-    labels:Tensor, # (N,) classes
+    labels, # (N,) classes, a tensor
 ) -> list: # numbers in 0..N-1
     "Images to sample around"
     if not images: return _first_of_each(labels)
@@ -98,42 +95,44 @@ def _first_of_each(labels):
     return numbers
 
 # %% ../../nbs/study/05_representation_commands.ipynb #0368379a
-@command
 def denoise_selfguide(
     checkpoint:str, # file that denoise-train wrote, or the name of a pretrained model
     data:str='digits', # data set whose test images are sampled around
     out:str='selfguided.png', # picture to write; beside it the images as .npz, numbers as .json
     images:str='', # numbers of test images, with commas between; default: one of each class
     n:int=6, # samples around each
-    sampler:str='ancestral', # ancestral, ascend or renoise
+    sampler:Literal['ancestral', 'ascend', 'renoise']='ancestral', # way down the noise levels
     levels:int=30, # noise levels on the way down (not for ascend)
     matching:int=30, # steps of matching at each of them, at most
     root:str='', # folder of the named data sets
-    weights:str='', # raw or ema; default: ema where there is one
+    weights:Literal['', 'raw', 'ema']='', # default: ema where there is one
     device:str='auto', # cpu, cuda, or auto
     seed:int=0, # seed of all noise
 ):
     "Sample images that share the representation of given ones"
     D, dls = open_denoiser(checkpoint, data, root, weights, device)
     out = Path(out)
-    x, y = first_images(dls, 'test', 1000)
+    x, y = core.first_images(dls, 'test', 1000)
     numbers = chosen_images(images, y)
     targets = x[numbers]
-    train, _ = drawn_images(dls, 'train', 5000, seed)
+    train, _ = representation.drawn_images(dls, 'train', 5000, seed)
     mean = train.mean(0)
     way = dict(mean=mean, seed=seed)
-    if sampler != 'ascend': way['sigmas'] = noise_levels(1., .03, levels)
+    if sampler != 'ascend': way['sigmas'] = denoiser.noise_levels(1., .03, levels)
     how = dict(method='gd', steps=matching)
-    samples, report = self_guided(D, targets, n, sampler, matching=how, **way)
-    free = unguided(D, len(samples), sampler, progress=False, **way) # the same way without a guide
-    table = samples_around(D, targets, samples, free, seed=seed)
+    samples, report = representation.self_guided(D, targets, n, sampler, matching=how, **way)
+    # the same way without a guide
+    free = representation.unguided(D, len(samples), sampler, progress=False, **way)
+    table = representation.samples_around(D, targets, samples, free, seed=seed)
     rate = dict(arrived=report.converged.mean(), there_before=report.there.mean())
 
-    run = dict(run=run_info(dls.device), images=numbers, n=n, sampler=sampler, seed=seed, **rate)
+    run = dict(
+        run=core.run_info(dls.device), images=numbers, n=n, sampler=sampler, seed=seed, **rate)
     file = out.with_suffix('.npz')
-    save_images(file, samples, (0., 1.))
-    write_json(out.with_suffix('.json'), run | dict(around=table))
-    save_figure(out, show_around(targets, samples, free), dpi=110)
+    core.save_images(file, samples, (0., 1.))
+    core.write_json(out.with_suffix('.json'), run | dict(around=table))
+    shown = representation.show_around(targets, samples, free)
+    core.save_figure(out, shown, dpi=110)
     print(f'{len(samples)} images around {len(numbers)} ({sampler}, seed {seed}): {out}, {file}')
     print(f'the matching arrived in {rate["arrived"]:.0%} of its calls, in '
           f'{rate["there_before"]:.0%} without moving anything; below 90% the samples are not '

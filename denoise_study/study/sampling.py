@@ -7,43 +7,41 @@ __all__ = ['denoise_sample', 'print_scores', 'reference_images', 'denoise_evalua
 
 # %% ../../nbs/study/03_sampling.ipynb #73b4f313
 import math
-from fastcore.script import bool_arg
 from pathlib import Path
-from ..core import check_picture, check_writable, Chapter, feature_space, image_dls
-from ..core import Interval, one_of, panel, run_info, save_figure, save_images
-from ..core import show_images, Study, write_json
-from ..diffusion import bits_part, DDGM, samples_part, sweep_part
-from .console import check_numbers, chosen_device, command, open_ddgm
+from typing import Literal
+from .. import core, diffusion
+from .console import check_data, check_model, check_numbers, chosen_device
+from .console import open_ddgm
 
 # %% ../../nbs/study/03_sampling.ipynb #f35c5b05
-@command
 def denoise_sample(
     checkpoint:str, # file that denoise-train wrote, or the name of a pretrained model
     out:str='samples.png', # picture to write; the images themselves go beside it as .npz
     n:int=64, # number of images
-    method:str='ancestral', # ancestral or ddim
+    method:Literal['ancestral', 'ddim']='ancestral', # sampler
     steps:int=0, # respace the chain to so many steps; 0: all
-    clip:bool_arg=True, # clip the estimate of the clean image at each step
-    weights:str='', # raw or ema; default: ema where there is one
+    clip:bool=True, # clip the estimate of the clean image at each step
+    weights:Literal['', 'raw', 'ema']='', # default: ema where there is one
     device:str='auto', # cpu, cuda, or auto
     seed:int=0, # seed of the noise
 ):
     "Sample images from a trained model"
     check_numbers(n=n, steps=steps, seed=seed)
-    one_of('method', method, ('ancestral', 'ddim'))
-    check_picture(out)
+    check_model(checkpoint=checkpoint)
+    core.one_of('method', method, ('ancestral', 'ddim'))
+    core.check_picture(out)
     out = Path(out)
     file = out.with_suffix('.npz')
-    check_writable(file)
+    core.check_writable(file)
     model = open_ddgm(checkpoint, weights, device)
     if steps: _check_steps(model, steps)
     x = model.sample(n, seed, method, steps or None, clip=clip)
-    save_images(file, x, model.range)
+    core.save_images(file, x, model.range)
 
     shown = x[:400]
     ncols = math.ceil(len(shown)**.5)
-    ax = show_images(shown, range=model.range, ncols=ncols, ax=panel(None, (8, 8)))
-    save_figure(out, ax, dpi=110)
+    ax = core.show_images(shown, range=model.range, ncols=ncols, ax=core.panel(None, (8, 8)))
+    core.save_figure(out, ax, dpi=110)
     kind = model.info['weights']
     print(f'{n} images ({kind} weights, {method}, seed {seed}): {out} and {file}')
 
@@ -61,14 +59,14 @@ def print_scores(
     for row in results['quality']:
         scores = []
         for k in ('frechet', 'precision', 'recall'):
-            score = Interval.from_dict(row[k], n=row['n_fake'], unit='images')
+            score = core.Interval.from_dict(row[k], n=row['n_fake'], unit='images')
             scores.append(f'{k} {score}')
         space = f'{row["feature_space"]}, n={row["n_fake"]}'
         print(f'{row["name"]:>18}: {", ".join(scores)} ({space})')
 
 # %% ../../nbs/study/03_sampling.ipynb #67161f8f
 def reference_images(
-    model:DDGM, # trained model
+    model:'diffusion.DDGM', # trained model
     data:str, # data set: a name, a folder of images, or an .npz file
     root:str, # folder of the named data sets; '' for the default
     image_size:int, # resize images to this many pixels; 0: as they are
@@ -76,7 +74,7 @@ def reference_images(
     pad_to:int=0, # pad sides with black to multiples of this; 0: as they are
 ) -> object: # loaders from `image_dls`, in the range of the model
     "Images of the shape that a model makes"
-    dls = image_dls(
+    dls = core.image_dls(
         data,
         root=root or None,
         size=image_size or None,
@@ -91,7 +89,6 @@ def reference_images(
     return dls
 
 # %% ../../nbs/study/03_sampling.ipynb #83789aa0
-@command
 def denoise_evaluate(
     checkpoint:str, # file that denoise-train wrote, or the name of a pretrained model
     data:str='digits', # data set whose test images are the reference
@@ -101,31 +98,35 @@ def denoise_evaluate(
     image_size:int=0, # resize images to this many pixels; 0: as they are
     pad_to:int=0, # pad sides with black to multiples of this; 0: as they are
     root:str='', # folder of the named data sets
-    weights:str='', # raw or ema; default: ema where there is one
+    weights:Literal['', 'raw', 'ema']='', # default: ema where there is one
     device:str='auto', # cpu, cuda, or auto
     seed:int=0, # seed of samples and intervals
 ):
     "Measure a trained model: Fréchet distance, precision, recall, reconstruction, bits/dim"
     check_numbers(n=n, image_size=image_size, pad_to=pad_to, seed=seed)
+    check_model(checkpoint=checkpoint)
+    check_data(data=data)
     out = Path(out)
     if out.suffix != '.json': raise ValueError(f'out: a name in .json is needed, got {out}')
-    check_writable(out)
+    core.check_writable(out)
     model = open_ddgm(checkpoint, weights, device)
     dls = reference_images(model, data, root, image_size, device, pad_to)
-    space = feature_space(dls, inception or None, seed)
+    space = core.feature_space(dls, inception or None, seed)
     folder = out.with_suffix('') # not where `denoise-sample` writes
-    study = Study(dls, folder, n=n, seed=seed, space=space)
-    c = Chapter('evaluation')
-    for part in (samples_part, sweep_part, bits_part): part(study, model, c)
+    study = core.Study(dls, folder, n=n, seed=seed, space=space)
+    c = core.Chapter('evaluation')
+    diffusion.samples_part(study, model, c)
+    diffusion.sweep_part(study, model, c)
+    diffusion.bits_part(study, model, c)
 
     record = dict(
-        run=run_info(dls.device),
+        run=core.run_info(dls.device),
         checkpoint=model.info,
         data=dls.info.to_dict(),
         seed=seed,
         seconds=study.seconds)
-    write_json(out, record | c.results)
+    core.write_json(out, record | c.results)
     print_scores(c.results)
     total = c.results['bits_per_dim']['total']
-    bits = Interval.from_dict(total, n=study.n_eval, unit='images')
+    bits = core.Interval.from_dict(total, n=study.n_eval, unit='images')
     print(f'bits per dimension {bits}; all numbers are in {out}, the images in {folder}')

@@ -6,20 +6,19 @@
 __all__ = ['CHAPTERS', 'chosen_chapters', 'write_study', 'check_same_study', 'forget_study', 'run_study', 'denoise_study']
 
 # %% ../../nbs/study/08_study.ipynb #027a9556
-from fastcore.script import store_true
 from pathlib import Path
-from ..core import check_same_run, feature_space, hold_folder, read_json, run_info
-from ..core import Study, use_style, write_json, write_report
-from ..diffusion import ddgm_chapter
-from ..daed import daed_chapter
-from ..representation import blind_chapter
-from ..denoiserep import rep_chapter
-from .console import check_numbers, command, open_data
+from typing import Literal
+from .. import core, daed, denoiserep, diffusion, representation
+from .console import check_data, check_numbers, open_data
 from .summary import made_chapter, short_chapter
 from .training import check_sides
 
 # %% ../../nbs/study/08_study.ipynb #91835bc2
-CHAPTERS = dict(ddgm=ddgm_chapter, daed=daed_chapter, blind=blind_chapter, rep=rep_chapter)
+CHAPTERS = dict( # word -> chapter; its wing is loaded when it is written
+    ddgm=lambda study: diffusion.ddgm_chapter(study),
+    daed=lambda study: daed.daed_chapter(study),
+    blind=lambda study: representation.blind_chapter(study),
+    rep=lambda study: denoiserep.rep_chapter(study))
 
 # %% ../../nbs/study/08_study.ipynb #b4e18f48
 def chosen_chapters(
@@ -34,7 +33,7 @@ def chosen_chapters(
 
 # %% ../../nbs/study/08_study.ipynb #4e0ea563
 def write_study(
-    study:Study, # the study
+    study:'core.Study', # the study
     done:list, # chapters that are done
     info:dict, # what `run_info` says
 ) -> dict: # what results.json holds
@@ -48,8 +47,8 @@ def write_study(
         seed=study.seed,
         seconds=study.seconds,
         chapters={c.title: c.results for c in done})
-    write_json(study.folder/'results.json', results)
-    write_report(
+    core.write_json(study.folder/'results.json', results)
+    core.write_report(
         study.folder/'report.html',
         f'What a denoiser knows: {data.name}',
         'Trained here and examined. Every number comes with its yardstick.',
@@ -60,11 +59,13 @@ def write_study(
 _PLACES = 'ddgm', 'dae-*', 'joint-*', 'DDGM, *', 'wide', 'blind', 'rep' # folders of chapters
 
 def check_same_study(
-    study:Study, # the study in hand
+    study:'core.Study', # the study in hand
 ):
     "Refuse a folder that holds the results of another study, with a `ValueError`"
     path = study.folder/'results.json'
-    if path.exists(): check_same_run(study.identity(), read_json(path).get('identity'), path)
+    if path.exists():
+        found = core.read_json(path).get('identity')
+        core.check_same_run(study.identity(), found, path)
 
 def forget_study(
     folder:Path, # of a study
@@ -79,25 +80,25 @@ def forget_study(
 
 # %% ../../nbs/study/08_study.ipynb #1a389bb0
 def run_study(
-    study:Study, # data, folder, size, seed
+    study:'core.Study', # data, folder, size, seed
     chapters:tuple=tuple(CHAPTERS), # which chapters, in the order of `CHAPTERS`
     fresh:bool=False, # begin anew, whatever a study left in the folder
 ) -> dict: # what results.json holds
     "Run chapters; write report.html and results.json, again after each chapter"
     names = chosen_chapters(chapters)
-    with hold_folder(study.folder):
+    with core.hold_folder(study.folder):
         if fresh: forget_study(study.folder)
         check_same_study(study)
         return _run(study, names)
 
 def _run(study, names):
     "One chapter after the other, in a folder that is ours"
-    use_style()
+    core.use_style()
     if study.space is None:
         with study.stage('training the feature space'):
-            study.space = feature_space(study.dls, seed=study.seed)
+            study.space = core.feature_space(study.dls, seed=study.seed)
 
-    info = run_info(study.dls.device)
+    info = core.run_info(study.dls.device)
     done = []
     for name in names:
         done.append(CHAPTERS[name](study))
@@ -105,36 +106,37 @@ def _run(study, names):
     return results
 
 # %% ../../nbs/study/08_study.ipynb #a4335dee
-@command
 def denoise_study(
     data:str='digits', # data set: a name, a folder of images, or an .npz file
     folder:str='study', # report, results and checkpoints go here; run again to continue
     chapters:str='', # which chapters, with commas between: ddgm, daed, blind, rep; default: all
     second:str='', # second data set, for the questions of transfer; default: the first, upside down
-    size:str='small', # network and training: small or paper
+    size:Literal['small', 'paper']='small', # network and training
     steps:int=0, # training steps; 0: those of the size
     n:int=500, # images to sample for the metrics
     inception:str='', # file with Inception weights (768 channels); default: a trained classifier
     image_size:int=0, # resize images to this many pixels; 0: as they are
     root:str='', # folder of the named data sets
     device:str='auto', # cpu, cuda, or auto
-    joint:store_true=False, # also train a DAED jointly, and a diffusion model of its size
-    bf16:store_true=False, # train in bfloat16
+    joint:bool=False, # also train a DAED jointly, and a diffusion model of its size
+    bf16:bool=False, # train in bfloat16
     seed:int=0, # seed of everything
     pad_to:int=0, # pad sides with black to multiples of this; 0: as they are
-    fresh:store_true=False, # begin anew, whatever a study left in the folder
+    fresh:bool=False, # begin anew, whatever a study left in the folder
 ):
     "Run the whole study on a data set and write a report"
     check_numbers(steps=steps, n=n, image_size=image_size, pad_to=pad_to, seed=seed)
+    check_data(data=data)
+    if second: check_data(second=second)
     names = tuple(CHAPTERS)
     if chapters: names = tuple(chosen_chapters(chapters.split(',')))
     dls, source = open_data(data, root, image_size, size, device, pad_to)
     if {'ddgm', 'daed'} & {*names}: check_sides(dls.info, size)
     other = space = None
     if second: other, _ = open_data(second, root, dls.info.size[0], size, device)
-    if inception: space = feature_space(dls, inception)
+    if inception: space = core.feature_space(dls, inception)
     folder = Path(folder)
-    study = Study(
+    study = core.Study(
         dls, folder, size=size, steps=steps or None, n=n, space=space, bf16=bf16, seed=seed,
         source=source, second=other, joint=joint)
 

@@ -6,14 +6,14 @@
 __all__ = ['short_chapter', 'made_chapter']
 
 # %% ../../nbs/study/07_summary.ipynb #e56a1eca
-from ..core import by_verdict, Chapter, Claim, Interval, Study
+from .. import core
 
 # %% ../../nbs/study/07_summary.ipynb #6a51e1ed
 def short_chapter(
     chapters:list, # the other chapters, with their results
-) -> Chapter: # what came out, in words
+) -> 'core.Chapter': # what came out, in words
     "The claims and their verdicts, before everything else"
-    c = Chapter('In short')
+    c = core.Chapter('In short')
     for other in chapters:
         quality = other.results.get('quality')
         claims = other.results.get('claims')
@@ -29,7 +29,7 @@ def _quality_text(title, rows):
     "The Fréchet distance between its floor and its ceiling"
     distances = []
     for row in rows:
-        distances.append(Interval.from_dict(row['frechet'], n=row['n_fake'], unit='images'))
+        distances.append(core.Interval.from_dict(row['frechet'], n=row['n_fake'], unit='images'))
     own, floor, blank = distances
     space = rows[0]['feature_space']
     return (f'{title}: its samples are at Fréchet distance {own} from the test images. Training '
@@ -38,7 +38,7 @@ def _quality_text(title, rows):
 def _add_claims(c, title, records):
     "A table with a row for each verdict that occurs"
     rows = []
-    groups = by_verdict(Claim.from_dict(r) for r in records)
+    groups = core.by_verdict(core.Claim.from_dict(r) for r in records)
     for found, group in groups.items():
         sentences = dict.fromkeys(claim.sentence for claim in group)
         rows.append(dict(verdict=found, claims='; '.join(sentences)))
@@ -46,9 +46,9 @@ def _add_claims(c, title, records):
 
 # %% ../../nbs/study/07_summary.ipynb #54a7caf7
 def made_chapter(
-    study:Study, # the study
+    study:'core.Study', # the study
     info:dict, # what `run_info` says
-) -> Chapter: # how the report was made
+) -> 'core.Chapter': # how the report was made
     "Command, versions, seeds and times"
     data = study.dls.info
     counts = f'{data.n_train} train, {data.n_valid} valid, {data.n_test} test'
@@ -65,7 +65,7 @@ def made_chapter(
         data=f'{data.name}: {counts}, seed {data.seed}',
         time=', '.join(seconds))
 
-    c = Chapter('How this was made')
+    c = core.Chapter('How this was made')
     table = [dict(what=k, value=str(v)) for k, v in rows.items()]
     c.table(table, 'Everything needed to run it again.')
     return c

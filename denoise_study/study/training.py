@@ -7,21 +7,18 @@ __all__ = ['MODELS', 'SCHEDULES', 'OPTIONS_OF', 'check_options', 'check_sides', 
            'denoise_train']
 
 # %% ../../nbs/study/02_training.ipynb #cfb2c41b
-import torch
-from fastai.torch_core import rank_distrib
-from fastcore.script import store_true
 from pathlib import Path
-from torch import nn
-from ..core import one_of
-from ..diffusion import DDGM, fit, preset, preview, Schedule, train_ddgm
-from ..daed import DAED, train_daed
-from ..denoiser import Blind, blind_preset, halving, train_blind
-from .console import check_numbers, command, open_data, open_model
+from typing import Literal
+from .. import core, daed, denoiser, diffusion
+from .console import check_data, check_model, check_numbers, open_data
+from .console import open_model
 
 # %% ../../nbs/study/02_training.ipynb #d0d05d81
-MODELS = dict(ddgm=train_ddgm, daed=train_daed, blind=train_blind)
-_CLASSES = {DDGM: 'ddgm', DAED: 'daed', Blind: 'blind'}
-SCHEDULES = dict(linear=Schedule.linear, cosine=Schedule.cosine)
+MODELS = dict( # word -> function that trains, and class; a wing is loaded when one is called
+    ddgm=lambda: (diffusion.train_ddgm, diffusion.DDGM),
+    daed=lambda: (daed.train_daed, daed.DAED),
+    blind=lambda: (denoiser.train_blind, denoiser.Blind))
+SCHEDULES = 'linear', 'cosine' # of `Schedule`
 _CHAINS = 'ddgm', 'daed'
 OPTIONS_OF = dict(
     loss=_CHAINS, level=('daed',), schedule=_CHAINS, T=_CHAINS, noise_law=('blind',))
@@ -44,7 +41,7 @@ def check_sides(
     size:str, # 'small' or 'paper', for the network of its preset
 ):
     "Refuse images whose sides the network of a preset can't halve, with a `ValueError`"
-    k = 2**(len(preset(info, size)['net']['mult']) - 1)
+    k = 2**(len(diffusion.preset(info, size)['net']['mult']) - 1)
     if not any(side%k for side in info.size): return
     high, wide = info.size
     raise ValueError(
@@ -53,25 +50,27 @@ def check_sides(
 
 # %% ../../nbs/study/02_training.ipynb #02c00005
 def model_kind(
-    model:nn.Module, # a model from a checkpoint
+    model, # a model from a checkpoint
 ) -> str: # one of `MODELS`
     "What kind of model it is"
-    if type(model) in _CLASSES: return _CLASSES[type(model)]
-    known = ', '.join(_CLASSES.values())
+    for kind, parts in MODELS.items():
+        _, cls = parts()
+        if type(model) is cls: return kind
+    known = ', '.join(MODELS)
     raise ValueError(f'start: one of {known} is needed, got a {type(model).__name__}')
 
 def started(
     start:str, # file that denoise-train wrote, or the name of a pretrained model
     device:str, # cpu, cuda, or auto
     **given, # options that say what a model is -> what they were given; nothing: '' or 0
-) -> nn.Module: # the model
+) -> 'diffusion.DDGM|daed.DAED|denoiser.Blind': # the model
     "A model to train on, for which no option may say what it is"
     for name, value in given.items():
         if value: raise ValueError(f'{name}: that of {start} is used, got {value!r}; leave it out')
     return open_model(start, '', device)
 
 def train_on(
-    model:nn.Module, # from `load_checkpoint` or `load_pretrained`; trained in place
+    model, # from `load_checkpoint` or `load_pretrained`; trained in place
     dls, # images of its shape and range, from `image_dls`
     folder:str|Path, # where checkpoint, log, state and pictures go; not that of its own run
     size:str='small', # rate and averaging: 'small' or 'paper'
@@ -79,49 +78,54 @@ def train_on(
     bf16:bool=False, # autocast to bfloat16
     seed:int=0, # seed of the noise
     fresh:bool=False, # begin anew, whatever is in the folder
-) -> nn.Module: # the averaged model if there is an average, in eval mode; also in the folder
+) -> 'diffusion.DDGM|daed.DAED|denoiser.Blind': # averaged if it can be; also in the folder
     "Train for more steps, starting from weights; continues if it was interrupted"
+    import torch
     kind = model_kind(model)
     path = Path(folder)/f'{kind}.safetensors'
     torch.manual_seed(seed)
     if kind == 'blind':
-        p = blind_preset(dls.info, size)
-        cbs = [] if p['one_cycle'] else halving(p['lr'])
-        return fit(dls, model, path, p, steps, bf16, seed, clip=None, cbs=cbs, fresh=fresh)
-    return fit(dls, model, path, preset(dls.info, size), steps, bf16, seed, preview, fresh=fresh)
+        p = denoiser.blind_preset(dls.info, size)
+        cbs = [] if p['one_cycle'] else denoiser.halving(p['lr'])
+        how = dict(clip=None, cbs=cbs)
+    else:
+        p = diffusion.preset(dls.info, size)
+        how = dict(draw=diffusion.preview)
+    return diffusion.fit(dls, model, path, p, steps, bf16, seed, fresh=fresh, **how)
 
 # %% ../../nbs/study/02_training.ipynb #f37de798
-@command
 def denoise_train(
     data:str='digits', # data set: a name, a folder of images, or an .npz file
     folder:str='', # checkpoint, log, pictures; run again to continue; default: runs/ and the model
-    model:str='', # what to train: ddgm (default), daed or blind (a blind denoiser)
+    model:Literal['', *MODELS]='', # what to train; default: ddgm
     start:str='', # train on from the weights in this file, or of a pretrained model
-    size:str='small', # network and training: small or paper
-    loss:str='', # of ddgm and daed: simple (default), vlb, or (ddgm) hybrid
+    size:Literal['small', 'paper']='small', # network and training
+    loss:Literal['', 'simple', 'vlb', 'hybrid']='', # of ddgm (all) and daed; default: simple
     level:float=0., # noise variance that a daed leaves to its denoiser; 0: .1
     steps:int=0, # training steps; 0: those of the size
     width:int=0, # channels of the network's first level; 0: those of the size
-    schedule:str='', # forward process of ddgm and daed: linear (default) or cosine
+    schedule:Literal['', *SCHEDULES]='', # of the noise of ddgm and daed; default: linear
     T:int=0, # its number of steps; 0: that of the size
     image_size:int=0, # resize images to this many pixels; 0: as they are
     pad_to:int=0, # pad sides with black to multiples of this; 0: to 8 for blind, others not
     root:str='', # folder of the named data sets
     device:str='auto', # cpu, cuda, or auto
-    bf16:store_true=False, # train in bfloat16
+    bf16:bool=False, # train in bfloat16
     seed:int=0, # seed of weights and noise
-    noise_law:str='', # noise levels of a blind model: sqrt (the paper's, default), uniform, log
-    fresh:store_true=False, # begin anew, whatever is in the folder
+    noise_law:Literal['', 'sqrt', 'uniform', 'log']='', # of blind; default: the paper's, sqrt
+    fresh:bool=False, # begin anew, whatever is in the folder
 ):
     "Train a model; interrupted, it continues"
     check_numbers(
         level=level, steps=steps, width=width, T=T, image_size=image_size, pad_to=pad_to, seed=seed)
+    check_data(data=data)
+    if start: check_model(start=start)
     of_kind = dict(loss=loss, level=level, schedule=schedule, T=T, noise_law=noise_law)
     found = started(start, device, model=model, width=width, **of_kind) if start else None
     kind = model_kind(found) if start else model or 'ddgm'
-    one_of('model', kind, MODELS)
     check_options(kind, **of_kind)
-    one_of('schedule', schedule or 'linear', SCHEDULES)
+    core.one_of('model', kind, MODELS)
+    core.one_of('schedule', schedule or 'linear', SCHEDULES)
 
     form = dict(pad_to=pad_to)
     if kind == 'blind': form = dict(pad_to=pad_to or 8, range=(0., 1.))
@@ -132,8 +136,9 @@ def denoise_train(
         train_on(found, dls, folder, **how)
     else:
         if kind != 'blind': check_sides(dls.info, size)
-        MODELS[kind](dls, folder, **how, **_recipe(kind, dls.info, size, width, **of_kind))
-    if not rank_distrib(): _say_where(folder, kind)
+        train, _ = MODELS[kind]()
+        train(dls, folder, **how, **_recipe(kind, dls.info, size, width, **of_kind))
+    _say_where(folder, kind)
 
 def _recipe(kind, info, size, width, loss, level, schedule, T, noise_law):
     "Arguments of the function in `MODELS`"
@@ -141,11 +146,14 @@ def _recipe(kind, info, size, width, loss, level, schedule, T, noise_law):
     if noise_law: recipe['law'] = noise_law
     if kind == 'daed': recipe['level'] = level or .1
     if kind != 'blind':
-        sched = SCHEDULES[schedule or 'linear'](T or preset(info, size)['T'])
+        make = getattr(diffusion.Schedule, schedule or 'linear')
+        sched = make(T or diffusion.preset(info, size)['T'])
         recipe |= dict(loss=loss or 'simple', sched=sched)
     return recipe
 
 def _say_where(folder, kind):
     "The last line of the command"
+    from fastai.torch_core import rank_distrib
+    if rank_distrib(): return # one process says it
     beside = ', pictures beside it in samples/' if (folder/'samples').is_dir() else ''
     print(f'The model is in {folder/kind}.safetensors{beside}.')

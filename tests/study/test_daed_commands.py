@@ -50,7 +50,7 @@ def test_transfer_of_a_checkpoint_in_openais_format(tmp_path):
     "Nothing is trained: means and samples of made-up weights, on two data sets"
     state = openai_state(**IMPROVED, channels=1, out=2)
     torch.save(state, tmp_path / "theirs.pt")
-    args = ["--schedule", "cosine", "-t", 20, "--heads", 4, "--time-scale", 50]
+    args = ["--schedule", "cosine", "--T", 20, "--heads", 4, "--time-scale", 50]
     args += ["--image-size", 8, "--n-eval", 32]
     args += ["--source", "theirs.pt", "--targets", "digits,fashion_mini", "--folder", "run"]
     command(tmp_path, "denoise-transfer", *args)
@@ -100,7 +100,7 @@ def test_bad_input(tmp_path):
     with pytest.raises(ValueError, match="schedule: for a source in a .pt file"):
         source_model("ddgm-digits", "cpu", schedule="cosine")
     assert source_model("digits", "cpu") is None
-    with pytest.raises(ValueError, match="model: a pretrained name or a file, got 'digits'"):
+    with pytest.raises(OSError, match="model: digits does not exist"):
         denoise_splits(model="digits", folder=str(tmp_path))
     with pytest.raises(ValueError, match="targets: digits has 1 channels, the source 3"):
         torch.save(openai_state(**IMPROVED), tmp_path / "theirs.pt")

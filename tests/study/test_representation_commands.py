@@ -78,8 +78,7 @@ def test_the_control_goes_the_same_way(sampler, tmp_path, monkeypatch):
         seen.append((args, kwargs))
         return unguided(D, n, *args, **kwargs)
 
-    commands = "denoise_study.study.representation_commands"
-    monkeypatch.setattr(f"{commands}.unguided", spied)
+    monkeypatch.setattr("denoise_study.representation.unguided", spied)
     # one step of matching, and an ascent that is over soon
     monkeypatch.setitem(_SAMPLERS, "ascend", dict(method="ascend", max_steps=4))
     out = str(tmp_path / "s.png")
