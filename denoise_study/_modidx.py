@@ -660,6 +660,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'denoise_study/core/resampling.py'),
                                                'denoise_study.core.resampling._differences': ( 'core/resampling.html#_differences',
                                                                                                'denoise_study/core/resampling.py'),
+                                               'denoise_study.core.resampling._expanded': ( 'core/resampling.html#_expanded',
+                                                                                            'denoise_study/core/resampling.py'),
                                                'denoise_study.core.resampling._tail': ( 'core/resampling.html#_tail',
                                                                                         'denoise_study/core/resampling.py'),
                                                'denoise_study.core.resampling._values': ( 'core/resampling.html#_values',

@@ -3,9 +3,10 @@
 
 For each training seed: a diffusion model and jointly trained DAEDs at both noise levels, and a
 diffusion model with as many weights as a DAED, all from scratch and for the same number of steps;
-samples of each against the test images. First all trainings with the simple loss, then those with
-the bound (--losses simple leaves these out). Writes docs/results/table1_NAME.json, anew after each
-training. An interrupted run goes on where it was: models and their scores are in the folder."""
+samples of each against the test images. First all trainings with the simple loss, then the large
+diffusion models, then all with the bound (--losses simple leaves these out). Writes
+docs/results/table1_NAME.json, anew after each training. An interrupted run goes on where it was:
+models and their scores are in the folder."""
 
 from pathlib import Path
 
@@ -36,10 +37,10 @@ def ends(study, ddgm):
     return measured_once(study, "ends", lambda: ends_of_quality(study, ddgm), **about)
 
 
-def table_of(study, losses):
+def table_of(study, losses, wide):
     "The rows of one training seed, with steps and validation loss"
     real = study.images("test", 10_000)
-    models = study_joint(study, losses, (0.1, 0.001))
+    models = study_joint(study, losses, (0.1, 0.001), wide)
     rows = [scores(study, name, m, real) for name, m in models.items()]
     table = pd.concat([*rows, ends(study, models["DDGM"])], ignore_index=True)
     return with_training(table, training_of(models)).assign(training=study.seed)
@@ -65,10 +66,13 @@ def record(data, root, folder, trainings, losses, n, bs, steps, bf16, seed):
         studies.append(Study(dls, Path(folder) / str(s), steps=steps or None, **about))
 
     tables = {}
-    losses = losses.split(",")
-    for i in range(len(losses)):
+    first, *others = losses.split(",")
+    stages = [((first,), False), ((first,), True)]
+    if others:
+        stages.append(((first, *others), True))
+    for stage in stages:
         for study in studies:
-            tables[study.seed] = table_of(study, losses[: i + 1])
+            tables[study.seed] = table_of(study, *stage)
             write(data, how, tables)
 
 
