@@ -1,54 +1,92 @@
 """Record table 1 of the DAED paper for one data set: python tools/record_table1.py --data digits
 --trainings 3
 
-For each training seed: a diffusion model and jointly trained DAEDs at both noise levels, each with
-both losses, and a diffusion model with as many
-weights as a DAED, all from scratch and for the same number of steps; samples of each against the
-test images. Writes docs/results/table1_NAME.json.
-An interrupted run goes on where it was."""
+For each training seed: a diffusion model and jointly trained DAEDs at both noise levels, and a
+diffusion model with as many weights as a DAED, all from scratch and for the same number of steps;
+samples of each against the test images. First all trainings with the simple loss, then the large
+diffusion models, then all with the bound (--losses simple leaves these out). Writes
+docs/results/table1_NAME.json, anew after each training. An interrupted run goes on where it was:
+models and their scores are in the folder."""
 
 from pathlib import Path
 
 import pandas as pd
 from recording import DOCS, arguments
 
-from denoise_study.core import Chapter, claims_table, feature_space, run_info, Study, write_json
-from denoise_study.daed import daed_claims_of, joint_part, study_joint
+from denoise_study.core import claims_table, feature_space, run_info, Study, Verdict, write_json
+from denoise_study.daed import daed_claims_of, ends_of_quality, measured_once, quality_table
+from denoise_study.daed import study_joint, training_of, weights_digest, with_training
 from denoise_study.study import open_data
 
 
-def record(data, root, folder, trainings, n, steps, bf16, seed):
+def scores(study, name, model, real):
+    "Row of a model's samples, measured once"
+
+    def measure():
+        how = dict(seeds=(study.seed,), progress=False)
+        with study.stage(f"sampling {name}"):
+            return quality_table({name: model}, real, study.space, study.n, **how)
+
+    about = dict(n=study.n, space=study.space.name, weights=weights_digest(model))
+    return measured_once(study, f"scores {name}", measure, **about)
+
+
+def ends(study, ddgm):
+    "Rows of the floor and the ceiling, measured once"
+    about = dict(n=study.n, space=study.space.name, net=ddgm.net.config)
+    return measured_once(study, "ends", lambda: ends_of_quality(study, ddgm), **about)
+
+
+def table_of(study, losses, wide):
+    "The rows of one training seed, with steps and validation loss"
+    real = study.images("test", 10_000)
+    models = study_joint(study, losses, (0.1, 0.001), wide)
+    rows = [scores(study, name, m, real) for name, m in models.items()]
+    table = pd.concat([*rows, ends(study, models["DDGM"])], ignore_index=True)
+    return with_training(table, training_of(models)).assign(training=study.seed)
+
+
+def training_means(quality):
+    "Steps of each model, and its validation loss, averaged over its trainings"
+    trained = quality[quality.kind != "images"].groupby("model")
+    means = trained.agg(dict(steps="first", valid_loss="mean"))
+    return means.astype(dict(steps=int)).to_dict("index")
+
+
+def record(data, root, folder, trainings, losses, n, bs, steps, bf16, seed):
     dls, source = open_data(data, root, 0, "small", "auto")
-    space, tables, seconds = feature_space(dls), [], {}
-    for seed in range(seed, seed + trainings):
-        study = Study(
-            dls,
-            Path(folder) / str(seed),
-            steps=steps or None,
-            n=n,
-            space=space,
-            bf16=bf16,
-            seed=seed,
-            source=source,
-        )
-        models = study_joint(study, ("simple", "vlb"), (0.1, 0.001))
-        tables.append(joint_part(study, Chapter("table 1"), models).assign(training=seed))
-        seconds |= {f"{k}, seed {seed}": v for k, v in study.seconds.items()}
-    quality = pd.concat(tables, ignore_index=True)
-    claims = daed_claims_of(dict(quality=quality))
-    how = dict(
-        run=run_info(dls.device),
-        data=dls.info.to_dict(),
-        trainings=trainings,
-        n=n,
-        steps=steps,
-        bf16=bf16,
-        seconds=seconds,
-    )
-    write_json(DOCS / f"results/table1_{data}.json", dict(how, quality=quality, claims=claims))
+    for loader in dls.loaders:
+        loader.bs = bs or loader.bs
+    how = dict(run=run_info(dls.device), data=dls.info.to_dict())
+    how |= dict(trainings=trainings, n=n, bs=dls.bs, steps=steps, bf16=bf16)
+    space = feature_space(dls)
+    studies = []
+    for s in range(seed, seed + trainings):
+        about = dict(n=n, space=space, bf16=bf16, seed=s, source=source)
+        studies.append(Study(dls, Path(folder) / str(s), steps=steps or None, **about))
+
+    tables = {}
+    first, *others = losses.split(",")
+    stages = [((first,), False), ((first,), True)]
+    if others:
+        stages.append(((first, *others), True))
+    for stage in stages:
+        for study in studies:
+            tables[study.seed] = table_of(study, *stage)
+            write(data, how, tables)
+
+
+def write(data, how, tables):
+    "The record as far as it goes"
+    quality = pd.concat(tables.values(), ignore_index=True)
+    training = training_means(quality)
+    claims = daed_claims_of(dict(quality=quality, training=training))
+    record = dict(how, quality=quality, training=training, claims=claims)
+    write_json(DOCS / f"results/table1_{data}.json", record)
     measures = quality.groupby("model", sort=False)[["frechet", "precision", "recall", "roughness"]]
     print(measures.agg(["mean", "std"]).to_string(float_format="{:.3g}".format))
-    print(claims_table(claims).to_string())
+    measured = [c for c in claims if c.verdict != Verdict.NOT_MEASURED]
+    print(claims_table(measured).to_string(), flush=True)
 
 
 if __name__ == "__main__":
@@ -59,5 +97,7 @@ if __name__ == "__main__":
         default=3,
         help="how many times everything is trained, with seeds from --seed on",
     )
+    p.add_argument("--losses", default="simple,vlb", help="in this order")
     p.add_argument("--n", type=int, default=500, help="samples of each model")
+    p.add_argument("--bs", type=int, default=0, help="images a step; 0: those of the small size")
     record(**vars(p.parse_args()))

@@ -8,6 +8,7 @@ __all__ = ['resamples', 'bootstrap_interval', 'mean_interval', 't_interval', 'pa
 
 # %% ../../nbs/core/03_resampling.ipynb #aff724db
 from collections.abc import Iterator
+from dataclasses import replace
 import torch
 from scipy import stats
 from torch import Tensor
@@ -137,23 +138,26 @@ def paired_interval(
 def two_level_bootstrap(
     items:Tensor, # (S,N) scores of the test images, for each network or training
     items0:Tensor|None=None, # (S,N) scores of the other side, paired; None: the scores themselves
-    n_boot:int=1000, # resamples
+    n_boot:int=2000, # resamples
     level:float=.95, # coverage
     seed:int=0, # of the resamples
     units:tuple=('seeds', 'images'), # what rows and columns are
 ) -> Interval: # of the mean (difference), n: rows
-    "Mean with an interval over rows and columns, both resampled (Owen 2007)"
+    "Mean with an interval over rows and columns, both resampled (Owen 2007; Hesterberg 2015)"
     d = _differences(items, items0)
     S, N = d.shape
-    gen = torch.Generator().manual_seed(seed)
-    means = []
-    for _ in range(n_boot):
-        columns = torch.randint(N, (N,), generator=gen)
-        counts = columns.bincount(minlength=N).double()
-        rows = torch.randint(S, (S,), generator=gen)
-        means.append((d[rows]@counts).mean()/N)
+    rows = resamples(S, n_boot, seed)
+    columns = resamples(N, n_boot, seed + 1)
+    means = [r@d@c/(S*N) for r, c in zip(rows, columns)]
+
     unit = f'{units[0]} x {N} {units[1]}'
-    return bootstrap_interval(d.mean(), torch.stack(means), S, unit, level)
+    wide = bootstrap_interval(d.mean(), torch.stack(means), S, unit, _expanded(level, S))
+    return replace(wide, level=level)
+
+def _expanded(level, S):
+    "What a percentile interval of few units has to promise to keep `level` (Hesterberg 2015)"
+    reach = stats.t.ppf(1 - _tail(level), S - 1)*(S/(S - 1))**.5
+    return 1 - 2*stats.norm.sf(reach)
 
 def _differences(items, items0):
     "(S,N) float64 differences of two tables, or the one there is"

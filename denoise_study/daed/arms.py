@@ -80,7 +80,8 @@ def study_joint(
     study:Study, # the study
     losses:tuple=('simple',), # 'simple', 'vlb'; the study's own diffusion model has the first
     levels:tuple=(.1,), # noise variances that the denoisers take over
-) -> dict: # name -> model: for each loss a DDGM and its DAEDs; last, a DDGM as large as a DAED
+    wide:bool=True, # also train a DDGM as large as a DAED
+) -> dict: # name -> model: for each loss a DDGM and its DAEDs; last, the large DDGM
     "The models of DAED table 1, trained jointly from scratch, and the control of appendix A.6"
     own = study_ddgm(study)
     models = {}
@@ -91,6 +92,7 @@ def study_joint(
             name = f'DAED {v:g}, {loss}'
             folder = f'joint-{v:g}-{loss}'
             models[name] = _made(study, name, folder, train_daed, level=v, loss=loss)
+    if not wide: return models
 
     daed = models[f'DAED {levels[0]:g}, {own.loss}']
     net = widened_net(own.net.config, sum(p.numel() for p in daed.parameters()))

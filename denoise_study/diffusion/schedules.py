@@ -6,7 +6,7 @@
 __all__ = ['PREDICTIONS', 'gather', 'Schedule']
 
 # %% ../../nbs/diffusion/00_schedules.ipynb #b7e82418
-import math, torch
+import math, re, torch
 from fastcore.basics import patch
 from torch import Tensor
 from ..core import checked, in_words, one_of, register_part, whole_number
@@ -322,25 +322,57 @@ def _strided(T, k, name):
             return list(keep)
     raise ValueError(f'{name}: no integer stride picks {k} of {T} steps; try a divisor of {T}')
 
+def _leading(T, k, name):
+    "The first of each k-th part of the times (diffusers)"
+    return [1 + i*(T//k) for i in range(k)]
+
+def _trailing(T, k, name):
+    "The last of each k-th part of the times (Lin et al. 2024)"
+    return [round(T - i*T/k) for i in reversed(range(k))]
+
+def _evenly(first, last, k):
+    "k times from `first` to `last`; a single one is the first"
+    if k == 1: return [first]
+    return [first + round(i*(last - first)/(k - 1)) for i in range(k)]
+
+def _sections(T, counts, name):
+    "So many times of each section; sections are equally long, or the first ones longer by one"
+    size, extra = divmod(T, len(counts))
+    keep = []
+    start = 1
+    for i, k in enumerate(counts):
+        length = size + 1 if i < extra else size
+        if not 1 <= k <= length:
+            raise ValueError(f'{name}: a section of {length} steps has no {k}; '
+                             f'{len(counts)} sections divide {T} steps')
+        keep += _evenly(start, start + length - 1, k)
+        start += length
+    return keep
+
+# %% ../../nbs/diffusion/00_schedules.ipynb #77a1c0d2
+_SPACINGS = dict(ddim=_strided, leading=_leading, trailing=_trailing)
+
+def _kept(T, n, name):
+    "The times that a description of a shorter chain keeps"
+    text = str(n) if isinstance(n, int | str) and not isinstance(n, bool) else ''
+    word = re.fullmatch(r'(ddim|leading|trailing)(\d+)', text)
+    if word and 2 <= int(word[2]) <= T:
+        return _SPACINGS[word[1]](T, int(word[2]), name)
+    if re.fullmatch(r'\d+(,\d+)+', text):
+        return _sections(T, [int(k) for k in text.split(',')], name)
+    if text.isdecimal() and 1 <= int(text) <= T:
+        k = int(text)
+        return [T] if k == 1 else _evenly(1, T, k)
+    raise ValueError(f"{name}: a number of steps in 1..{T}, sections like '10,15,20', or 'ddimN', "
+                     f"'leadingN' or 'trailingN' with N from 2 is accepted, got {n!r}")
+
 @patch
 def respace(self:Schedule,
-    n:int|str, # number of steps to keep, spread evenly; or 'ddimN': N steps at an integer stride
+    n:int|str, # steps to keep: 250, or sections '10,15,20', or 'ddim50', 'leading50', 'trailing50'
     name:str='n', # what the caller calls it, for the message
-) -> Schedule: # schedule of n steps
-    "Keep `n` steps, evenly (Nichol and Dhariwal 2021) or at a stride (Song et al. 2021)"
-    ddim = isinstance(n, str) and n.startswith('ddim') and n[4:].isdigit()
-    k = int(n[4:]) if ddim else n
-    whole = isinstance(k, int) and not isinstance(k, bool)
-    if not whole or not (2 if ddim else 1) <= k <= self.T:
-        raise ValueError(f"{name}: a number of steps in 1..{self.T}, or 'ddimN' with N from 2, "
-                         f'is accepted, got {n!r}')
-    if ddim:
-        keep = _strided(self.T, k, name)
-    elif k == 1:
-        keep = [self.T]
-    else:
-        keep = [round(i*(self.T - 1)/(k - 1)) + 1 for i in range(k)]
-    sched = self.subset(keep)
+) -> Schedule: # shorter schedule
+    "Keep some steps: evenly (Nichol and Dhariwal 2021), at a stride (Song et al. 2021), in sections"
+    sched = self.subset(_kept(self.T, n, name))
     sched.spec = self._then('respace', n=n)
     return sched
 

@@ -70,6 +70,30 @@ def test_ddim_stride_equals_diffusers():
     assert ours.tolist() == d.timesteps.tolist()
 
 
+@pytest.mark.parametrize("T, n", [(1000, 50), (1000, 7), (200, 30), (468, 100)])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+def test_spacings_equal_diffusers(spacing, T, n):
+    d = DDIMScheduler(num_train_timesteps=T, timestep_spacing=spacing)
+    d.set_timesteps(n)
+    ours = Schedule.cosine(T).respace(n if spacing == "linspace" else f"{spacing}{n}")
+    assert (ours.steps[1:].flip(0) - 1).tolist() == d.timesteps.tolist()
+
+
+def test_sections_are_openais():
+    "The example in their code: 10, 15 and 20 of a hundred steps each, ends included"
+    kept = Schedule.cosine(300).respace("10,15,20").steps[1:] - 1
+    assert len(kept) == 45
+    for start, k in ((0, 10), (100, 15), (200, 20)):
+        part = kept[(kept >= start) & (kept < start + 100)]
+        stride = 99 / (k - 1)
+        assert part.tolist() == [start + round(i * stride) for i in range(k)]
+    uneven = Schedule.cosine(10).respace("1,2,3").steps[1:].tolist()  # sections of 4, 3 and 3
+    assert uneven == [1, 5, 7, 8, 9, 10]
+    assert Schedule.cosine(50).respace("7") == Schedule.cosine(50).respace(7)
+    again = Schedule.from_spec(Schedule.cosine(300).respace("10,15,20").spec)
+    assert again == Schedule.cosine(300).respace("10,15,20")
+
+
 FINGERPRINTS = [
     (Schedule.linear(1000), 4.035830e-5, 275.5132334),
     (Schedule.linear(500), 3.766093e-5, 137.5159686),
@@ -184,6 +208,11 @@ BAD = [
     (lambda: short.respace(0), "1..100"),
     (lambda: short.respace("ddim37"), "stride"),
     (lambda: short.respace(5.0), "n:"),
+    (lambda: short.respace(True), "n:"),
+    (lambda: short.respace("leading1"), "N from 2"),
+    (lambda: short.respace("51,1"), "a section of 50 steps has no 51"),
+    (lambda: short.respace("0,1"), "has no 0"),
+    (lambda: short.respace("5,,5"), "sections like"),
     (lambda: short.merge_first(101), "1..100"),
     (lambda: short.subset([5, 3]), "keep"),
     (lambda: short.subset([0, 3]), "keep"),
