@@ -12,6 +12,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from jinja2 import Environment, StrictUndefined
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -19,8 +22,10 @@ sys.path[:0] = [str(HERE), str(ROOT / "tools")]
 from faces import notebooks as rooms, room_of, WINGS  # noqa: E402
 from links import Names  # noqa: E402
 from nb2sphinx import Site, convert, exported  # noqa: E402
+from papers import came_out, figures, others  # noqa: E402
+from pictures import draw_pictures  # noqa: E402
 from readme import code_md  # noqa: E402
-from results import result_pages  # noqa: E402
+from results import figure, overview, page as result_page, records, RESULTS  # noqa: E402
 from summaries import summary  # noqa: E402
 
 TUTORIALS = [
@@ -119,13 +124,13 @@ def wing_page(site, books, wing):
     "The page of a folder, under which its notebooks stand in the tree"
     doc = f"library/{wing}/index"
     pages = [page for page in books.values() if page.startswith(f"library/{wing}/")]
-    tree = "\n".join(["```{toctree}", ":hidden:", "", *(f"/{page}" for page in pages), "```"])
     say = (
         f"Everything here is imported from the wing: `from denoise_study.{wing} import ...`. "
         "A notebook uses those above it, and the wings before this one."
     )
     table = titles(site, books, f"library/{wing}/", doc)
-    return "\n\n".join([f"# {wing}", f"{{.lead}}\n{WINGS[wing]}", say, table, tree]) + "\n"
+    below = tree(f"/{page}" for page in pages)
+    return "\n\n".join([f"# {wing}", f"{{.lead}}\n{WINGS[wing]}", say, table, below]) + "\n"
 
 
 def listed(books, prefix):
@@ -146,38 +151,37 @@ def notebooks_of(site, names, doc):
     return ", ".join(f"[{m.rpartition('.')[2]}]({page}.ipynb)" for m, page in found.items())
 
 
-def summed(md):
-    "{{summary: name}} -> the table of results that README.md has as well"
-    return re.sub(r"\{\{summary: (\w+)\}\}", lambda m: summary(m[1]), md)
+def tree(names):
+    "The pages below this one, for the sidebar"
+    return "\n".join(["```{toctree}", ":hidden:", "", *names, "```"])
 
 
-def figure(name, caption):
-    "A picture of docs/images; what is seen in it stands below"
-    if not (ROOT / f"docs/images/{name}.png").exists():
-        raise SystemExit(f"{{{{figure: {name}}}}}, but there is no docs/images/{name}.png")
-    return f"```{{figure}} /images/{name}.png\n:alt: {caption}\n\n{caption}\n```"
+def offered(site, books, doc):
+    "What a page of docs/pages can call, as {{ summary('daed_budget') }}"
+    sections = front(site)
+    return dict(
+        index=lambda section: site.prose(sections[section], "nbs/index.ipynb", doc),
+        titles=lambda prefix: titles(site, books, prefix, doc),
+        wings=lambda: wings(books, doc),
+        listed=lambda prefix: listed(books, prefix),
+        of=lambda names: notebooks_of(site, names, doc),
+        overview=lambda benchmarks: overview(records(benchmarks)),
+        recorded=lambda benchmarks: tree(records(benchmarks)),
+        figure=figure,
+        summary=summary,
+        came_out=came_out,
+        figures=figures,
+        others=others,
+    )
 
 
 def hand_written(site, books, src):
-    """docs/pages/*.md, with {{index: Section}} of the README, {{list: folder/}} for a toctree,
-    {{titles: folder/}}, {{wings}} and {{summary: name}} for tables, {{of: name}} for the notebook
-    that a name is made in, {{figure: name | caption}} for a picture of a record"""
-    sections = front(site)
+    "docs/pages/*.md, which are templates, and files of the root"
+    templates = Environment(keep_trailing_newline=True, undefined=StrictUndefined)
     for f in sorted((HERE / "pages").rglob("*.md")):
         doc = f.relative_to(HERE / "pages").with_suffix("").as_posix()
-        md = f.read_text(encoding="utf-8")
-        made = {
-            r"\{\{titles: ([\w/]+)\}\}": lambda m: titles(site, books, m[1], doc),
-            r"\{\{wings\}\}": lambda m: wings(books, doc),
-            r"\{\{figure: ([\w-]+) \| ([^}]+)\}\}": lambda m: figure(m[1], m[2]),
-            r"\{\{of: ([\w., ]+)\}\}": lambda m: notebooks_of(site, m[1], doc),
-            r"\{\{index: ([^}]+)\}\}": lambda m: site.prose(sections[m[1]], "nbs/index.ipynb", doc),
-        }
-        md = re.sub(r"\{\{list: ([\w/]+)\}\}", lambda m: listed(books, m[1]), md)
-        md = site.prose(md, place(f), doc)
-        for pattern, make in made.items():
-            md = re.sub(pattern, make, md)
-        write(src / f"{doc}.md", summed(md))
+        md = site.prose(f.read_text(encoding="utf-8"), place(f), doc)
+        write(src / f"{doc}.md", templates.from_string(md).render(offered(site, books, doc)))
     for wing in WINGS:
         write(src / f"library/{wing}/index.md", wing_page(site, books, wing))
     for f, doc in COPIED.items():
@@ -209,6 +213,16 @@ def pages_of(books, results):
     return pages
 
 
+def write_results(found, src):
+    "A page for each results file, with its pictures, and the reports that commands wrote"
+    for name, record in found.items():
+        write(src / f"results/{name}.md", result_page(name, record))
+        draw_pictures(name, record, src / "images")
+    (src / "whole").mkdir(exist_ok=True)
+    for report in RESULTS.glob("*.html"):
+        write(src / f"whole/reports/{report.name}", report.read_text(encoding="utf-8"))
+
+
 def verdict_colors(static):
     "The colours of verdicts are those of the reports"
     from denoise_study.core import verdict_css
@@ -223,24 +237,37 @@ def sources(src):
     for path, page in library().items():
         notebook = json.loads((ROOT / path).read_text(encoding="utf-8"))
         code[module_of(page)] = "\n\n".join(exported(notebook))
-    results = result_pages(ROOT)
+    results = records()
     site = Site(ROOT, Names(code), pages_of(books, results))
     for path, page in books.items():
         write(
             src / f"{page}.ipynb", json.dumps(convert(site, path, page, module_of(page)), indent=1)
         )
-    for k, md in results.items():
-        write(src / f"results/{k}.md", summed(md))
-    shutil.copytree(ROOT / "docs/images", src / "images")
+    shutil.copytree(ROOT / "docs/images", src / "images", dirs_exist_ok=True)
+    write_results(results, src)
     verdict_colors(src / "static")
     hand_written(site, books, src)
     return len(books)
 
 
+def brought_up_to_date(folder, new):
+    "What did not change keeps its time, so that Sphinx leaves it alone"
+    wanted = {f.relative_to(new): f for f in new.rglob("*") if f.is_file()}
+    for f in [f for f in folder.rglob("*") if f.is_file()]:
+        if f.relative_to(folder) not in wanted:
+            f.unlink()
+    for name, f in wanted.items():
+        there = folder / name
+        if not there.exists() or there.read_bytes() != f.read_bytes():
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(f, there)
+
+
 def main(args):
     start, src = time.time(), HERE / "_src"
-    shutil.rmtree(src, ignore_errors=True)
-    n = sources(src)
+    with TemporaryDirectory() as new:
+        n = sources(Path(new))
+        brought_up_to_date(src, Path(new))
     middle = time.time()
     command = [
         sys.executable,

@@ -32,6 +32,7 @@ mathjax3_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "globa
 html_theme = "furo"
 html_title = "denoise_study"
 html_static_path = ["_static", "vendor", "_src/static"]  # the last is written by build.py
+html_extra_path = ["_src/whole"]  # reports as commands wrote them
 html_css_files = ["site.css", "verdicts.css"]
 html_js_files = ["site.js"]
 html_show_sourcelink = html_copy_source = False

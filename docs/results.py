@@ -1,12 +1,19 @@
-"""Pages of results, one for each docs/results/*.json, whatever is in it: how it was made, its
-claims, its tables, its figures.
+"""Pages of results, one for each docs/results/*.json: claims, pictures, tables, and how it was made.
 
-A file that is added appears on the site at the next build. Nothing on these pages is typed but the
-titles below."""
+They are chapters, as those of a report, and so is all that they show. A file that is added appears
+on the site at the next build; nothing on these pages is typed but titles, captions and headings."""
 
 import json
+import re
 from pathlib import Path
 
+import pandas as pd
+
+from denoise_study.core import by_verdict, Chapter, Claim, Interval
+from denoise_study.daed import quality_in_words
+from pictures import pictures
+
+RESULTS = Path(__file__).resolve().parent / "results"
 TITLES = {
     "study_digits": ("The study of digits", "`denoise-study` with its default settings."),
     "daed_fashion_mnist": (
@@ -70,8 +77,6 @@ WORDS = dict(
     bench="Benchmark of",
     denoiserep="DenoiseRep",
 )
-LONG = 16  # longer tables are folded
-HIDDEN = ("description", "gaps")  # for machines; they are in the file
 
 
 def title(stem):
@@ -95,223 +100,193 @@ def escape(s):
     return text.replace("<", "&lt;").replace("\n", " ")
 
 
-def number(v):
-    return f"{v:.3g}" if abs(v) < 1e4 else f"{v:,.0f}"
-
-
-def interval(v):
-    return f"{number(v['value'])} [{number(v['low'])}, {number(v['high'])}]"
-
-
-def is_value(v):
-    return isinstance(v, dict) and {"value", "low", "high"} <= set(v)
-
-
-def is_table(v):
-    return isinstance(v, list) and bool(v) and all(isinstance(r, dict) for r in v)
-
-
-def cell(v):
-    if v is None:
-        return ""
-    if isinstance(v, bool):
-        return "yes" if v else "no"
-    if isinstance(v, float):
-        return number(v)
-    if isinstance(v, int):
-        return f"{v:,}" if abs(v) >= 1e4 else str(v)
-    if is_value(v) and all(isinstance(v[k], (int, float)) for k in ("value", "low", "high")):
-        return escape(interval(v))
-    if isinstance(v, list):
-        return escape(", ".join(map(str, v[:8])) + (" ..." if len(v) > 8 else ""))
-    if isinstance(v, dict):
-        return ", ".join(f"{escape(k)} {cell(o)}" for k, o in list(v.items())[:6])
-    return escape(v)
-
-
-def is_number(v):
-    return isinstance(v, (int, float))
-
-
-def joined(row):
-    "A row whose `x`, `x_low`, `x_high` are one cell"
-    # an interval beside both is that of the difference
-    whose = next((k for k in ("difference", "value") if k in row), None)
-    if whose and {"low", "high"} <= set(row) and is_number(row["low"]):
-        one = dict(value=row[whose], low=row["low"], high=row["high"])
-        rest = {k: v for k, v in row.items() if k not in ("low", "high")}
-        return joined(rest | {whose: one})
-
-    named = [k for k in row if f"{k}_low" in row and f"{k}_high" in row]
-    ends = {f"{k}_{end}" for k in named for end in ("low", "high")}
-    found = {k: v for k, v in row.items() if k not in ends}
-    for k in named:
-        values = row[k], row[f"{k}_low"], row[f"{k}_high"]
-        if all(map(is_number, values)):
-            found[k] = dict(zip(("value", "low", "high"), values))
-    return found
-
-
 def grid(head, rows):
     return "\n".join("| " + " | ".join(r) + " |" for r in [head, ["---"] * len(head), *rows])
 
 
-def table(rows, fold=True):
-    """Markdown of rows; columns that are the same in all of them are said once, empty ones not at
-    all; long ones are folded"""
-    rows = [joined(r) for r in rows]
-    columns = list(dict.fromkeys(k for r in rows for k in r))
-    shown = {k: [cell(r.get(k)) for r in rows] for k in columns}
-    shown = {k: v for k, v in shown.items() if any(v)}
-    same = {k: v[0] for k, v in shown.items() if len(rows) > 1 and len(set(v)) == 1}
-    head = [k for k in shown if k not in same] or list(shown)
-    md = grid(
-        [escape(k.replace("_", " ")) for k in head],
-        [[shown[k][i] for k in head] for i in range(len(rows))],
-    )
-    if same and head != list(shown):
-        md += (
-            "\n\nIn all rows: "
-            + ", ".join(f"{escape(k.replace('_', ' '))} {v}" for k, v in same.items())
-            + "."
-        )
-    return (
-        md
-        if len(rows) <= LONG or not fold
-        else f"<details><summary>{len(rows)} rows</summary>\n\n{md}\n\n</details>"
-    )
+def chip(verdict):
+    "A verdict in its colour"
+    return f'<span class="{verdict.css}" title="{verdict.meaning}">{verdict}</span>'
 
 
-def parts(record, level=2):
-    "Markdown blocks of a record, its tables each under a heading"
-    plain, blocks = {}, []
-    for k, v in record.items():
-        head = f"{'#' * level} {escape(str(k).replace('_', ' '))}"
-        if k == "claims" and v:
-            blocks += [head, claims_table(v)]
-        elif is_table(v):
-            blocks += [head, table(v)]
-        elif isinstance(v, dict) and v and all(map(is_value, v.values())):
-            blocks += [head, table([dict(what=n, **o) for n, o in v.items()])]
-        elif is_value(v) or not isinstance(v, dict):
-            plain[k] = v
-        elif k in HIDDEN:
-            continue
-        elif any(is_table(o) or isinstance(o, dict) for o in v.values()) and level < 4:
-            blocks += [head, *parts(v, level + 1)]
-        else:
-            blocks += [
-                head,
-                table([dict(what=n, value=o) for n, o in v.items() if n not in HIDDEN]),
-            ]
-    return ([table([dict(what=k, value=v) for k, v in plain.items()])] if plain else []) + blocks
+# table of a record -> its caption, and its columns in order, of which a record may have some;
+# what is not named here is drawn, or for machines
+TABLES = {
+    "quality": (
+        "Samples, and the sets that they are compared with: {n_real} test images in the feature "
+        "space {feature_space}; 95% intervals over images.",
+        "name model training n_fake frechet precision recall roughness",
+    ),
+    "transfer": (
+        "{n} images of each set, noised to a variance of .1 and brought back; the scale is [-1,1].",
+        "set model how calls mae mse_ratio ms_ssim",
+    ),
+    "budget": (
+        "After each number of training steps: validation loss, and error against the diffusion "
+        "model's mean, relative.",
+        "steps valid_loss fashion_mnist upside&down",
+    ),
+    "compare": (
+        "The trained network beside the untrained one, and beside a control.",
+        "quantity trained untrained control control_what",
+    ),
+    "around": ("Samples around test images, beside others.", "measure arm value"),
+    "arms": (
+        "Each arm: its score, the difference from the network that it started from, images whose "
+        "class changed, loss of the denoisers, their share of what can be learned.",
+        "arm value difference changed side_loss share",
+    ),
+    "psnr": ("Decibels before and after denoising {n} images.", "denoiser sigma psnr_in psnr"),
+    "kinds": (
+        "What was killed, and what was found afterwards.",
+        "what kills files unreadable lost different leftovers",
+    ),
+    "table": (
+        "What was measured.",
+        "model setting images_per_second ours_is_faster_by interval repeats held width four_sd",
+    ),
+    "rows": (
+        "What was measured.",
+        "what format wing functions calls refused_in_words deep passed hangs denoise_study scipy "
+        "pytorch_msssim torchmetrics ratio relative_difference seconds bare streamed adam gd "
+        "encoder_images_per_second full_images_per_second encoder_MB full_MB flops",
+    ),
+    "images_per_second": ("Images a second.", "what value"),
+}
+HEADINGS = dict(
+    n_fake="images",
+    frechet="Fréchet distance",
+    how="way",
+    mae="MAE",
+    mse_ratio="MSE / that of the mean",
+    ms_ssim="MS-SSIM",
+    psnr_in="input",
+    psnr="output",
+    sigma="noise",
+    control_what="the control",
+    value="",
+    four_sd="four deviations",
+)
+BARE = "value", "difference", "psnr", "ratio"  # their ends are just `low` and `high`
 
 
-def made(record):
+def cell(row, key):
+    "A number with its interval, where it has one"
+    found = row.get(key, row.get(f"{key}_value"))
+    if isinstance(found, dict):
+        return Interval.from_dict(found, n=1, unit="units") if "low" in found else ""
+    start = "" if key in BARE and "low" in row else f"{key}_"
+    if found is None or row.get(f"{start}low") is None:
+        return "" if found is None else found
+    ends = (row[f"{start}{end}"] for end in ("low", "high"))
+    return Interval(found, *ends, n=1, unit="units")
+
+
+def as_rows(table):
+    "A table of a record, or numbers by name, as rows"
+    if isinstance(table, list):
+        return table
+    return [dict(what=k) | (v if isinstance(v, dict) else dict(value=v)) for k, v in table.items()]
+
+
+def add_tables(c, record):
+    "Those tables of a record that a reader wants"
+    for name, (caption, columns) in TABLES.items():
+        rows = as_rows(record.get(name) or [])
+        columns = [k.replace("&", " ") for k in columns.split()]
+        cells = [{k: cell(row, k) for k in columns} for row in rows]
+        kept = [k for k in columns if any(row[k] != "" for row in cells)]
+        head = {k: HEADINGS.get(k, k.replace("_", " ")) for k in kept}
+        if kept:
+            c.table([{head[k]: row[k] for k in kept} for row in cells], caption.format(**rows[0]))
+    if "splits" in record:
+        rows = quality_in_words(pd.DataFrame(record["splits"]))
+        c.table(rows, "Samples of models that are split at several places.")
+
+
+def add_made(c, record):
     "How a result was made"
-    run, data, seconds = (record.get(k) or {} for k in ("run", "data", "seconds"))
-    rows = {
-        "command": f"`{run.get('command', '')}`",
-        "commit": run.get("commit") or "",
-        "device": escape(run.get("device", "")),
-        "Python": run.get("python", ""),
-        "packages": escape(", ".join(f"{k} {v}" for k, v in run.get("versions", {}).items())),
-    }
-    if data and isinstance(data, dict):
-        rows["data"] = escape(
-            f"{data['name']}: {data['n_train']:,} training, {data['n_valid']:,} "
-            f"validation, {data['n_test']:,} test images of "
-            f"{'x'.join(map(str, data['size']))} pixels, split seed "
-            f"{data['seed']}"
+    run, data = record.get("run", {}), record.get("data") or {}
+    seconds = record.get("seconds") or {}
+    rows = {k: run.get(k) for k in ("command", "commit", "device", "python")}
+    rows["packages"] = ", ".join(f"{k} {v}" for k, v in run.get("versions", {}).items())
+    if data:
+        size = "x".join(map(str, data["size"]))
+        rows["data"] = (
+            f"{data['name']}: {data['n_train']:,} training, {data['n_valid']:,} validation, "
+            f"{data['n_test']:,} test images of {size} pixels, split seed {data['seed']}"
         )
-    rows |= {
-        k: cell(record[k])
-        for k in ("seed", "n", "n_eval", "steps", "size")
-        if isinstance(record.get(k), (int, str))
-    }
-    if isinstance(seconds, dict) and seconds:
-        rows["seconds"] = escape(", ".join(f"{k} {v:.0f}" for k, v in seconds.items()))
-    return grid(["", ""], [[k, v] for k, v in rows.items() if v])
+    rows |= {k: record.get(k) for k in ("seed", "seeds", "n", "n_eval", "batch", "threads")}
+    rows["seconds"] = ", ".join(f"{k} {v:.0f}" for k, v in seconds.items())
+    c.heading("How it was made")
+    c.table([dict(what=k, value=v) for k, v in rows.items() if v not in (None, "")], "")
 
 
-def pictures(stem, images):
-    found = sorted(
-        images.glob(f"{stem}-*.png"),
-        key=lambda p: int(p.stem.rpartition("-")[2]) if p.stem.rpartition("-")[2].isdigit() else 0,
-    )
-    return [
-        f"![Figure {i + 1} of the report on {title(stem)}](/images/{p.name})"
-        for i, p in enumerate(found)
-    ]
+def figure(file, caption):
+    "A picture; what is seen in it stands below"
+    width = "" if file.endswith(".svg") else f":width: 6.8in\n"
+    alt = re.sub(r"<[^>]+>|[*`]", "", caption.partition("\n")[0])
+    return f"```{{figure}} /images/{file}\n:alt: {alt}\n{width}\n{caption}\n```"
 
 
-def as_claims(records):
-    "The claims of a results file as objects; none where the file is older than they are"
-    from denoise_study.core import Claim
-
-    if not all("findings" in record for record in records):
-        return []
-    return [Claim.from_dict(record) for record in records]
+def in_short(finding):
+    "A number, what stands beside it, and what the interval is over"
+    return escape("; ".join(t for t in finding.texts() if t))
 
 
-def chip(text):
-    "A verdict in its colour; as it is where an older file uses another word"
-    from denoise_study.core import Verdict
-
-    known = {str(v): v for v in Verdict}
-    if text not in known:
-        return escape(text)
-    return f'<span class="{known[text].css}" title="{known[text].meaning}">{text}</span>'
-
-
-def earlier(c):
-    """A claim of an older file for the reader: what was measured in words, or as a difference, and
-    what it stands beside"""
-    if "difference" not in c:
-        control = {"control": c["control"]} if "control" in c else {}
-        return {"claim": c["claim"], "measured": c.get("ours"), **control, "verdict": c["verdict"]}
-    numbers = {k: c[k] for k in ("difference", "low", "high")}
-    return {
-        "claim": c["claim"],
-        "arm": c["arm"],
-        "against": c["against"],
-        **numbers,
-        "p (Holm)": c.get("p_holm"),
-        "verdict": c["verdict"],
-    }
+def claims_list(records):
+    "Each claim under its verdict: what was measured, what did not learn, what else is to be known"
+    claims = [Claim.from_dict(r) for r in records]
+    learned = dict.fromkeys(str(e) for c in claims for e in c.learned if e.ok)
+    out = []
+    for c in claims:
+        said = [in_short(f) for f in c.findings]
+        said += [f"not learned: {escape(e)}" for e in c.learned if not e.ok]
+        said += [f"printed in the paper: {escape(c.printed)}"] * bool(c.printed) + [escape(c.note)]
+        out.append(f'- {chip(c.verdict)} "{escape(c.sentence)}" ({escape(c.place)})')
+        out += [f"  - {text}" for text in said if text]
+    above = f"What had to learn first, and has: {escape('; '.join(learned))}." * bool(learned)
+    return f"{above}\n\n" + "\n".join(out)
 
 
-def claims_table(records):
-    "Claims, what was measured, and the verdicts in their colours"
-    claims = as_claims(records)
-    if claims:
-        from denoise_study.core import claims_markdown
+def chapter(stem, record):
+    "A results file as a chapter"
+    c = Chapter(title(stem))
+    if record.get("claims"):
+        c.heading("Claims, and what was measured")
+        c.blocks.append(claims_list(record["claims"]))
+    shown = pictures(stem, record)
+    if shown:
+        c.heading("Pictures")
+        c.blocks += [figure(p.file(stem), p.seen) for p in shown]
+    if "measured" in record:
+        c.text(record["measured"] + ".")
+    c.heading("Numbers")
+    add_tables(c, record)
+    for name, part in record.get("chapters", {}).items():
+        c.heading(name)
+        if part.get("claims"):
+            c.blocks.append(claims_list(part["claims"]))
+        add_tables(c, part)
+    add_made(c, record)
+    return c
 
-        return claims_markdown(claims)
-    rows = [joined(earlier(c)) for c in records]
-    columns = list(dict.fromkeys(k for row in rows for k in row))
 
-    def shown(row, k):
-        return chip(row[k]) if k == "verdict" else cell(row.get(k))
-
-    return grid(columns, [[shown(row, k) for k in columns] for row in rows])
+def as_page(c):
+    "The blocks of a chapter as a page: headings are those of the page, the rest is HTML"
+    text = "\n\n".join(c.blocks).replace("<caption></caption>", "")
+    text = re.sub(r'<h3 id="[^"]*">(.*?)</h3>', r"## \1", text)
+    return re.sub(r"## Numbers\n\n(?=## )", "", text)
 
 
-def page(stem, record, images):
+def page(stem, record):
     "The page of one results file"
-    skip = ("run", "data", "seconds", "claims", "seed", "n", "n_eval", "steps", "size", "command")
-    out = [f"# {title(stem)}"] + [f"{{.lead}}\n{lead(stem)}"] * bool(lead(stem))
-    if "claims" in record:
-        out += ["## Claims, and what was measured", claims_table(record["claims"])]
-    figures = pictures(stem, images)
-    if figures:
-        out += ["## Figures", *figures]
-    out += parts({k: v for k, v in record.items() if k not in skip})
-    out += [
-        "## How it was made",
-        made(record),
-        f"All numbers: {{download}}`{stem}.json </../results/{stem}.json>`.",
-    ]
+    out = [f"# {title(stem)}", f"{{.lead}}\n{lead(stem)}" * bool(lead(stem))]
+    if (RESULTS / f"{stem}.html").exists():
+        link = f'<a href="../reports/{stem}.html">The whole report</a>'
+        out.append(f"{link}, as the command wrote it: pictures, tables, claims.")
+    out.append(as_page(chapter(stem, record)))
+    out.append(f"All numbers: {{download}}`{stem}.json </../results/{stem}.json>`.")
     return "\n\n".join(o for o in out if o) + "\n"
 
 
@@ -323,53 +298,31 @@ def data_of(record):
     return about["data"] if isinstance(about, dict) and about else ""
 
 
-def overview(records, device=False):
-    "The list of results; those of benchmarks have their own, with the machine"
-    runs = [record.get("run", {}) for record in records.values()]
-    columns = {
-        "result": [f"[{title(k)}]({k}.md)" for k in records],
-        "data": [escape(data_of(record)) for record in records.values()],
-        "device": [escape(run.get("device", "")) * device for run in runs],
-        "commit": [run.get("commit") or "" for run in runs],
-    }
-    columns = {k: v for k, v in columns.items() if any(v)}
-    return grid(list(columns), list(zip(*columns.values())))
+def counts(record):
+    "How many claims of a record came out how"
+    parts = [record, *record.get("chapters", {}).values()]
+    claims = [Claim.from_dict(c) for part in parts for c in part.get("claims") or ()]
+    groups = by_verdict(claims).items()
+    return " ".join(f"{chip(v)}&nbsp;{len(group)}" for v, group in groups)
 
 
-def toctree(names):
-    return "```{toctree}\n:hidden:\n\n" + "\n".join(names) + "\n```"
+def overview(records):
+    "The list of results, those with claims first: a picture, what it is, what became of the claims"
+    rows = []
+    for name, r in sorted(records.items(), key=lambda item: not counts(item[1])):
+        shown = pictures(name, r)[:1]
+        first = [f"![{p.seen}](/images/{p.file(name)}){{width=200px}}" for p in shown]
+        where = " ".join(filter(None, (data_of(r), r.get("run", {}).get("device"))))
+        said = f"[{title(name)}]({name}.md)<br>{lead(name)} {escape(where)}"
+        rows.append(["".join(first), said, counts(r)])
+    if not any(row[2] for row in rows):
+        rows = [row[:2] for row in rows]
+    head = ["", "result", "claims"]
+    return grid(head[: len(rows[0])], rows)
 
 
-def result_pages(root):
-    "Name of each page -> its markdown"
-    root = Path(root)
-    records = {
-        p.stem: json.loads(p.read_text(encoding="utf-8"))
-        for p in sorted((root / "docs/results").glob("*.json"))
-    }
-    speed = {k: r for k, r in records.items() if k.startswith("bench_")}
-    rest = {k: r for k, r in records.items() if k not in speed}
-    pages = {k: page(k, r, root / "docs/images") for k, r in records.items()}
-    pages["index"] = (
-        "# Results\n\n{.lead}\nEvery number on these pages comes from a file that a "
-        "command wrote, with the commit, the seeds, the device and the time.\n\n"
-        "A claim of a paper stands beside what came out here, whether it holds or "
-        "not. Intervals are 95%; what they are over, images or trainings, is said "
-        "with them. "
-        "A Fréchet distance without its feature space and its number of images is "
-        "not a number, so both are in each table.\n\n"
-        + overview(rest)
-        + "\n\n## How good are the samples?\n\n{{summary: quality}}"
-        + "\n\n"
-        + toctree(rest)
-    )
-    pages["speed"] = (
-        "# Benchmarks\n\n{.lead}\nTime and memory beside other implementations of "
-        "the same thing, by the scripts in `tests/benchmarks`.\n\n"
-        "Each script has `--help`, and writes the file behind its page. Ratios hold "
-        "for the machine that is named.\n\n{{summary: speed}}\n\n## All of them\n\n"
-        + overview(speed, device=True)
-        + "\n\n"
-        + toctree(speed)
-    )
-    return pages
+def records(benchmarks=None):
+    "Name -> what the file holds; benchmarks, or all but those, or everything"
+    files = sorted(RESULTS.glob("*.json"))
+    wanted = [f for f in files if benchmarks in (None, f.stem.startswith("bench_"))]
+    return {f.stem: json.loads(f.read_text(encoding="utf-8")) for f in wanted}

@@ -1,20 +1,21 @@
 """The tables of results that README.md, the papers' pages and the overview of results show:
 `summary(name)` builds one from docs/results/*.json.
 
-nbs/index.ipynb shows the findings by calling it; a page in docs/pages says {{summary: name}}.
+nbs/index.ipynb shows the findings by calling it; a page in docs/pages says {{ summary("name") }}.
 Claims and settings are repeated word for word from the files."""
 
 import json
-from pathlib import Path
 
-from denoise_study.core import claims_markdown
-from results import as_claims, chip, escape, grid, interval, table
-
-RESULTS = Path(__file__).resolve().parent / "results"
+from denoise_study.core import Claim, Interval
+from results import escape, grid, RESULTS
 
 
 def record(name):
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def interval(v):
+    return escape(Interval.from_dict(v, n=1, unit="images"))
 
 
 def quality():
@@ -65,25 +66,6 @@ def speed():
     return said, grid(["what", "measured"], [[k, v] for k, v in lines.items()])
 
 
-def daed():
-    "The claims of Deja et al. (2022)"
-    r = record("daed_fashion_mnist")
-    said = (
-        f"The claims of Deja et al. (2022) beside what came out on {r['data']['name']} with a "
-        f"small network on a CPU (`{r['run']['command']}`, seed {r['seed']}, {r['n']} samples, "
-        f"{r['n_eval'] // 2} images for the switch, one training run):"
-    )
-    claims = as_claims(r["claims"])
-    if claims:
-        return said, claims_markdown(claims)
-    rows = [
-        [c["claim"], c["ours"], chip(c["verdict"])]
-        for c in r["claims"]
-        if c["verdict"] != "not measured"
-    ]
-    return said, grid(["claim", "measured", "verdict"], rows)
-
-
 def daed_budget():
     "The denoiser of a DAED against its training steps"
     r = record("daed_budget")
@@ -104,67 +86,18 @@ def daed_budget():
     return said, grid(["steps", "validation loss", *names], table)
 
 
-def bold(verdict):
-    return f"**{chip(verdict)}**:"
-
-
-def verdicts(records):
-    "Claim with its place -> verdict, what was measured, and the control"
-    claims = as_claims(records)
-    if not claims:
-        return {
-            f"{c['claim']} ({c['where']})": f"{bold(c['verdict'])} {c['ours']} ({c['control']})"
-            for c in records
-        }
-    found = {}
-    for c in claims:
-        texts = {k: escape(v) for k, v in c.texts().items()}
-        beside = f" ({texts['beside it']})" if texts["beside it"] else ""
-        cell = f"{bold(str(c.verdict))} {texts['measured']}{beside}"
-        found[f"{escape(c.sentence)} ({escape(c.place)})"] = cell
-    return found
-
-
-def blind():
-    "The claims of Kadkhodaie et al. (2025), on two data sets"
-    runs = [record(f"blind_{k}") for k in ("fashion_mnist", "cifar10")]
-    steps = " and ".join(f"{r['checkpoint']['steps']:,}" for r in runs)
-    trainings = 1 + max(len(r.get("trainings", ())) for r in runs)
-    how_many = "one training run" if trainings == 1 else f"up to {trainings} training runs"
-    said = (
-        f"The claims of Kadkhodaie et al. (2025), each with its control in brackets. Blind "
-        f"networks of 0.6 million weights, {how_many} each, {steps} steps of 128 images, measured "
-        f"by `tools/record_blind.py` on {runs[0]['run']['device']}; 95% intervals over images, "
-        "channels, targets or pairs. The paper's networks have 13 million weights "
-        "and learned from photographs for days, so a claim that fails here is not refuted; one "
-        "that the untrained network shares is true, and no evidence of learning. *Not learned*: "
-        "guidance did not arrive in nine of ten calls, and nothing is said of what it guides to."
-    )
-    found = [verdicts(r["claims"]) for r in runs]
-    claims = dict.fromkeys(claim for f in found for claim in f)
-    head = [
-        "claim",
-        *(
-            f"{r['data']['name']}, {r['n']} test images, {r['targets']} of them sampled around"
-            for r in runs
-        ),
-    ]
-    rows = [[claim, *(f.get(claim, "not measured") for f in found)] for claim in claims]
-    return said, grid(head, rows)
-
-
 def rep():
     "The slides' table of Xu et al. (2024), and what it lacks"
     from denoise_study.denoiserep import rep_sentence, slides_table
 
     records = [record(f.stem) for f in sorted(RESULTS.glob("rep_*.json"))]
     rows = slides_table(records).to_dict("records")
-    shown = [{k: f"{v:.2f}" if isinstance(v, float) else v for k, v in r.items()} for r in rows]
+    shown = [[f"{v:.2f}" if isinstance(v, float) else escape(v) for v in r.values()] for r in rows]
     said = (
         f"{escape(rep_sentence(records))} Each arm against the one that lacks only it, in per "
         "cent, with 95% intervals over what the row says:"
     )
-    return said, table(shown)
+    return said, grid(rows[0], shown)
 
 
 FINDINGS = {
@@ -194,7 +127,8 @@ FINDINGS = {
 
 def claim_of(name, sentence):
     "One claim of a results file"
-    found = [c for c in as_claims(record(name)["claims"]) if c.sentence == sentence]
+    claims = map(Claim.from_dict, record(name)["claims"])
+    found = [c for c in claims if c.sentence == sentence]
     if not found:
         raise SystemExit(f"docs/results/{name}.json has no claim {sentence!r}")
     return found[0]
@@ -257,9 +191,7 @@ SUMMARIES = dict(
     findings=findings,
     quality=quality,
     speed=speed,
-    daed=daed,
     daed_budget=daed_budget,
-    blind=blind,
     rep=rep,
     kills=kills,
 )

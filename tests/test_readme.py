@@ -148,19 +148,23 @@ def test_a_reader_is_through_in_two_minutes():
 
 
 @pytest.mark.parametrize(
-    "row, said",
+    "row, key, said",
     [
-        (dict(arm="a", value=0.8, low=0.7, high=0.9), "0.8 \\[0.7, 0.9]"),
+        (dict(value=0.8, low=0.7, high=0.9), "value", "0.8 [0.7, 0.9]"),
         (
-            dict(arm="a", value=0.8, difference=0.01, low=-0.01, high=0.03),
-            "0.8 | 0.01 \\[-0.01, 0.03]",
+            dict(value=0.8, difference=0.01, low=-0.01, high=0.03),
+            "difference",
+            "0.01 [-0.01, 0.03]",
         ),
-        (dict(arm="a", b=dict(c_d=dict(e_f=[1, 2]))), "c\\_d e\\_f 1, 2"),
-        (dict(arm="a", psnr=20.0, psnr_low=19.0, psnr_high=21.0), "20 \\[19, 21]"),
+        (dict(psnr=20.0, psnr_low=19.0, psnr_high=21.0), "psnr", "20 [19, 21]"),
+        (dict(trained_value=2.0, trained_low=1, trained_high=3), "trained", "2 [1, 3]"),
+        (dict(frechet=dict(value=1.0, low=0.123456, high=2)), "frechet", "1 [0.123, 2]"),
+        (dict(ratio=1.5), "ratio", "1.5"),
+        (dict(ratio=None, low=None, high=None), "ratio", ""),
     ],
 )
-def test_an_interval_stands_beside_its_number(monkeypatch, row, said):
+def test_an_interval_stands_beside_its_number(monkeypatch, row, key, said):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "docs")
-    from results import table
+    from results import cell
 
-    assert f"| a | {said} |" in table([row])
+    assert str(cell(row, key)) == said

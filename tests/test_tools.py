@@ -1,5 +1,6 @@
 "The tools beside the library: what tutorials link to, which notebooks are run, names on the site"
 
+import re
 import sys
 from pathlib import Path
 
@@ -123,26 +124,36 @@ def test_an_entry_has_both_of_its_names():
 
 
 def test_claims_are_shown_in_their_colors():
-    from denoise_study.core import Claim, Finding, Interval, Verdict
-    from results import claims_table
+    from denoise_study.core import Claim, Finding, Interval, Learned, Verdict
+    from results import claims_list
 
     measured = Finding("share", Interval(0.6, 0.5, 0.7, 9, "images"))
-    claim = Claim("It *is*", "Fig. 1", measured, than=0.2)
-    new = claims_table([claim.to_dict()])
-    assert claim.verdict == Verdict.HOLDS
-    assert f'class="{Verdict.HOLDS.css}"' in new and "0.6 \\[0.5, 0.7\\]" in new
+    learned = Learned("network", "share of the learnable", 0.95, 0.9)
+    claim = Claim("It *is*", "Fig. 1", measured, than=0.2, learned=learned)
+    silent = Learned("network", "share of the learnable", 0.1, 0.9)
+    not_learned = Claim("It was", "Fig. 2", measured, than=0.2, learned=silent, note="a trap")
+    text = claims_list([claim.to_dict(), not_learned.to_dict()])
+    above, _, below = text.partition("\n\n")
+    assert str(learned) in above and str(silent) not in above
+    first, second = re.split(r"\n(?=- )", below)
+    assert f'class="{Verdict.HOLDS.css}"' in first and '"It \\*is\\*" (Fig. 1)' in first
+    assert "share 0.6 \\[0.5, 0.7]; 9 images" in first
+    assert f'class="{Verdict.NOT_LEARNED.css}"' in second
+    assert "not learned: network" in second and "a trap" in second
 
-    old = claims_table(
-        [
-            dict(claim="It is", ours="3", verdict="holds"),
-            dict(claim="It was", ours="4", verdict="not at this scale"),
-        ]
-    )
-    assert f'| It is | 3 | <span class="{Verdict.HOLDS.css}"' in old
-    assert "| It was | 4 | not at this scale |" in old
-    assert claims_table(
-        [dict(claim="a", arm="b", against="c", difference=0.1, low=0.0, high=0.2, verdict="no")]
-    ).endswith("| a | b | c | 0.1 \\[0, 0.2] |  | no |")
+
+def test_what_came_out_counts_every_claim():
+    from papers import came_out, claims_of, figures, others, RECORDS
+    from results import escape
+
+    verb = r" (?:is|are|hold|holds|do|does|was|were)\b"
+    for paper in RECORDS:
+        claims = claims_of(paper)
+        page = figures(paper) + others(paper)
+        for text, (about, found) in zip(came_out(paper).split("\n\n"), claims.items()):
+            assert f"**On {about}**, of {len(found)} claims" in text
+            assert sum(map(int, re.findall(rf"\b(\d+){verb}", text))) == len(found), text
+            assert [c.sentence for c in found if escape(c.sentence) not in page] == []
 
 
 def test_every_verdict_has_a_color_in_reports_and_on_the_site(tmp_path):

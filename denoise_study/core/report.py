@@ -8,14 +8,13 @@ __all__ = ['Chapter', 'write_report']
 # %% ../../nbs/core/40_report.ipynb #b7e249dc
 import base64
 import html
-import io
 import re
 from dataclasses import dataclass, field
 from importlib.resources import files
 from fastcore.basics import patch
 from .claims import claims_html
 from .writing import write_text
-from .plots import figure_of
+from .plots import figure_of, png
 from .verdicts import Verdict, verdict_css
 
 # %% ../../nbs/core/40_report.ipynb #56f0face
@@ -50,12 +49,11 @@ def figure(self:Chapter,
     alt:str|None=None, # what it shows, for those who can't see it; None: the caption
 ):
     "Add a picture, stored in the file itself"
-    png = io.BytesIO()
-    figure_of(drawn).savefig(png, format='png', dpi=110)
-    src = base64.b64encode(png.getvalue()).decode()
+    src = base64.b64encode(png(drawn, colors=256)).decode()
+    width = figure_of(drawn).get_figwidth()
     alt = html.escape(alt or caption, quote=True)
     self.blocks.append(
-        f'<figure><img src="data:image/png;base64,{src}" alt="{alt}">'
+        f'<figure><img src="data:image/png;base64,{src}" style="width:{width:g}in" alt="{alt}">'
         f'<figcaption>{html.escape(caption)}</figcaption></figure>')
 
 # %% ../../nbs/core/40_report.ipynb #a132bb82

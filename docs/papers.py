@@ -1,0 +1,106 @@
+"""What came out of each paper, for its page: a paragraph in words, and its claims beside the pictures
+of what was measured."""
+
+from denoise_study.core import by_verdict, Claim, Verdict
+from pictures import pictures
+from results import chip, data_of, escape, figure, in_short
+from summaries import record, RESULTS
+
+# a paper's page -> the results files that bear on its claims, the first first
+RECORDS = dict(
+    daed=["daed_fashion_mnist", *sorted(f.stem for f in RESULTS.glob("table1_*.json"))],
+    representations=["blind_fashion_mnist", "blind_cifar10"],
+    denoiserep=sorted(f.stem for f in RESULTS.glob("rep_*.json")),
+)
+NAMES = dict(fashion_mnist="FashionMNIST", cifar10="CIFAR-10")
+# what is said of one claim, of several, and whether they are named
+WORDS = {
+    Verdict.HOLDS: ("holds", "hold", True),
+    Verdict.SHARED: ("holds for the control as well", "hold for the control as well", True),
+    Verdict.SMALLER: ("is smaller than claimed", "are smaller than claimed", True),
+    Verdict.FAILS: ("does not hold", "do not hold", True),
+    Verdict.UNDECIDED: ("is undecided", "are undecided", True),
+    Verdict.NOT_LEARNED: (
+        "is about an arm that has not learned, so nothing is said of it",
+        "are about arms that have not learned, so nothing is said of them",
+        False,
+    ),
+    Verdict.NOT_MEASURED: ("was not measured", "were not measured", False),
+}
+FEW = 3  # findings of a claim that are written out
+
+
+def about(name):
+    "What a record is about, in words"
+    data = data_of(record(name))
+    return NAMES.get(data, data) + ", trained jointly" * name.startswith("table1_")
+
+
+def claims_of(paper):
+    "What a record is about -> its claims"
+    return {about(k): [Claim.from_dict(c) for c in record(k)["claims"]] for k in RECORDS[paper]}
+
+
+def came_out(paper):
+    "A paragraph in words for each data set"
+    paragraphs = []
+    for data, claims in claims_of(paper).items():
+        groups, said = by_verdict(claims), []
+        for verdict, (one, several, named) in WORDS.items():
+            group = groups.get(verdict, ())
+            if group:
+                text = f"{len(group)} {one if len(group) == 1 else several}"
+                names = "; ".join(dict.fromkeys(f'"{c.sentence}"' for c in group))
+                said.append(f"{text}: {escape(names)}." if named else f"{text}.")
+        paragraphs.append(f"**On {data}**, of {len(claims)} claims: " + " ".join(said))
+    return "\n\n".join(paragraphs)
+
+
+def measured(claim):
+    "Its first findings; its page of results has all"
+    texts = list(filter(None, map(in_short, claim.findings)))
+    more = [f"and {len(texts) - FEW} more"] * (len(texts) > FEW)
+    return ". ".join(texts[:FEW] + more)
+
+
+def lines(paper, places):
+    "Claims that stand at these places: each sentence, and its verdict wherever it was measured"
+    found = {}
+    for data, claims in claims_of(paper).items():
+        for c in claims:
+            if c.place in places:
+                found.setdefault(c.sentence, []).append((chip(c.verdict), data, measured(c)))
+    out = []
+    for sentence, rows in found.items():
+        out.append(f'- "{escape(sentence)}"')
+        for verdict, data, text in [row for row in rows if row[2]] or rows:
+            out.append(f"  - {verdict} on {data}{': ' * bool(text)}{text}")
+    return "\n".join(out)
+
+
+def shown(paper):
+    "Pictures that stand beside a claim, each with the records that have it"
+    found = {}
+    for name in RECORDS[paper]:
+        for p in pictures(name, record(name)):
+            if p.title:
+                found.setdefault(p.title, (p, []))[1].append(name)
+    return list(found.values())
+
+
+def figures(paper):
+    "The claims with pictures: what the paper shows, ours, and the verdicts below"
+    out = []
+    for p, names in shown(paper):
+        own = names if paper == "denoiserep" else names[:1]
+        out += [f"### {p.title}", f"*{', '.join(p.places)}.* {p.paper}"]
+        out += [figure(p.file(name), f"{p.seen} ({about(name)})") for name in own]
+        out.append(lines(paper, p.places))
+    return "\n\n".join(out)
+
+
+def others(paper):
+    "The claims without a picture"
+    pictured = {place for p, _ in shown(paper) for place in p.places}
+    every = {c.place: 0 for claims in claims_of(paper).values() for c in claims}
+    return lines(paper, [place for place in every if place not in pictured])

@@ -1,0 +1,412 @@
+"""The pictures of results: drawn from the numbers of a record where these suffice, else as they were
+recorded in docs/images; each stands beside what the paper shows at that place.
+
+`pictures(stem, record)` lists those of a results file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+from fastcore.basics import AttrDict
+
+from denoise_study.core import CYCLE, figure_of, Interval, panel, use_style
+from denoise_study.daed import plot_splits
+from denoise_study.denoiser import plot_psnr
+from denoise_study.diffusion import plot_sweep, sweep_axes, sweep_curves
+from denoise_study.representation import plot_noise_level, plot_ratio, plot_stability
+
+IMAGES = Path(__file__).resolve().parent / "images"
+
+
+@dataclass
+class Picture:
+    "A picture of a record, and what its paper shows there"
+
+    name: str  # how its file ends: a number, if it was recorded
+    seen: str  # what is seen in it
+    title: str = ""  # what is asked, on the page of the paper
+    places: tuple = ()  # where the paper says so, in the words of the claims
+    paper: str = ""  # what the paper's own figure shows
+    draw: object = None  # record -> what a figure function returns; None: as it was recorded
+    needs: str = ""  # what of the record it is drawn from, where that is not always there
+
+    def file(self, stem):
+        "Its name in the folder of images"
+        return f"{stem}-{self.name}.{'svg' if self.draw else 'png'}"
+
+
+def of_kind(rows, **wanted):
+    "The rows of a table with these values, as a DataFrame"
+    table = pd.DataFrame(rows)
+    for k, v in wanted.items():
+        table = table[table[k] == v]
+    return table.reset_index(drop=True)
+
+
+def own_errors(record):
+    errors = record["errors"]
+    return plot_sweep(of_kind(errors, set=errors[0]["set"]))
+
+
+def errors_of_both(record):
+    table = of_kind(record["errors"], how="ancestral")
+    ax = panel(None, (6.2, 3.4))
+    sweep_curves(ax, table, ["set"], "mae")
+    sweep_axes(ax, table, "MAE, ancestral")
+    return ax
+
+
+def ratio(record):
+    return plot_ratio(pd.DataFrame(record["distances"]), AttrDict(record["ratio"]))
+
+
+def dots(values, label, mark=None, log=False):
+    "A row for each name: its number, or its interval"
+    ax = panel(None, (6.8, 0.9 + 0.34 * len(values)))
+    for i, v in enumerate(values.values()):
+        if isinstance(v, Interval):
+            ax.plot([v.low, v.high], [i, i], c=CYCLE[0], lw=2)
+        ax.plot(float(getattr(v, "value", v)), i, "o", c=CYCLE[0])
+    if mark is not None:
+        ax.axvline(mark, c=".5", lw=1, ls=":")
+    ax.set(xlabel=label, xscale="log" if log else "linear", ylim=(len(values) - 0.5, -0.5))
+    if not log:
+        ax.set_xlim(left=min(0, ax.get_xlim()[0]))
+    ax.set_yticks(range(len(values)), labels=list(values))
+    return ax
+
+
+def counted(rows, name, key):
+    return {row[name]: row[key] for row in rows if row.get(key) is not None}
+
+
+def quality(rows):
+    return {r["name"]: Interval.from_dict(r["frechet"], n=r["n_fake"], unit="images") for r in rows}
+
+
+def of_models(rows):
+    named = {f"{r['model']}, training {r['training']}": r for r in rows}
+    return {k: Interval.of(r, "frechet", n=r["n_fake"]) for k, r in named.items()}
+
+
+def arms(record):
+    "Differences from the base network, in points"
+    rows = [row for row in record["arms"] if row["arm"] != "base"]
+    unit = dict(ends="", unit="seeds")
+    points = {r["arm"]: Interval.of(r, "difference", **unit).map(lambda v: 100 * v) for r in rows}
+    ax = dots(points, f"{record['metric']}, percentage points from base", 0)
+    ax.axvspan(-100 * record["margin"], 100 * record["margin"], color=".9", zorder=0)
+    return ax
+
+
+def budget(record):
+    "The denoiser's error against that of the mean, in per cent, after each budget"
+    table = pd.DataFrame(record["budget"])
+    ax = panel(None, (6.2, 3.2))
+    for k, color in zip([k[:-2] for k in table if k.endswith("_n")], CYCLE):
+        value, low, high = [100 * table[k + end] for end in ("", "_low", "_high")]
+        error = [value - low, high - value]
+        ax.errorbar(table.steps, value, error, fmt="o-", c=color, ms=4, capsize=3, label=k)
+    ax.axhspan(-5, 5, color=".6", alpha=0.25, lw=0)
+    ax.axhline(0, c=".4", lw=1)
+    ax.set(xscale="log", xlabel="training steps", ylabel="MAE against the DDGM's mean, %")
+    ax.set_xticks(table.steps, labels=map(str, table.steps))
+    ax.minorticks_off()
+    ax.legend(frameon=False)
+    return ax
+
+
+DAED = [
+    Picture(
+        "0",
+        "Log-SNR of training images along a linear (above) and a cosine schedule, and its change "
+        "from one step to the next.",
+        "How much signal is left?",
+        ("DAED Fig. 2",),
+        "Figure 2 of the paper draws the same for FashionMNIST and CIFAR-10: curves that fall most "
+        "steeply at the very beginning.",
+    ),
+    Picture(
+        "sweep",
+        "Error (left) and similarity (right) of images that were noised to a step and brought "
+        "back, with 95% bands: by ancestral sampling, by one call, by a linear filter.",
+        "How far does an image come back?",
+        ("DAED Fig. 3",),
+        "Figure 3 shows the error rising and the similarity falling without a break over the first "
+        "fifth of the steps; at a tenth the error is about .1.",
+        own_errors,
+        "errors",
+    ),
+    Picture(
+        "sets",
+        "Error of images of both sets, noised to a step and brought back by the same model, with "
+        "95% bands.",
+        "Where does it begin to draw on what it has learned?",
+        ("DAED Fig. 4",),
+        "Figure 4 shows a model of CIFAR-10 on CIFAR-10 and on faces: one curve up to about a "
+        "tenth of the steps, two from there on.",
+        errors_of_both,
+        "errors",
+    ),
+    Picture(
+        "splits",
+        "Quality of samples against the log-SNR at which the denoiser takes over; grey: the "
+        "undivided model.",
+        "What does the split cost?",
+        ("DAED Fig. 5",),
+        "Figure 5 shows Fréchet distances for three data sets: level up to about a tenth of the "
+        "steps, then worse.",
+        lambda r: plot_splits(pd.DataFrame(r["splits"])),
+        "splits",
+    ),
+    Picture(
+        "3",
+        "Samples from the same noise: the undivided model, and two splits.",
+        "What is lost?",
+        ("not of Table 1: two-step models",),
+        "Figure 6 shows such rows: the more noise is left to the denoiser, the fewer details.",
+    ),
+    Picture(
+        "4",
+        "Images of the other set: clean, noisy, brought back by the diffusion model (mean, "
+        "sample) and by the DAED's denoiser.",
+        "Does the denoiser work on other images?",
+        ("DAED Table 2", "a control"),
+        "Table 2 and figure 7 show it on CIFAR-100 and on faces, with errors a quarter to a third "
+        "below those of the diffusion model's samples.",
+    ),
+]
+JOINT = [
+    Picture(
+        "quality",
+        "Fréchet distance of each model's samples from the test images, training by training.",
+        "And if the two are trained together?",
+        ("DAED Table 1", "DAED sec. 6.2"),
+        "Table 1 scores jointly trained pairs on three data sets: those whose denoiser is left a "
+        "tenth of the noise lose diversity; with a thousandth they are close to the whole model.",
+        lambda r: dots(of_models(r["quality"]), "Fréchet distance from test images"),
+    )
+]
+BUDGET = [
+    Picture(
+        "budget",
+        "Error of the denoiser's call against that of the diffusion model's mean, after "
+        "more and more training steps; grey: the margin of 5%.",
+        draw=budget,
+    )
+]
+BLIND = [
+    Picture(
+        "psnr",
+        "PSNR of the output against that of the input, for the network, the best linear "
+        "denoiser, and the untrained network.",
+        "Has it learned to denoise?",
+        ("check",),
+        "The paper takes it for granted.",
+        lambda r: plot_psnr(pd.DataFrame(r["psnr"])),
+    ),
+    Picture(
+        "1",
+        "How sparse the channels' averages are at the input (orange) and output (green) of each "
+        "block, over images; dashed: untrained.",
+        "Where does it become sparse?",
+        ("Kadkhodaie fig. 1",),
+        "Figure 1 shows such histograms for a network of ImageNet: those of the outputs are further "
+        "left in the middle block and in the decoder.",
+    ),
+    Picture(
+        "stability",
+        "How much the averages turn between noise .5 and other levels, in units of the distance "
+        "between images, in each block; right: untrained.",
+        "What is stable under noise?",
+        ("Kadkhodaie fig. 2",),
+        "Figure 2 shows cosines between two noise levels: closest to 1 in the middle block, "
+        "and falling apart where the noise ends.",
+        lambda r: plot_stability(pd.DataFrame(r["stability"])),
+    ),
+    Picture(
+        "6",
+        "The images that excite six selective channels most.",
+        "What do channels answer to?",
+        ("Kadkhodaie fig. 3",),
+        "Figure 3 shows channels of lattices, of birds on branches, of cylinders and of dogs' "
+        "faces.",
+    ),
+    Picture(
+        "8",
+        "Each point is a channel: five of its properties against its participation ratio; "
+        "circles: untrained.",
+        "Does selectivity go with other properties?",
+        ("Kadkhodaie fig. 13",),
+        "Figure 13 shows the same trends in four networks, without a network that has not learned.",
+    ),
+    Picture(
+        "3",
+        "Left of each row an image, then its nearest in the representation and in pixels.",
+        "What is near an image?",
+        ("Kadkhodaie fig. 5",),
+        "The paper shows a butterfly among butterflies and a tray of food among collections of "
+        "things, and pixels that find neither.",
+    ),
+    Picture(
+        "5",
+        "Distance of the centroids of two clusters against their spread, beside pairs of classes "
+        "and clusters of a Gaussian; right: the clusters on a plane (t-SNE).",
+        "Are there clusters?",
+        ("Kadkhodaie fig. 6",),
+        "Figure 6 shows all of 100 pairs of clusters above the line of two deviations, and classes "
+        "that overlap.",
+    ),
+    Picture(
+        "9",
+        "The first eight test images that were drawn, an image sampled around each, and one "
+        "without guidance from the same noise. Nothing was chosen.",
+        "Can images be made from it?",
+        ("Kadkhodaie fig. 7",),
+        "Figure 7 shows eight samples around each of many photographs: other images with the same "
+        "arrangement.",
+    ),
+    Picture(
+        "ratio",
+        "Distance of the densities around two images against the squared distance of their "
+        "representations; each point is a pair of images.",
+        "Do distances mean something?",
+        ("Kadkhodaie fig. 8", "Kadkhodaie eq. 3"),
+        "Figure 8 shows a narrow band for random pairs of images.",
+        ratio,
+        "distances",
+    ),
+    Picture(
+        "level",
+        "Noise left in an image after it was moved towards a target, over that before.",
+        "Does guidance leave the noise alone?",
+        ("Kadkhodaie fig. 20",),
+        "Figure 20 shows the noise before and after on the diagonal.",
+        lambda r: plot_noise_level(pd.DataFrame(r["noise_level"])),
+        "noise_level",
+    ),
+    Picture("4", "Images from each of ten clusters."),
+    Picture("7", "What two selective and two common channels answer to the test images."),
+    Picture("10", "The middle of ten images of a class, and an image sampled around it."),
+    Picture("11", "The same for a second class."),
+    Picture("12", "A walk from one image to another, and images sampled on the way."),
+    Picture("13", "Images sampled where only the channels that vary most are matched."),
+]
+REP = [
+    Picture(
+        "arms",
+        "Accuracy of each arm against the network that it started from, mean and 95% interval; "
+        "shaded: the margin within which they count as equal.",
+        "Is it better?",
+        ("DenoiseRep slides",),
+        "The slides have tables: gains of about .1 to 1.5 points in nearly all rows, without intervals "
+        "and without training of the same length as a control.",
+        arms,
+    )
+]
+
+
+def pretrained(record):
+    if "psnr" in record:
+        return plot_psnr(pd.DataFrame(record["psnr"]))
+    return dots(quality(record["quality"]), "Fréchet distance from test images")
+
+
+def single(draw, seen):
+    return [Picture("drawn", seen, draw=draw)]
+
+
+def rates(record):
+    return {f"{r['model']}, {r['setting']}": r["images_per_second"] for r in record["table"]}
+
+
+def costs(record):
+    rows = record["rows"].items()
+    return {k: Interval.of(r, "ratio", ends="", n=record["rounds"], unit="turns") for k, r in rows}
+
+
+def held(record):
+    rows = record["table"]
+    return {r["interval"]: Interval.of(r, "held", n=r["repeats"], unit="repeats") for r in rows}
+
+
+# the beginning of a file's name -> its pictures; the first that fits
+OF = {
+    "daed_budget": BUDGET,
+    "daed_": DAED,
+    "table1_": JOINT,
+    "blind_": BLIND,
+    "rep_": REP,
+    "pretrained_": single(pretrained, "What it can do, beside its yardsticks."),
+    "study_": single(
+        lambda r: plot_sweep(pd.DataFrame(r["chapters"]["A diffusion model"]["sweep"])),
+        "How far an image can be noised and still comes back.",
+    ),
+    "coverage": single(
+        lambda r: dots(held(r), "share of intervals that held the truth", r["nominal"]),
+        "How often the intervals held the truth; dotted: how often they should.",
+    ),
+    "kills": single(
+        lambda r: dots(counted(r["kinds"], "what", "kills"), "kills"),
+        "How often each kind of work was killed. Nothing was lost.",
+    ),
+    "bad_calls": single(
+        lambda r: dots(
+            counted(r["rows"], "wing", "share_deep"), "share of errors from deep inside"
+        ),
+        "Calls that failed deep inside instead of being refused, of all calls without sense.",
+    ),
+    "bench_unet": single(
+        lambda r: dots(rates(r), "images a second"), "Images a second in a training step."
+    ),
+    "bench_learner": single(
+        lambda r: dots({k: r[k] for k in ("bare, ms", "Learner, ms")}, "milliseconds a step"),
+        "A step of a bare loop, and one with all callbacks.",
+    ),
+    "bench_metrics": single(
+        lambda r: dots(counted(r["rows"], "what", "denoise_study"), "seconds", log=True),
+        "Seconds of each metric.",
+    ),
+    "bench_data": single(
+        lambda r: dots(r["images_per_second"], "images a second", log=True),
+        "Images a second, ready to be trained on.",
+    ),
+    "bench_denoiserep": single(
+        lambda r: dots(costs(r), "time, relative to the plain network", 1),
+        "Time of a network with denoising layers, fused and not.",
+    ),
+    "bench_blind": single(
+        lambda r: dots(counted(r["rows"], "format", "ratio"), "whole network over its encoder", 1),
+        "What is saved by running no more than the encoder.",
+    ),
+    "bench_probes": single(
+        lambda r: dots(counted(r["rows"], "what", "seconds"), "seconds"),
+        "Seconds of each step.",
+    ),
+    "bench_selfguided": single(
+        lambda r: dots(r["rows"][0]["ratio"], "time, relative to the bare encoder", 1),
+        "An iteration of guidance beside its parts.",
+    ),
+    "bench_daed": single(
+        lambda r: dots(r["training"]["ratio"], "time of a step, relative to a diffusion model", 1),
+        "A training step of a DAED beside one of a diffusion model.",
+    ),
+}
+
+
+def pictures(stem, record):
+    "Those of a results file that there are"
+    known = [pictures for start, pictures in OF.items() if stem.startswith(start)]
+    found = known[0] if known else [Picture(str(i), "Recorded with it.") for i in range(20)]
+    recorded = [p for p in found if p.draw or (IMAGES / p.file(stem)).exists()]
+    return [p for p in recorded if not p.needs or record.get(p.needs)]
+
+
+def draw_pictures(stem, record, folder):
+    "Write those that are made from the numbers"
+    use_style()
+    matplotlib.rcParams["svg.hashsalt"] = "denoise_study"  # the same file from the same numbers
+    for p in pictures(stem, record):
+        if p.draw:
+            figure_of(p.draw(record)).savefig(folder / p.file(stem), metadata={"Date": None})
