@@ -6,8 +6,11 @@ from collections import Counter
 import pytest
 import torch
 from helpers_calls import become, calls, DEEP, HANGS, PASSED, try_all, WORDS
+from helpers_commands import become as become_command
+from helpers_commands import try_commands
 
 from denoise_study import core, denoiser, diffusion
+from denoise_study.study import COMMANDS
 
 CALLS = calls()
 
@@ -28,6 +31,23 @@ def test_senseless_calls_are_refused_in_words():
     assert len(rows) > 3500 and kinds[HANGS] == 0
     assert kinds[DEEP] <= 0.02 * len(rows), deep
     assert kinds[WORDS] >= 0.9 * len(rows), kinds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_senseless_options_are_refused_before_the_work(name):
+    "Of each command, each option; the one that passes is a large noise level"
+    rows = list(try_commands(name))
+    assert len(rows) > 20
+    assert [row[:3] for row in rows if row[3] != WORDS] in ([], [("probe", "sigma", "1.5")])
+
+
+def test_an_option_is_refused_before_the_first_pass_through_a_network():
+    "A trial of each kind, and one that a command has to let through"
+    assert become_command("sample", ["ddgm-digits", "--n=-1"])[0] == WORDS
+    assert become_command("probe", ["blind-digits", "--root=/dev/null/x"])[0] == WORDS
+    assert become_command("rep", ["--lam=nan"])[0] == WORDS
+    assert become_command("sample", ["ddgm-digits", "--n=2"])[0] == PASSED
 
 
 SENSIBLE = {

@@ -106,7 +106,9 @@ def chosen_device(
 RANGES = dict( # option -> smallest and largest number; the same in every command
     steps=(0, 10**9), base_steps=(0, 10**9), n=(1, 10**7), width=(0, 8192), T=(0, 100_000),
     image_size=(0, 8192), pad_to=(0, 1024), level=(0, 1), sigma=(0, 50), draws=(1, 10**6),
-    levels=(2, 10**4), matching=(1, 10**6), seeds=(1, 10**4), bs=(0, 10**6), seed=(0, 2**63 - 1))
+    levels=(2, 10**4), matching=(1, 10**6), seeds=(1, 10**4), bs=(0, 10**6), seed=(0, 2**63 - 1),
+    n_eval=(1, 10**7), heads=(0, 1024), time_scale=(0, 10**5), lr=(0, 10), lr_backbone=(0, 10),
+    lam=(0, 1), rounds=(1, 10**4), n_solve=(1, 10**7), margin=(0, 1))
 
 def check_numbers(
     **given, # options in `RANGES` -> numbers
@@ -123,9 +125,12 @@ DATA_SETS = (
     'imagenet')
 
 def check_data(
+    root:str='', # folder of the named data sets; '' for the default
     **given, # option -> a data set: a name, a folder of images, or an .npz file
 ):
     "Refuse data sets that can't be there, by the name of the option"
+    if root and not Path(root).expanduser().is_dir():
+        raise FileNotFoundError(f'root: {root!r} is no folder')
     for option, data in given.items():
         if data in DATA_SETS or Path(data).expanduser().exists(): continue
         raise FileNotFoundError(
@@ -158,7 +163,7 @@ def open_data(
     **form, # other arguments of `image_dls`: range
 ) -> tuple: # loaders, and the arguments of `image_dls` that made them
     "Images for a command"
-    check_data(data=data)
+    check_data(root, data=data)
     source = dict(
         data=data,
         root=root or None,

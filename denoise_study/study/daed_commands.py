@@ -9,7 +9,8 @@ __all__ = ['write_chapter', 'source_model', 'openai_ddgm', 'data_of', 'denoise_t
 from pathlib import Path
 from typing import Literal
 from .. import core, daed, diffusion
-from .console import check_data, check_model, chosen_device, comma_numbers
+from .console import check_data, check_model, check_numbers, chosen_device
+from .console import comma_numbers
 from .console import open_data, open_ddgm, shipped_models
 from .training import SCHEDULES
 
@@ -109,6 +110,10 @@ def denoise_transfer(
     seed:int=0, # seed of everything
 ):
     "Denoise several data sets: a DAED beside means and samples of a diffusion model"
+    check_numbers(
+        level=level, T=T, heads=heads, time_scale=time_scale, steps=steps, n_eval=n_eval,
+        image_size=image_size, seed=seed)
+    core.check_writable(Path(folder)/'report.html')
     names = targets.split(',') if targets else []
     if source not in shipped_models(): check_data(source=source)
     for name in names: check_data(targets=name)
@@ -159,7 +164,9 @@ def denoise_splits(
     seed:int=0, # seed of everything
 ):
     "Split a diffusion model at several places, and measure what is lost"
+    check_numbers(steps=steps, n=n, image_size=image_size, seed=seed)
     variances = tuple(comma_numbers('levels', levels))
+    core.check_writable(Path(folder)/'report.html')
     if data: check_data(data=data)
     if model: check_model(model=model)
     form = {}

@@ -9,7 +9,7 @@ __all__ = ['TASKS', 'RECIPE_ARMS', 'open_task', 'open_networks', 'run_networks',
 from pathlib import Path
 from typing import Literal
 from .. import core, denoiserep
-from .console import chosen_device
+from .console import check_data, check_numbers, chosen_device
 
 # %% ../../nbs/study/06_rep_command.ipynb #c505d94b
 TASKS = dict( # word -> task; the wing is loaded when one is made
@@ -115,6 +115,14 @@ def denoise_rep_command(
     device:str='auto', # cpu, cuda, or auto
 ):
     "Does DenoiseRep help? Baseline, recipe and controls on one task, for several seeds"
+    check_numbers(
+        seeds=seeds, steps=steps, lr=lr, lr_backbone=lr_backbone, lam=lam, rounds=rounds,
+        n_solve=n_solve, margin=margin, base_steps=base_steps, bs=bs, image_size=image_size)
+    out = Path(out)
+    if out.suffix != '.json': raise ValueError(f'out: a name in .json is needed, got {out}')
+    core.check_writable(out)
+    if data: check_data(root, data=data)
+    if merged: check_data(root, merged=merged)
     device = chosen_device(device)
     run = core.run_info(device)
     core.one_of('task', task, TASKS)
@@ -124,7 +132,6 @@ def denoise_rep_command(
             merged, range=(0., 1.), root=root or None, device=device)
     tasks = open_networks(task, backbone, checkpoint, device=device, **given)
     t = next(iter(tasks.values()))
-    out = Path(out)
     arms = arms_of(recipe, t)
     budget = denoiserep.Budget(
         steps=steps, rounds=rounds, lr=lr, whiten=not plain, lr_backbone=lr_backbone, lam=lam,

@@ -9,7 +9,8 @@ __all__ = ['open_denoiser', 'denoise_probe', 'chosen_images', 'denoise_selfguide
 from pathlib import Path
 from typing import Literal
 from .. import core, denoiser, representation
-from .console import check_data, chosen_device, comma_numbers, open_model
+from .console import check_data, check_numbers, chosen_device, comma_numbers
+from .console import open_model
 
 # %% ../../nbs/study/05_representation_commands.ipynb #e01fc5fb
 def open_denoiser(
@@ -20,7 +21,7 @@ def open_denoiser(
     device:str, # cpu, cuda, or auto
 ) -> tuple: # a `Denoiser`, and loaders of images in [0,1] that fit it
     "The denoiser in a file, and images of the size it was made for"
-    check_data(data=data)
+    check_data(root, data=data)
     D = denoiser.denoiser(open_model(checkpoint, weights, device))
     channels, *side = D.shape
     dls = core.image_dls(
@@ -50,6 +51,8 @@ def denoise_probe(
     seed:int=0, # seed of the noise
 ):
     "Read the representation of images, and compare it with that of the same network untrained"
+    check_numbers(sigma=sigma, draws=draws, seed=seed)
+    core.check_writable(Path(out))
     D, dls = open_denoiser(checkpoint, data, root, weights, device)
     core.one_of('split', split, ('train', 'valid', 'test'))
     names = tuple(taps.split(','))
@@ -110,6 +113,8 @@ def denoise_selfguide(
     seed:int=0, # seed of all noise
 ):
     "Sample images that share the representation of given ones"
+    check_numbers(n=n, levels=levels, matching=matching, seed=seed)
+    core.check_picture(out)
     D, dls = open_denoiser(checkpoint, data, root, weights, device)
     out = Path(out)
     x, y = core.first_images(dls, 'test', 1000)
