@@ -44,6 +44,8 @@ def open_networks(
 ) -> dict: # name of a network -> its `Task`, all on the same data
     "Tasks that differ in their network alone"
     names = backbones.split(',')
+    if backbones and '' in names:
+        raise ValueError(f'backbone: names with commas between are accepted, got {backbones!r}')
     files = checkpoints.split(',') if checkpoints else ['']*len(names)
     if len(files) != len(names):
         raise ValueError(f'checkpoint: one for each of {len(names)} networks is needed (it may be '
@@ -121,8 +123,8 @@ def denoise_rep_command(
     out = Path(out)
     if out.suffix != '.json': raise ValueError(f'out: a name in .json is needed, got {out}')
     core.check_writable(out)
-    if data: check_data(root, data=data)
-    if merged: check_data(root, merged=merged)
+    named = dict(data=data, merged=merged)
+    check_data(root, **{option: name for option, name in named.items() if name})
     device = chosen_device(device)
     run = core.run_info(device)
     core.one_of('task', task, TASKS)
