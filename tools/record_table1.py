@@ -14,8 +14,10 @@ import pandas as pd
 from recording import DOCS, arguments
 
 from denoise_study.core import claims_table, feature_space, run_info, Study, Verdict, write_json
-from denoise_study.daed import daed_claims_of, ends_of_quality, measured_once, quality_table
-from denoise_study.daed import study_joint, training_of, weights_digest, with_training
+from denoise_study.daed import at_their_levels, daed_claims_of, ends_of_quality, measured_once
+from denoise_study.daed import quality_table, study_joint, training_of, weights_digest
+from denoise_study.daed import with_training
+from denoise_study.diffusion import kind_of
 from denoise_study.study import open_data
 
 
@@ -37,13 +39,24 @@ def ends(study, ddgm):
     return measured_once(study, "ends", lambda: ends_of_quality(study, ddgm), **about)
 
 
+def levels(study, name, daed):
+    "Rows of a DAED's denoiser and of the linear filter at its level, measured once"
+    about = dict(weights=weights_digest(daed))
+    return measured_once(
+        study, f"level {name}", lambda: at_their_levels(study, {name: daed}), **about
+    )
+
+
 def table_of(study, losses, wide):
-    "The rows of one training seed, with steps and validation loss"
+    """The rows of one training seed, with steps and validation loss; those of its denoisers beside
+    linear filters"""
     real = study.images("test", 10_000)
     models = study_joint(study, losses, (0.1, 0.001), wide)
     rows = [scores(study, name, m, real) for name, m in models.items()]
     table = pd.concat([*rows, ends(study, models["DDGM"])], ignore_index=True)
-    return with_training(table, training_of(models)).assign(training=study.seed)
+    table = with_training(table, training_of(models)).assign(training=study.seed)
+    denoisers = [levels(study, name, m) for name, m in models.items() if kind_of(m) == "DAED"]
+    return table, pd.concat(denoisers)
 
 
 def training_means(quality):
@@ -55,11 +68,11 @@ def training_means(quality):
 
 def record(data, root, folder, trainings, losses, n, bs, steps, bf16, seed):
     dls, source = open_data(data, root, 0, "small", "auto")
+    space = feature_space(dls)
     for loader in dls.loaders:
         loader.bs = bs or loader.bs
     how = dict(run=run_info(dls.device), data=dls.info.to_dict())
     how |= dict(trainings=trainings, n=n, bs=dls.bs, steps=steps, bf16=bf16)
-    space = feature_space(dls)
     studies = []
     for s in range(seed, seed + trainings):
         about = dict(n=n, space=space, bf16=bf16, seed=s, source=source)
@@ -78,10 +91,15 @@ def record(data, root, folder, trainings, losses, n, bs, steps, bf16, seed):
 
 def write(data, how, tables):
     "The record as far as it goes"
-    quality = pd.concat(tables.values(), ignore_index=True)
-    training = training_means(quality)
-    claims = daed_claims_of(dict(quality=quality, training=training))
-    record = dict(how, quality=quality, training=training, claims=claims)
+    quality, denoisers = [pd.concat(t, ignore_index=True) for t in zip(*tables.values())]
+    rows = denoisers.groupby(["kind", "model", "set", "how"], sort=False, dropna=False)
+    results = dict(
+        quality=quality,
+        training=training_means(quality),
+        joint_levels=rows.mean(numeric_only=True).reset_index(),
+    )
+    claims = daed_claims_of(results)
+    record = dict(how, **results, claims=claims)
     write_json(DOCS / f"results/table1_{data}.json", record)
     measures = quality.groupby("model", sort=False)[["frechet", "precision", "recall", "roughness"]]
     print(measures.agg(["mean", "std"]).to_string(float_format="{:.3g}".format))

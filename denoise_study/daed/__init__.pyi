@@ -62,6 +62,7 @@ from .quality_claims import split_claims as split_claims
 from .quality_claims import table1_claims as table1_claims
 from .recipes import train_dae as train_dae
 from .recipes import train_daed as train_daed
+from .recipes import twice_as_large as twice_as_large
 from .recipes import widened_net as widened_net
 from .splits import same_noise as same_noise
 from .splits import steps_replaced as steps_replaced

@@ -9,7 +9,8 @@ __all__ = ['SWITCH_SHARES', 'signal_part', 'switch_in_words', 'switch_part', 'qu
 # %% ../../nbs/daed/11_chapter.ipynb #b74fabb9
 import pandas as pd
 from ..core import Chapter, first_images, Interval, Study
-from ..diffusion import DDGM, log_snr_curves, plot_log_snr, reconstruction_sweep
+from ..diffusion import DDGM, kind_of, log_snr_curves, plot_log_snr
+from ..diffusion import reconstruction_sweep
 from ..diffusion import Schedule, show_rows, snr_crossing, study_ddgm, summarise
 from ..diffusion import WAYS_BACK
 from .arms import at_their_levels, ends_of_quality, measured_once, study_daeds
@@ -188,6 +189,8 @@ def joint_part(
     training = training_of(models)
     table = with_training(pd.concat([table, ends], ignore_index=True), training)
     c.results['joint'] = table
+    daeds = {name: m for name, m in models.items() if kind_of(m) == 'DAED'}
+    if daeds: c.results['joint_levels'] = at_their_levels(study, daeds)
     c.results['training'] = c.results.get('training', {}) | training
     c.heading('Trained jointly')
     c.table(quality_in_words(table), f'{study.n} samples of each against {len(real)} test images '

@@ -112,6 +112,12 @@ def denoising_evidence(
         found[name] = found.get(name, ()) + learned_to_the_end(about.get(name) or {}, name)
     return found
 
+def _beats_linear(levels, name, training):
+    "The evidence for one DAE at its own level, if the table has it"
+    if levels is None or name not in _daeds(levels): return ()
+    own = levels.set.iloc[0]
+    return learned_to_denoise(levels, name, own, (training or {}).get(name), level=None)
+
 def _daeds(table):
     "Names of the DAEDs in a table"
     if table is None: return []
@@ -274,6 +280,7 @@ def daed_claims(
     switches:tuple=(), # lists of records of `transition_point`, a list for each question
     splits:pd.DataFrame|None=None, # from `split_sweep`, of two-step models
     joint:pd.DataFrame|None=None, # from `quality_table`, of models that were trained jointly
+    joint_levels:pd.DataFrame|None=None, # from `at_their_levels`, of the same
     transfer:pd.DataFrame|None=None, # from `transfer_table`
     gaps:pd.DataFrame|None=None, # from `transfer_gaps`
     levels:pd.DataFrame|None=None, # from `at_their_levels`: each DAE beside a linear filter
@@ -285,7 +292,8 @@ def daed_claims(
     ddgm = denoises.get('DDGM', ())
     samples = learned_to_sample(splits, ends, training)
     quality = dict(denoises, DDGM=ddgm + samples.get('DDGM', ()))
-    quality |= learned_to_sample(joint, joint, training)
+    for name, learned in learned_to_sample(joint, joint, training).items():
+        quality[name] = learned + _beats_linear(joint_levels, name, training)
     claims = schedule_claims(crossing)
     claims.append(reconstruction_claim(errors, ddgm))
     for points in switches or [None]: claims.append(switch_claim(points, ddgm))
@@ -303,7 +311,7 @@ def daed_claims_of(
     "The claims from the numbers that were recorded"
     keys = dict(
         errors='errors', splits='splits', joint='joint', transfer='transfer', gaps='transfer_gaps',
-        levels='levels', ends='ends')
+        levels='levels', joint_levels='joint_levels', ends='ends')
     if 'quality' in results: keys['joint'] = 'quality' # of a table 1 with several trainings
     tables = {}
     for name, key in keys.items():

@@ -29,8 +29,10 @@ from .norms import norm_groups as norm_groups
 from .norms import pixel_rows as pixel_rows
 from .norms import to_float as to_float
 from .norms import uses_blocks as uses_blocks
+from .openai import OPENAI_MODELS as OPENAI_MODELS
 from .openai import from_openai as from_openai
 from .openai import openai_config as openai_config
+from .openai import openai_settings as openai_settings
 from .openai import openai_views as openai_views
 from .openai import to_openai as to_openai
 from .oracle import GaussianNet as GaussianNet

@@ -6,13 +6,15 @@
 __all__ = ['LOSSES', 'VARIANCES', 'DDGM']
 
 # %% ../../nbs/diffusion/13_ddgm.ipynb #31db81d4
-import math, torch
+import math, torch, warnings
 from fastcore.basics import patch, store_attr
+from pathlib import Path
 from torch import Tensor, nn
 from ..core import check_images, checked, device_of, evaluating, image_generators
 from ..core import image_noise, in_words, noise_like, one_of, with_bar
 from .likelihood import check_grey_levels, discretized_log_likelihood
 from .likelihood import normal_kl, prior_bits
+from .openai import from_openai as openai_net, openai_settings
 from .samplers import DDGM_METHODS
 from .schedules import PREDICTIONS, Schedule
 from .times import TIME_SAMPLERS
@@ -42,6 +44,9 @@ class DDGM(nn.Module):
         one_of('sampler', sampler, TIME_SAMPLERS)
         if loss == 'hybrid' and var != 'learned':
             raise ValueError("loss: 'hybrid' trains a variance, so it needs var='learned'")
+        if loss == 'simple' and var == 'learned':
+            warnings.warn("loss: 'simple' trains no variance, and the head of var='learned' stays "
+                          "as it is; 'hybrid' and 'vlb' train it")
         store_attr('net,sched,loss,var,pred,time_scale')
         self.shape = tuple(shape)
         self.range = tuple(range)
@@ -70,6 +75,9 @@ def _check_net(self:DDGM):
     channels = cfg.get('channels', self.shape[0])
     if channels != self.shape[0]:
         raise ValueError(f'net: made for {channels} channels, but shape says {self.shape[0]}')
+    if cfg.get('n_classes'):
+        raise ValueError(f'net: wants one of {cfg["n_classes"]} classes, which this model does not '
+                         'tell it; give net.of_class(k)')
     learned = self.var == 'learned'
     if cfg.get('learn_sigma', learned) != learned:
         raise ValueError(
@@ -310,3 +318,31 @@ def bits_per_dim(self:DDGM,
     L = torch.cat(batches)
     L_T = prior_bits(x0, self.sched.alpha_bar[-1])
     return dict(L_T=L_T, L_t=L[:,1:], L_0=L[:,0], total=L.sum(1) + L_T)
+
+# %% ../../nbs/diffusion/13_ddgm.ipynb #faf5552e
+@patch(cls_method=True)
+def from_openai(cls:DDGM,
+    source:str|Path|dict, # path of a .pt or .safetensors file, or a state dict
+    name:str|None=None, # a model of `OPENAI_MODELS`; None: another, whose settings are told
+    label:int|None=None, # class that a class-conditional network is asked for
+    **told, # side, schedule, T, time_scale, heads or head_channels, new_order
+) -> DDGM: # in eval mode
+    "A diffusion model around weights in OpenAI's format; what no file tells is asked for"
+    about = openai_settings(name, **told)
+    heads = {k: about.get(k) for k in ('heads', 'head_channels')}
+    net = openai_net(source, **heads, new_order=about.get('new_order', False))
+    n_classes = net.config['n_classes']
+    if n_classes is None and label is not None:
+        raise ValueError(f'label: this network has no classes, got {label!r}')
+    if n_classes is not None:
+        if label is None:
+            raise ValueError(f'label: this network wants a class, 0..{n_classes - 1}')
+        net = net.of_class(label)
+
+    learned = net.config['learn_sigma']
+    sched = dict(linear=Schedule.linear, cosine=Schedule.cosine)[about['schedule']](about['T'])
+    return cls(
+        net, sched, (net.config['channels'], about['side'], about['side']),
+        loss=about['loss'] if learned else 'simple',
+        var='learned' if learned else 'large',
+        time_scale=about['time_scale']).eval()

@@ -195,10 +195,10 @@ def fit(
 @checked
 def preview(
     model:DDGM, # model in training
-) -> Tensor: # (64,C,H,W) samples
-    "Pictures of samples: fewer steps than the real thing, so that a look stays cheap"
-    steps = min(50, model.sched.T)
-    return model.sample(64, seed=0, steps=steps, progress=False)
+) -> Tensor: # (16,C,H,W) samples
+    "Pictures of samples: fewer and in fewer steps, so that looking costs little beside training"
+    steps = min(25, model.sched.T)
+    return model.sample(16, seed=0, steps=steps, progress=False)
 
 # %% ../../nbs/diffusion/20_recipes.ipynb #30c50526
 @checked(steps=1, width=1)

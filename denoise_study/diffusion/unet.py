@@ -7,6 +7,7 @@ __all__ = ['attn_factors', 'Stage', 'UNet', 'check_unet_images']
 
 # %% ../../nbs/diffusion/04_unet.ipynb #9d7650c5
 import torch, torch.nn.functional as F
+from copy import deepcopy
 from fastcore.basics import patch
 from torch import Tensor, nn
 from ..core import checked, number, whole_number
@@ -245,6 +246,24 @@ def _check(self:UNet, x, t, y):
     if y is not None:
         is_class = y.dtype in (torch.int32, torch.int64)
         _check_label('y', y, x, is_class, f'integer classes below {self.n_classes}')
+
+# %% ../../nbs/diffusion/04_unet.ipynb #1d735a07
+@patch
+def of_class(self:UNet,
+    k:int, # class, from 0
+) -> UNet: # an unconditional network with weights of its own
+    "What a class-conditional network is for one of its classes"
+    if self.n_classes is None:
+        raise ValueError('of_class: this network has no classes (n_classes=None)')
+    if whole_number('k', k, 0) >= self.n_classes:
+        raise ValueError(f'k: a class in 0..{self.n_classes - 1} is needed, got {k}')
+    net = deepcopy(self)
+    del net.classes
+    net.n_classes = None
+    net._config['n_classes'] = None
+    with torch.no_grad():
+        net.time[2].bias += self.classes.weight[k]
+    return net
 
 # %% ../../nbs/diffusion/04_unet.ipynb #092bf3fc
 @patch(as_prop=True)

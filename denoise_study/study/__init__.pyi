@@ -52,9 +52,11 @@ from .summary import short_chapter as short_chapter
 from .training import MODELS as MODELS
 from .training import OPTIONS_OF as OPTIONS_OF
 from .training import SCHEDULES as SCHEDULES
+from .training import chain_of as chain_of
 from .training import check_options as check_options
 from .training import check_sides as check_sides
 from .training import denoise_train as denoise_train
+from .training import given_ddgm as given_ddgm
 from .training import model_kind as model_kind
 from .training import started as started
 from .training import train_on as train_on

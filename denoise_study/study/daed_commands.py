@@ -12,7 +12,6 @@ from .. import core, daed, diffusion
 from .console import check_data, check_model, check_numbers, chosen_device
 from .console import comma_numbers
 from .console import open_data, open_ddgm, shipped_models
-from .training import SCHEDULES
 
 # %% ../../nbs/study/04_daed_commands.ipynb #49aaf128
 def write_chapter(
@@ -37,13 +36,13 @@ def write_chapter(
 def source_model(
     source:str, # name of a pretrained model, checkpoint file, or folder with ddgm.safetensors
     device:str, # cpu, cuda, or auto
-    image_size:int=0, # pixels of the images of a model in OpenAI's format; 0: 32
-    **told, # of a .pt file: schedule, T, heads, time_scale
+    image_size:int=0, # pixels of the images of a model in OpenAI's format; 0: 32 or as published
+    **told, # of a .pt file: published, label, schedule, T, heads, time_scale
 ) -> 'diffusion.DDGM|None': # the model, in eval mode; None: this is no model, but a data set
     "A diffusion model that exists already"
     path = Path(source)
-    if path.suffix == '.pt': return openai_ddgm(path, device, image_size or 32, **told)
-    given = [name for name, value in told.items() if value]
+    if path.suffix == '.pt': return openai_ddgm(path, device, image_size, **told)
+    given = [name for name, value in told.items() if value not in ('', 0, -1)]
     if given:
         raise ValueError(f'{given[0]}: for a source in a .pt file of OpenAI\'s format only')
     if (path/'ddgm.safetensors').exists(): source = str(path/'ddgm.safetensors')
@@ -53,34 +52,21 @@ def source_model(
 def openai_ddgm(
     path:Path, # .pt file of improved-diffusion or guided-diffusion
     device:str, # cpu, cuda, or auto
-    side:int, # pixels of its images
+    side:int, # pixels of its images; 0: 32, or those of the published model
+    published:str='', # a model of `OPENAI_MODELS`, whose settings are known
+    label:int=-1, # class that a class-conditional network is asked for; -1: none
     schedule:str='', # linear or cosine
     T:int=0, # number of steps
     heads:int=0, # attention heads
     time_scale:float=0., # what the times are multiplied by before the network sees them
 ) -> 'diffusion.DDGM': # in eval mode
     "A diffusion model around weights in OpenAI's format; what the file doesn't tell is asked for"
-    told = dict(schedule=schedule, T=T, heads=heads, time_scale=time_scale)
-    missing = [name for name, value in told.items() if not value]
-    if missing:
-        raise ValueError(f'{", ".join(missing)}: {path.name} does not tell; give --schedule, --T, '
-                         '--heads and --time-scale as it was trained with')
-    core.one_of('schedule', schedule, SCHEDULES)
-    sched = getattr(diffusion.Schedule, schedule)(T)
-    net = diffusion.from_openai(path, heads=heads)
-    channels = net.config['channels']
-    if channels not in (1, 3):
-        raise ValueError(f'source: {path.name} takes images of {channels} channels; 1 or 3 are '
-                         'needed, and a super-resolution network is none that generates')
-    if net.config['n_classes']:
-        raise ValueError(f'source: {path.name} wants class labels; give an unconditional network')
-    learned = net.config['learn_sigma']
-    model = diffusion.DDGM(
-        net, sched, (channels, side, side),
-        loss='hybrid' if learned else 'simple',
-        var='learned' if learned else 'large',
-        time_scale=time_scale)
-    return model.to(chosen_device(device)).eval()
+    told = dict(schedule=schedule, T=T, heads=heads, time_scale=time_scale, side=side)
+    told = {name: value for name, value in told.items() if value}
+    if not published: told.setdefault('side', 32)
+    if label >= 0: told['label'] = label
+    model = diffusion.DDGM.from_openai(path, published or None, **told)
+    return model.to(chosen_device(device))
 
 def data_of(
     model:'diffusion.DDGM', # from a checkpoint
@@ -96,7 +82,9 @@ def denoise_transfer(
     folder:str='runs/transfer', # models, page and numbers go here; run again to continue
     level:float=.1, # noise variance at which images are denoised
     data:str='', # data set that a model as source was trained on; default: what its file says
-    schedule:Literal['', *SCHEDULES]='', # of a source in OpenAI's format
+    published:str='', # of a source in OpenAI's format: which model it is, as cifar10_uncond
+    label:int=-1, # its class, if it is class-conditional; -1: none
+    schedule:Literal['', 'linear', 'cosine']='', # its schedule, if it is not a published one
     T:int=0, # its number of steps
     heads:int=0, # its attention heads
     time_scale:float=0., # what its network's times are multiplied by: 1000/T if they were rescaled
@@ -111,13 +99,15 @@ def denoise_transfer(
 ):
     "Denoise several data sets: a DAED beside means and samples of a diffusion model"
     check_numbers(
-        level=level, T=T, heads=heads, time_scale=time_scale, steps=steps, n_eval=n_eval,
-        image_size=image_size, seed=seed)
+        level=level, label=label, T=T, heads=heads, time_scale=time_scale, steps=steps,
+        n_eval=n_eval, image_size=image_size, seed=seed)
     core.check_writable(Path(folder)/'report.html')
     names = targets.split(',') if targets else []
     if source not in shipped_models(): check_data(source=source)
     for name in names: check_data(targets=name)
-    told = dict(schedule=schedule, T=T, heads=heads, time_scale=time_scale)
+    told = dict(
+        published=published, label=label, schedule=schedule, T=T, heads=heads,
+        time_scale=time_scale)
     model = source_model(source, device, image_size, **told)
     trained_on = source if model is None else data or data_of(model)
     if not trained_on and not names:

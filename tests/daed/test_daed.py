@@ -646,7 +646,7 @@ def test_two_processes_equal_one(tmp_path):
 
 
 def openai_ddgm(seed=0):
-    net = from_openai(openai_state(32, (1, 2), 1, (2,), channels=3, out=6, seed=seed))
+    net = from_openai(openai_state(32, (1, 2), 1, (2,), channels=3, out=6, seed=seed), heads=4)
     return DDGM(
         net,
         Schedule.cosine(4000),

@@ -12,7 +12,7 @@ from denoise_study.diffusion import DDGM, from_openai, Schedule, WAYS_BACK
 def test_openai_checkpoint_as_source():
     """A 64-pixel model in OpenAI's format, learned variance, cosine 4000, times scaled to 1000;
     on 32-pixel targets if one says so"""
-    net = from_openai(openai_state(**IMPROVED, out=6))
+    net = from_openai(openai_state(**IMPROVED, out=6), heads=4)
     labels, forward = [], net.forward
     net.forward = lambda x, t: (labels.append(t), forward(x, t))[1]
     model = DDGM(

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from helpers import close, gauss, gen, images, trained
+from helpers import close, gauss, gen, images, IMPROVED, openai_state, trained
 from helpers_ddgm import Spy
 from torch import nn
 
-from denoise_study.diffusion import DDGM, GaussianNet, normal_kl, Schedule, UNet
+from denoise_study.diffusion import DDGM, from_openai, GaussianNet, normal_kl, Schedule, UNet
 
 
 def test_network_is_told_original_times():
@@ -171,3 +171,45 @@ def test_reconstruction_shares_its_corruption(how):
     assert torch.equal(model.reconstruct(x0, 0, how, eps=eps), x0)
     one = model.p_mean_var(model.sched.q_sample(x0, 1, eps), 1)[2]
     close(model.reconstruct(x0, 1, how, eps=eps), one, atol=1e-6)
+
+
+def test_openai_checkpoint_is_told_its_times_and_class():
+    "A class-conditional network of 4000 steps: it hears a quarter of each time, and answers as one"
+    state = openai_state(**IMPROVED, out=6, n_classes=10)
+    told = dict(side=8, schedule="cosine", T=4000, time_scale=0.25, heads=4)
+    m = DDGM.from_openai(state, label=3, **told)
+    assert (m.var, m.loss, m.shape, m.sched) == (
+        "learned",
+        "hybrid",
+        (3, 8, 8),
+        Schedule.cosine(4000),
+    )
+    x, t = torch.randn(2, 3, 8, 8), torch.tensor([1, 4000])
+    with torch.no_grad():
+        theirs = from_openai(state, heads=4)(x, (t - 1) * 0.25, torch.tensor([3, 3]))
+        ours = torch.cat(m.predict(x, t), 1)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+    with pytest.raises(ValueError, match="label: this network wants a class, 0..9"):
+        DDGM.from_openai(state, **told)
+    with pytest.raises(ValueError, match=r"k: a class in 0..9 is needed, got 10"):
+        DDGM.from_openai(state, label=10, **told)
+    with pytest.raises(ValueError, match="label: this network has no classes"):
+        DDGM.from_openai(openai_state(**IMPROVED), label=1, **told)
+    with pytest.raises(ValueError, match="wants one of 10 classes.*of_class"):
+        DDGM(from_openai(state, heads=4), Schedule.linear(50), (3, 8, 8), var="learned", loss="vlb")
+
+
+def test_published_models_come_with_their_settings():
+    m = DDGM.from_openai(openai_state(**IMPROVED, out=6), "imagenet64_uncond_vlb")
+    assert (m.loss, m.time_scale, m.shape, m.sched.T) == ("vlb", 0.25, (3, 64, 64), 4000)
+    m = DDGM.from_openai(
+        openai_state(**IMPROVED | dict(width=64), out=6, n_classes=2), "64x64_diffusion", label=0
+    )
+    assert m.net.config["new_order"] and m.net.config["head_channels"] == 64
+
+
+def test_a_variance_that_nothing_trains_is_said():
+    net = UNet(width=32, mult=(1, 2), n_blocks=1, attn=(2,), learn_sigma=True)
+    with pytest.warns(UserWarning, match="'simple' trains no variance"):
+        DDGM(net, Schedule.linear(50), (3, 8, 8), var="learned")

@@ -8,8 +8,10 @@ from torch import nn
 
 from helpers import IMPROVED, openai_state
 from helpers_diffusion import openai_forward
-from denoise_study.diffusion import from_openai, openai_config, openai_views, to_openai
+from denoise_study.diffusion import from_openai, openai_config, OPENAI_MODELS, openai_settings
+from denoise_study.diffusion import openai_views, to_openai
 
+HEADS = dict(heads=4)
 CASES = {
     "improved": (IMPROVED, {}, {}),
     "learned sigma, one channel": (IMPROVED | dict(channels=1, out=2), {}, {}),
@@ -38,7 +40,7 @@ def test_openai_checkpoints(case):
     "Outputs and gradients are those of the published forward pass; the export is exact"
     layout, load, ref = CASES[case]
     sd = openai_state(**layout)
-    net = from_openai(sd, **load)
+    net = from_openai(sd, **HEADS | load)
     assert net.config["mult"] == list(layout["mult"])
     assert net.config["n_blocks"] == layout["n_blocks"]
     assert net.config["attn"] == list(layout["attn"])
@@ -74,7 +76,7 @@ def test_openai_checkpoints(case):
 def test_config_is_read_off_names_and_shapes(case):
     layout, load, _ = CASES[case]
     sd = openai_state(**layout)
-    net = from_openai(sd, **load)
+    net = from_openai(sd, **HEADS | load)
     found = openai_config(sd)
     assert {k: net.config[k] for k in found} == found
     assert set(net.config) - set(found) == {"heads", "head_channels", "new_order", "dropout"}
@@ -82,7 +84,7 @@ def test_config_is_read_off_names_and_shapes(case):
 
 def test_views_reach_every_parameter():
     "Writing into the views writes the network: each number once"
-    net = from_openai(openai_state(**IMPROVED))
+    net = from_openai(openai_state(**IMPROVED), heads=4)
     views = openai_views(net)
     for v in views.values():
         v.fill_(7.0)
@@ -94,7 +96,9 @@ def test_order_and_heads_matter():
     "The arguments that cannot be inferred do change the output: a wrong one is not harmless"
     sd, x, t = openai_state(**IMPROVED), torch.randn(1, 3, 8, 8), torch.tensor([5.0])
     with torch.no_grad():
-        a, b, c = (from_openai(sd, **k)(x, t) for k in ({}, dict(new_order=True), dict(heads=2)))
+        a, b, c = (
+            from_openai(sd, **HEADS | k)(x, t) for k in ({}, dict(new_order=True), dict(heads=2))
+        )
     assert (a - b).abs().max() > 1e-3 and (a - c).abs().max() > 1e-3
 
 
@@ -106,11 +110,11 @@ class Evil:
 def test_checkpoint_files(tmp_path, capfd):
     sd = openai_state(**IMPROVED)
     torch.save(sd, f := tmp_path / "good.pt")
-    assert all(torch.equal(v, sd[k]) for k, v in to_openai(from_openai(f)).items())
+    assert all(torch.equal(v, sd[k]) for k, v in to_openai(from_openai(f, heads=4)).items())
     from safetensors.torch import save_file
 
     save_file(sd, f := tmp_path / "good.safetensors")
-    assert from_openai(str(f)).config == from_openai(sd).config
+    assert from_openai(str(f), 4).config == from_openai(sd, 4).config
 
     good = (tmp_path / "good.pt").read_bytes()
     bad = dict(empty=b"", text=b"hello", short=good[: len(good) // 2], evil=pickle.dumps(Evil()))
@@ -143,16 +147,56 @@ def test_foreign_state_dicts():
     more = sd | dict(extra=torch.zeros(1))
     other = sd | {"out.0.bias": torch.zeros(3)}
     with pytest.raises(ValueError, match="1 tensors missing, e.g. out.0.bias"):
-        from_openai(less)
+        from_openai(less, heads=4)
     with pytest.raises(ValueError, match="not of this network, e.g. extra"):
-        from_openai(more)
+        from_openai(more, heads=4)
     with pytest.raises(ValueError, match="another shape, e.g. out.0.bias"):
-        from_openai(other)
+        from_openai(other, heads=4)
     with pytest.raises(ValueError, match="heads=5"):
         from_openai(sd, heads=5)
 
 
+def test_heads_are_asked_for():
+    "One head loaded as four is another network, and names and shapes are the same"
+    with pytest.raises(ValueError, match="do not tell the attention heads; give heads"):
+        from_openai(openai_state(**IMPROVED))
+    assert from_openai(openai_state(**IMPROVED), head_channels=32).config["head_channels"] == 32
+
+
+def test_super_resolution_is_refused():
+    for out in (3, 6):
+        with pytest.raises(ValueError, match="6 channels, as a super-resolution network"):
+            from_openai(openai_state(**IMPROVED | dict(channels=6, out=out)), heads=4)
+
+
+def test_settings_of_published_models():
+    "Where the papers' codes say so: improved-diffusion scales times to 1000 unless told otherwise"
+    assert len(OPENAI_MODELS) == 16
+    for name in OPENAI_MODELS:
+        about = openai_settings(name)
+        assert bool(about.get("heads")) != bool(about.get("head_channels"))
+        assert about["T"] in (1000, 4000) and about["side"] in (32, 64, 128, 256, 512)
+        assert about["time_scale"] in (1, 1000 / about["T"])
+    assert openai_settings("imagenet64_cond")["time_scale"] == 1  # rescale_timesteps False
+    assert openai_settings("lsun_uncond_bs64")["heads"] == 1
+
+
+def test_settings_that_no_file_tells():
+    told = dict(side=8, schedule="linear", T=1000, heads=2)
+    assert openai_settings(None, **told)["time_scale"] == 1
+    with pytest.raises(ValueError, match="^time_scale: the file does not tell"):
+        openai_settings(None, **told | dict(T=500))
+    with pytest.raises(ValueError, match="^side, T, time_scale, heads: the file"):
+        openai_settings(None, schedule="linear")
+    with pytest.raises(ValueError, match="schedule"):
+        openai_settings(None, **told | dict(schedule="quadratic"))
+    with pytest.raises(ValueError, match="T: that of cifar10_uncond is known"):
+        openai_settings("cifar10_uncond", T=1000)
+    with pytest.raises(ValueError, match="cifar10_uncond"):
+        openai_settings("cifar10")
+
+
 def test_loading_leaves_the_global_generator_alone():
     state, before = openai_state(**IMPROVED), torch.get_rng_state()
-    from_openai(state)
+    from_openai(state, heads=4)
     assert torch.equal(torch.get_rng_state(), before)

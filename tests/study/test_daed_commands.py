@@ -79,7 +79,7 @@ TOLD = dict(schedule="cosine", T=20, heads=4, time_scale=50.0)
 @pytest.mark.parametrize("missing", TOLD)
 def test_what_a_file_does_not_tell_is_asked_for(tmp_path, missing):
     torch.save(openai_state(**IMPROVED), tmp_path / "theirs.pt")
-    with pytest.raises(ValueError, match=f"^{missing}: theirs.pt does not tell; give"):
+    with pytest.raises(ValueError, match=f"^{missing}: the file does not tell; give"):
         openai_ddgm(tmp_path / "theirs.pt", "cpu", 8, **TOLD | {missing: type(TOLD[missing])()})
 
 
@@ -87,13 +87,23 @@ def test_what_a_file_does_not_tell_is_asked_for(tmp_path, missing):
     "state,message",
     [
         (dict(channels=6, out=6), "super-resolution"),
-        (dict(n_classes=10), "class labels"),
+        (dict(n_classes=10), "label: this network wants a class, 0..9"),
     ],
 )
 def test_networks_that_generate_nothing_alone_are_refused(tmp_path, state, message):
     torch.save(openai_state(**IMPROVED, **state), tmp_path / "theirs.pt")
     with pytest.raises(ValueError, match=message):
         openai_ddgm(tmp_path / "theirs.pt", "cpu", 8, **TOLD)
+
+
+def test_a_class_and_a_published_name(tmp_path):
+    torch.save(openai_state(**IMPROVED, n_classes=10), tmp_path / "theirs.pt")
+    third = openai_ddgm(tmp_path / "theirs.pt", "cpu", 8, label=3, **TOLD)
+    assert third.net.n_classes is None and third.time_scale == 50
+    published = openai_ddgm(tmp_path / "theirs.pt", "cpu", 0, "imagenet64_cond", label=0)
+    assert published.shape == (3, 64, 64) and published.sched.T == 4000
+    with pytest.raises(ValueError, match="published: for a source in a .pt file"):
+        source_model("ddgm-digits", "cpu", published="imagenet64_cond", label=-1)
 
 
 def test_bad_input(tmp_path):

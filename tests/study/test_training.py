@@ -8,6 +8,7 @@ from helpers_study import color_pictures, command
 from helpers_training import Linear
 
 from denoise_study.core import denoise_learner, load_checkpoint, read_tensors
+from denoise_study.diffusion import Schedule, UNet
 from denoise_study.study import denoise_train, load_pretrained, model_kind, MODELS, SCHEDULES
 
 
@@ -37,7 +38,8 @@ def test_trains_on_a_folder(tmp_path):
 
 
 def test_words_of_the_command_line():
-    assert list(MODELS) == ["ddgm", "daed", "blind"] and list(SCHEDULES) == ["linear", "cosine"]
+    assert list(MODELS) == ["ddgm", "daed", "blind"]
+    assert list(SCHEDULES) == ["linear", "cosine", "linear_combine"]
 
 
 def test_noise_law_is_for_blind_models():
@@ -53,6 +55,8 @@ def test_noise_law_is_for_blind_models():
         dict(model="blind", schedule="cosine"),
         dict(model="blind", level=0.2),
         dict(model="ddgm", level=0.2),
+        dict(model="ddgm", ddgm="ddgm-digits"),
+        dict(model="daed", wide=True),
     ],
 )
 def test_options_of_other_models_are_refused(given):
@@ -60,6 +64,39 @@ def test_options_of_other_models_are_refused(given):
     name = list(given)[1]
     with pytest.raises(ValueError, match=f"^{name}: for .* models only, got .* for"):
         denoise_train(**given)
+
+
+def test_denoiser_of_a_ddgm_that_exists(tmp_path):
+    "Two steps: the generator is the model's, on the tail of its chain; only the denoiser is trained"
+    denoise_train(
+        model="daed", ddgm="ddgm-digits", level=0.2, steps=2, folder=str(tmp_path), device="cpu"
+    )
+    ddgm = load_pretrained("ddgm-digits")
+    daed = load_checkpoint(tmp_path / "daed.safetensors")
+    n = ddgm.sched.nearest(0.2)
+    assert daed.n == n and daed.sched == ddgm.sched.merge_first(n)
+    for a, b in zip(daed.net.parameters(), ddgm.net.parameters()):
+        assert torch.equal(a, b)
+    assert daed.info["max_steps"] == 2  # by the rule of the plateau
+    with pytest.raises(ValueError, match="schedule: that of ddgm-digits is used, got 'cosine'"):
+        denoise_train(model="daed", ddgm="ddgm-digits", schedule="cosine", folder=str(tmp_path))
+
+
+def test_the_authors_schedule_and_the_control_of_size(tmp_path):
+    "linear_combine is cut already: T steps, the first with the noise of the denoiser"
+    kw = dict(steps=1, device="cpu")
+    folder = tmp_path / "daed"
+    denoise_train(model="daed", schedule="linear_combine", T=30, folder=str(folder), **kw)
+    daed = load_checkpoint(folder / "daed.safetensors")
+    assert daed.sched == Schedule.linear_combine(30, 0.1) and daed.n == 1
+    folder = tmp_path / "wide"
+    denoise_train(wide=True, width=8, folder=str(folder), **kw)
+    wide = load_checkpoint(folder / "ddgm.safetensors")
+    one = UNet(**dict(wide.net.config, width=8))
+    sizes = [sum(p.numel() for p in net.parameters()) for net in (wide.net, one)]
+    assert abs(sizes[0] / sizes[1] - 2) < 0.3
+    with pytest.raises(ValueError, match="linear_combine is for daed models only"):
+        denoise_train(schedule="linear_combine", folder=str(tmp_path))
 
 
 def bytes_of(folder):
