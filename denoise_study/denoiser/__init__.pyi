@@ -30,9 +30,11 @@ from .timed import from_ddgm as from_ddgm
 from .timed import from_diffusers as from_diffusers
 from .timed import sigma_at as sigma_at
 from .timed import unet_paths as unet_paths
+from .training import BLIND_SIZES as BLIND_SIZES
 from .training import Blind as Blind
 from .training import NOISE_LAWS as NOISE_LAWS
 from .training import blind_preset as blind_preset
 from .training import halving as halving
 from .training import noise_law as noise_law
 from .training import train_blind as train_blind
+from .transformer import BlindTransformer as BlindTransformer

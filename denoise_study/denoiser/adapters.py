@@ -16,6 +16,7 @@ from .daed_parts import from_daed
 from .foreign import BlindDenoiser, ForeignDenoiser
 from .timed import from_ddgm, from_diffusers
 from .training import Blind
+from .transformer import BlindTransformer
 
 # %% ../../nbs/denoiser/08_adapters.ipynb #91baa07a
 @checked(multiple=1)
@@ -44,6 +45,9 @@ def denoiser(
         shape, sigmas, predicts = model.shape, model.sigmas, 'clean'
         model = model.net
     if isinstance(model, BlindUNet): return BlindDenoiser(model, shape, sigmas)
+    if isinstance(model, BlindTransformer):
+        return ForeignDenoiser(model, model.shape, sigmas, True, model.factor, model.places, 'clean',
+                               (0., 1.))
 
     if not isinstance(model, nn.Module):
         raise ValueError(f'model: a {type(model).__name__}; give a model (nn.Module)')

@@ -100,10 +100,9 @@ class ForeignDenoiser(Denoiser):
         for name in taps:
             spot = self.spots[name]
             module = self.net.get_submodule(spot.path)
-            places[name] = Place(module, spot.end, spot.call or 1, spot.layout or 'NCHW')
+            places[name] = Place(module, spot.end, spot.call or 1, spot.layout)
             if spot.call is None: self._check_calls(x, sigma, spot.path, module)
         side = tuple(x.shape[2:])
-        if any(self.spots[name].layout for name in taps): side = None # somebody has said it
         return read_modules(lambda: self._call(x, sigma), places, taps, reduce, side)
 
     def _check_calls(self, x, sigma, path, module):
