@@ -7,12 +7,16 @@ from .daed_parts import OneLevelDenoiser as OneLevelDenoiser
 from .daed_parts import PARTS_OF_DAED as PARTS_OF_DAED
 from .daed_parts import from_daed as from_daed
 from .foreign import BlindDenoiser as BlindDenoiser
+from .foreign import Called as Called
 from .foreign import ForeignDenoiser as ForeignDenoiser
+from .foreign import HookedDenoiser as HookedDenoiser
 from .foreign import TapSpot as TapSpot
 from .hooks import LAYOUTS as LAYOUTS
 from .hooks import Place as Place
 from .hooks import channels_first as channels_first
 from .hooks import read_modules as read_modules
+from .opening import ddgm_from_openai as ddgm_from_openai
+from .opening import model_from as model_from
 from .oracles import GaussianDenoiser as GaussianDenoiser
 from .oracles import MixtureDenoiser as MixtureDenoiser
 from .quality import decibels as decibels
@@ -27,7 +31,6 @@ from .samplers import noise_levels as noise_levels
 from .samplers import sample as sample
 from .timed import TimedDenoiser as TimedDenoiser
 from .timed import from_ddgm as from_ddgm
-from .timed import from_diffusers as from_diffusers
 from .timed import sigma_at as sigma_at
 from .timed import unet_paths as unet_paths
 from .training import BLIND_SIZES as BLIND_SIZES
