@@ -1222,6 +1222,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                    'denoise_study/denoiser/contract.py'),
                                                  'denoise_study.denoiser.contract.Denoiser.score': ( 'denoiser/contract.html#denoiser.score',
                                                                                                      'denoise_study/denoiser/contract.py'),
+                                                 'denoise_study.denoiser.contract._as_weights': ( 'denoiser/contract.html#_as_weights',
+                                                                                                  'denoise_study/denoiser/contract.py'),
                                                  'denoise_study.denoiser.contract._check_form': ( 'denoiser/contract.html#_check_form',
                                                                                                   'denoise_study/denoiser/contract.py'),
                                                  'denoise_study.denoiser.contract._check_number': ( 'denoiser/contract.html#_check_number',

@@ -103,35 +103,45 @@ def _level(self:Denoiser, x, sigma):
 # %% ../../nbs/denoiser/00_contract.ipynb #17a0c002
 def _of_pictures(pictures, D):
     "(N,C,H,W) pixels in [0,1] of pictures, in the channels of a denoiser"
-    modes = {1: 'L', 3: 'RGB'}
-    seen = [as_seen(o) for o in pictures]
-    if D.shape: seen = [o.convert(modes.get(D.shape[0], o.mode)) for o in seen]
-    sizes = {o.size for o in seen}
+    grey = D.shape is not None and D.shape[0] == 1
+    seen = []
+    for picture in pictures:
+        picture = as_seen(picture)
+        if D.shape: picture = picture.convert('L' if grey else 'RGB')
+        seen.append(picture_to_tensor(picture))
+
+    sizes = {tuple(o.shape[1:]) for o in seen}
     if len(sizes) > 1:
         raise ValueError(f'x: pictures of one size are accepted, got {sorted(sizes)}')
-    pixels = torch.stack([picture_to_tensor(o) for o in seen])
+    pixels = torch.stack(seen)
     return pixels.to(device_of(D.net))/255
 
 @patch
 def _taken(self:Denoiser, x):
     "(N,C,H,W) images in the type of the network, and what brings an answer into the form of `x`"
-    if isinstance(x, Image): x, single = _of_pictures([x], self), True
-    elif isinstance(x, (list, tuple)) and x and all(isinstance(o, Image) for o in x):
-        x, single = _of_pictures(x, self), False
-    else:
-        single = isinstance(x, Tensor) and x.ndim == 3
-        x = x[None] if single else x
+    single = isinstance(x, Image) or isinstance(x, Tensor) and x.ndim == 3
+    if isinstance(x, Image):
+        x = [x]
+    elif single:
+        x = x[None]
+    pictures = isinstance(x, (list, tuple)) and len(x) > 0
+    if pictures and all(isinstance(o, Image) for o in x):
+        x = _of_pictures(x, self)
     _check_form(self, x)
-    was = x.dtype
-    weights = [p for p in self.net.parameters() if p.is_floating_point()]
-    if weights and weights[0].device != x.device:
-        raise ValueError(f'x: images on {weights[0].device} are accepted, where the denoiser is, '
-                         f'got some on {x.device}: x.to({str(weights[0].device)!r})')
 
-    def given(answer, dtype=was):
+    def given(answer, dtype=x.dtype):
         answer = answer.to(dtype)
         return answer[0] if single else answer
-    return (x.to(weights[0].dtype) if weights else x), given
+    return _as_weights(self.net, x), given
+
+def _as_weights(net, x):
+    "Images in the type of a network's weights, if it has some; on another device they are refused"
+    for weight in net.parameters():
+        if not weight.is_floating_point(): continue
+        if weight.device == x.device: return x.to(weight.dtype)
+        raise ValueError(f'x: images on {weight.device} are accepted, where the denoiser is, '
+                         f'got some on {x.device}; move them there')
+    return x
 
 # %% ../../nbs/denoiser/00_contract.ipynb #6b8ddd93
 @patch

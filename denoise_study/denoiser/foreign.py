@@ -73,13 +73,15 @@ class HookedDenoiser(Denoiser):
         multiple:int|None, # sides must be multiples of this; None: they must be those of `shape`
         taps:dict|tuple, # paths of modules, or {name: path}; 'path.in', 'path@2', (path, 'NTC')
     ):
-        given = dict(taps) if isinstance(taps, dict) else {t: t for t in taps}
+        if not isinstance(taps, dict): taps = {t: t for t in taps}
         self.spots = {}
-        for name, spot in given.items():
+        for name, spot in taps.items():
             spot = TapSpot.of(spot, net)
-            if name.endswith('.in'): spot = replace(spot, end='in')
-            if spot.end == 'out' and f'{name}.in' not in given:
-                self.spots[f'{name}.in'] = replace(spot, end='in')
+            before = replace(spot, end='in')
+            if name.endswith('.in'):
+                spot = before
+            elif spot.end == 'out':
+                self.spots.setdefault(f'{name}.in', before)
             self.spots[name] = spot
         self.counted = set() # modules whose calls have been counted
         super().__init__(net, shape, sigmas, blind, multiple, self.spots)
@@ -90,29 +92,36 @@ class HookedDenoiser(Denoiser):
 
     def _places(self, x, sigma, taps, reduce):
         places = {}
+        unsaid = set()
         for name in taps:
             spot = self.spots[name]
             module = self.net.get_submodule(spot.path)
             places[name] = Place(module, spot.end, spot.call or 1, spot.layout)
-        self._check_calls(x, sigma, {self.spots[t].path for t in taps if not self.spots[t].call})
+            if spot.call is None: unsaid.add(spot.path)
+
+        self._check_calls(x, sigma, unsaid)
         side = tuple(x.shape[2:])
         return read_modules(lambda: self._call(x, sigma), places, taps, reduce, side)
 
     def _check_calls(self, x, sigma, paths):
         "Refuse a module that is called more than once, as nobody said which call is meant"
         if paths <= self.counted: return
-        calls, handles = Counter(), []
+        one = None if sigma is None else sigma[:1]
+        calls = Counter()
+        handles = []
         for path in paths:
             count = partial(_count, calls, path)
-            handles.append(self.net.get_submodule(path).register_forward_hook(count))
+            module = self.net.get_submodule(path)
+            handles.append(module.register_forward_hook(count))
         try:
-            with torch.no_grad(): self._call(x[:1], None if sigma is None else sigma[:1])
+            with torch.no_grad(): self._call(x[:1], one)
         except Exception: pass # behind the places; if it is before, the reading itself says so
         finally:
             for handle in handles: handle.remove()
         for path, n in calls.items():
-            if n > 1: raise ValueError(f'taps: {path!r} is called {n} times in a pass; say which '
-                                       f"call is meant, from '{path}@1' to '{path}@{n}'")
+            if n == 1: continue
+            raise ValueError(f'taps: {path!r} is called {n} times in a pass; say which '
+                             f"call is meant, from '{path}@1' to '{path}@{n}'")
         self.counted |= paths
 
 def _count(calls, path, *_): calls[path] += 1

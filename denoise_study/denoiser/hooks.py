@@ -30,22 +30,27 @@ def channels_first(
     side:tuple|None=None, # (H,W) of the image; None: not known
 ) -> Tensor: # (N,C,H,W); tokens on the grid of their patches, or as (N,C,T,1)
     "A map as the library has them, or an error that names its layout"
-    if not isinstance(h, Tensor) or h.ndim != (3 if layout == 'NTC' else 4):
+    ndim = 3 if layout == 'NTC' else 4
+    if not isinstance(h, Tensor) or h.ndim != ndim:
         got = tuple(h.shape) if isinstance(h, Tensor) else type(h).__name__
         raise ValueError(f'taps: {name!r} gives {got}, which is no map {layout}; a layout can be '
                          f'said, as in {{{name!r}: (path, "NTC")}}: one of {", ".join(LAYOUTS)}')
-    if layout == 'NTC': return h.mT.unflatten(2, _grid(h.shape[1], side))
+    if layout == 'NTC':
+        grid = _grid(h.shape[1], side)
+        return h.mT.unflatten(2, grid)
     if layout == 'NHWC': return h.permute(0, 3, 1, 2)
     if side is not None and layout is None: _check_last(h, name, side)
     return h
 
 def _grid(n, side):
     "Rows and columns of n square patches of an image, or n rows of one if they are something else"
-    if side is not None:
-        high, wide = side
-        patch = math.isqrt(high*wide//n)
-        if patch and high%patch == wide%patch == 0 and high//patch*(wide//patch) == n:
-            return high//patch, wide//patch
+    if side is None: return n, 1
+    high, wide = side
+    patch = max(1, math.isqrt(high*wide//n))
+    rows = high//patch
+    columns = wide//patch
+    whole = rows*patch == high and columns*patch == wide
+    if whole and rows*columns == n: return rows, columns
     return n, 1
 
 def _check_last(h, name, side):

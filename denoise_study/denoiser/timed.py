@@ -120,13 +120,16 @@ def _diffusers_paths(net):
 
     paths = {}
     for i, block in enumerate(net.down_blocks):
-        paths[f'enc{i + 1}.in'] = f'net.down_blocks.{i}.resnets.0'
-        paths[f'enc{i + 1}'] = last(f'net.down_blocks.{i}', block)
+        path = f'net.down_blocks.{i}'
+        name = f'enc{i + 1}'
+        paths[f'{name}.in'] = f'{path}.resnets.0'
+        paths[name] = last(path, block)
     paths |= {'mid.in': 'net.mid_block', 'mid': 'net.mid_block'}
-    levels = len(net.up_blocks)
     for i, block in enumerate(net.up_blocks):
-        paths[f'dec{levels - i}.in'] = f'net.up_blocks.{i}.resnets.0'
-        paths[f'dec{levels - i}'] = last(f'net.up_blocks.{i}', block)
+        path = f'net.up_blocks.{i}'
+        name = f'dec{len(net.up_blocks) - i}'
+        paths[f'{name}.in'] = f'{path}.resnets.0'
+        paths[name] = last(path, block)
     return paths
 
 # %% ../../nbs/denoiser/06_timed.ipynb #5d76f05d
