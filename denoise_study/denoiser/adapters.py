@@ -6,50 +6,94 @@
 __all__ = ['denoiser']
 
 # %% ../../nbs/denoiser/08_adapters.ipynb #6fe261d5
+from inspect import signature
+from pathlib import Path
 from torch import nn
-from ..core import checked, one_of
+from ..core import checked, in_words, one_of
 from ..daed import DAED
-from ..diffusion import DDGM
+from ..diffusion import DDGM, ddgm_from_diffusers, ddgm_from_pipeline
 from .blind import BlindUNet
 from .contract import Denoiser
-from .daed_parts import from_daed
-from .foreign import BlindDenoiser, ForeignDenoiser
-from .timed import from_ddgm, from_diffusers
+from .daed_parts import from_daed, PARTS_OF_DAED
+from .foreign import BlindDenoiser, Called, ForeignDenoiser
+from .opening import model_from
+from .timed import from_ddgm
 from .training import Blind
+from .transformer import BlindTransformer
 
 # %% ../../nbs/denoiser/08_adapters.ipynb #91baa07a
 @checked(multiple=1)
 def denoiser(
-    model, # `BlindUNet`, `Blind`, `DDGM`, `DAED`; U-Net + `scheduler`; any other + `predicts`
+    model, # path, name, pipeline, model; U-Net + `scheduler`; module or function + `predicts`
     shape:tuple|None=None, # (C,H,W), where the model does not say
-    scheduler=None, # diffusers: variance-preserving scheduler that the U-Net was trained with
+    scheduler=None, # diffusers: scheduler that the U-Net was trained with; a .pt: a `Schedule`
+    openai:dict|None=None, # a .pt of OpenAI: what no weight tells, such as dict(heads=4)
     part:str='dae', # DAED: 'dae' (one level), 'generator' (the noisier ones) or 'chain' (both)
     clip:bool=True, # networks that are told a time: clip the estimate to the range
     nearest:bool=False, # networks that are told a time: tell whole steps only
     predicts:str|None=None, # foreign network: returns the 'clean' image or the 'residual' x - D(x)
     range:tuple=(0., 1.), # foreign network: range of the images it works on
     blind:bool=True, # foreign network: net(x), or net(x, sigma) with sigma (N,) in its units
-    sigmas:tuple=(0., 1.), # `BlindUNet`, foreign network: noise it was made for, in data units
-    multiple:int=1, # foreign network: sides must be multiples of this
-    taps:dict|tuple=(), # foreign network: names of modules, or {name: module}; `phi` is at 'mid'
+    sigmas:tuple=(0., 1.), # blind or foreign network: noise it was made for, in data units
+    multiple:int|None=1, # foreign network: sides must be multiples of this; None: those of `shape`
+    taps:dict|tuple=(), # places: names of modules, or {name: module}; `phi` is at 'mid'
 ) -> Denoiser: # the model behind the contract, in evaluation mode; weights are shared, not copied
     "Any model as a `Denoiser`"
-    one_of('part', part, ('dae', 'generator', 'chain'))
+    one_of('part', part, PARTS_OF_DAED)
     one_of('predicts', predicts, ('clean', 'residual', None))
+    options = dict(shape=shape, scheduler=scheduler, openai=openai, part=part, clip=clip,
+                   nearest=nearest, predicts=predicts, range=range, blind=blind, sigmas=sigmas,
+                   multiple=multiple, taps=taps)
+    if isinstance(model, (str, Path)):
+        opening = {k: options.pop(k) for k in ('scheduler', 'shape', 'openai')}
+        return denoiser(model_from(model, **opening), **options)
+    if hasattr(model, 'unet') and hasattr(model, 'scheduler'): model = ddgm_from_pipeline(model)
+    if scheduler is not None and not isinstance(model, (DDGM, Denoiser)):
+        model = ddgm_from_diffusers(model, scheduler, options.pop('shape'))
+        del options['scheduler']
+
+    kind, used = _kind_of(model)
+    _refuse_unused(kind, used, options)
+    if kind == 'denoiser': return model
     timed = dict(clip=clip, nearest=nearest)
-    if isinstance(model, Denoiser): return model
-    if isinstance(model, DAED): return from_daed(model, part, **timed)
-    if isinstance(model, DDGM): return from_ddgm(model, **timed)
-    if isinstance(model, Blind):
+    if kind == 'DAED': return from_daed(model, part, **timed)
+    if kind == 'DDGM': return from_ddgm(model, taps, **timed)
+    if kind == 'Blind':
         shape, sigmas, predicts = model.shape, model.sigmas, 'clean'
         model = model.net
     if isinstance(model, BlindUNet): return BlindDenoiser(model, shape, sigmas)
+    if isinstance(model, BlindTransformer):
+        taps = taps or model.places
+        return ForeignDenoiser(model, model.shape, sigmas, True, None, taps, 'clean', (0., 1.))
+    if predicts is None:
+        name = getattr(model, '__name__', type(model).__name__)
+        raise ValueError(f"predicts: None; say whether {name} returns the 'clean' image or the "
+                         "'residual' (a diffusers U-Net needs its `scheduler` instead)")
+    net = model if isinstance(model, nn.Module) else Called(model)
+    return ForeignDenoiser(net, shape, sigmas, blind, multiple, taps, predicts, range)
 
-    if not isinstance(model, nn.Module):
-        raise ValueError(f'model: a {type(model).__name__}; give a model (nn.Module)')
-    if scheduler is not None: return from_diffusers(model, scheduler, shape, **timed)
-    if predicts not in ('clean', 'residual'):
-        raise ValueError(f"predicts: {predicts!r}; say whether {type(model).__name__} returns the "
-                         "'clean' image or the 'residual' (a diffusers U-Net needs its "
-                         "`scheduler` instead)")
-    return ForeignDenoiser(model, shape, sigmas, blind, multiple, taps, predicts, range)
+# %% ../../nbs/denoiser/08_adapters.ipynb #08a00001
+_TOLD = 'clip', 'nearest'
+_FOREIGN = 'shape', 'predicts', 'range', 'blind', 'sigmas', 'multiple', 'taps'
+
+def _kind_of(model):
+    "What a model is, and which options of `denoiser` it has a use for"
+    if isinstance(model, Denoiser): return 'denoiser', ()
+    if isinstance(model, DAED): return 'DAED', ('part', *_TOLD)
+    if isinstance(model, DDGM): return 'DDGM', ('taps', *_TOLD)
+    if isinstance(model, Blind):
+        own = isinstance(model.net, BlindUNet)
+        return 'Blind', () if own else ('taps', 'multiple')
+    if isinstance(model, BlindUNet): return 'BlindUNet', ('shape', 'sigmas')
+    if isinstance(model, BlindTransformer): return 'BlindTransformer', ('sigmas', 'taps')
+    if callable(model): return 'foreign network', _FOREIGN
+    raise ValueError('model: a path or name, a model, a module or a function is accepted, '
+                     f'got {in_words(model)}')
+
+def _refuse_unused(kind, used, options):
+    "An option that a model has no use for, and that is not what it is when nobody says anything"
+    for name, value in options.items():
+        plain = signature(denoiser).parameters[name].default
+        if name in used or value is plain or value == plain: continue
+        raise ValueError(f'{name}: a {kind} has no use for it (it takes '
+                         f'{", ".join(used) or "none"}), got {in_words(value)}')

@@ -10,7 +10,8 @@ import hashlib, torch
 from collections.abc import Iterable
 from fastcore.basics import patch
 from torch import Tensor, nn
-from ..core import checked, in_words
+from PIL.Image import Image
+from ..core import as_seen, checked, device_of, in_words, picture_to_tensor
 from ..diffusion import check_unet_images
 
 # %% ../../nbs/denoiser/00_contract.ipynb #a9bebeab
@@ -22,10 +23,12 @@ class Denoiser(nn.Module):
         shape:tuple|None=None, # (C,H,W) that it was made for; None: not said
         sigmas:tuple=(0., 1.), # smallest and largest noise that it was made for, in data units
         blind:bool=True, # does it find out the noise level by itself?
-        multiple:int=1, # sides must be multiples of this
+        multiple:int|None=1, # sides must be multiples of this; None: they must be those of `shape`
         taps:Iterable=(), # names of the places that can be read; 'mid' is where `phi` is read
     ):
         super().__init__()
+        if multiple is None and shape is None:
+            raise ValueError('multiple: None asks for images of `shape` alone; give that as well')
         self.net = net
         self.shape = None if shape is None else tuple(shape)
         self.sigmas = tuple(sigmas)
@@ -35,10 +38,15 @@ class Denoiser(nn.Module):
         self.eval()
 
     def forward(self,
-        x:Tensor, # (N,C,H,W) noisy images; clean ones would be in [0,1]
+        x, # (N,C,H,W) noisy images, or one (C,H,W); clean ones would be in [0,1]; or pictures
         sigma:float|Tensor|None=None, # noise level, a number or (N,); a blind denoiser ignores it
-    ) -> Tensor: # (N,C,H,W) expected clean images
-        return self._denoise(x, self._level(x, sigma))
+    ) -> Tensor: # (N,C,H,W) expected clean images in the type of `x`, or one (C,H,W)
+        images, given = self._taken(x)
+        clean = self._denoise(images, self._level(images, sigma))
+        if clean.shape != images.shape:
+            raise ValueError(f'net: {type(self.net).__name__} returned {tuple(clean.shape)} for '
+                             f'images {tuple(images.shape)}')
+        return given(clean)
 
     def _denoise(self, x, sigma):
         "Clean images; `sigma` is (N,), or None for a blind denoiser that was told none"
@@ -53,11 +61,13 @@ def _check_form(D, x):
     "Refuse what is no batch of images that this network takes"
     images = isinstance(x, Tensor) and x.ndim == 4 and 0 not in x.shape
     if not images or not x.is_floating_point():
-        raise TypeError('x: a float tensor (N,C,H,W), none of them 0, is accepted, '
-                        f'got {in_words(x)}')
+        raise TypeError('x: a float tensor (N,C,H,W) or (C,H,W), none of them 0, or pictures are '
+                        f'accepted, got {in_words(x)}')
     if not x.detach().isfinite().all(): raise ValueError('x: holds NaN or infinity')
+    if D.multiple is None and x.shape[1:] != D.shape:
+        raise ValueError(f'x: images {D.shape} are accepted, got shape {tuple(x.shape)}')
     channels = D.shape[0] if D.shape else x.shape[1]
-    check_unet_images(x, channels, D.multiple)
+    check_unet_images(x, channels, D.multiple or 1)
 
 def _check_number(sigma):
     "Refuse what is neither a number nor several"
@@ -70,8 +80,7 @@ def _check_number(sigma):
 
 @patch
 def _level(self:Denoiser, x, sigma):
-    "(N,) noise levels, checked like the images; None where a blind denoiser was told none"
-    _check_form(self, x)
+    "(N,) noise levels, checked; None where a blind denoiser was told none"
     if sigma is None:
         if self.blind: return None
         raise ValueError(f'sigma: {type(self.net).__name__} is not blind; give the noise level '
@@ -91,6 +100,49 @@ def _level(self:Denoiser, x, sigma):
                          'white 1). Noise in units of 0..255 must be divided by 255')
     return s
 
+# %% ../../nbs/denoiser/00_contract.ipynb #17a0c002
+def _of_pictures(pictures, D):
+    "(N,C,H,W) pixels in [0,1] of pictures, in the channels of a denoiser"
+    grey = D.shape is not None and D.shape[0] == 1
+    seen = []
+    for picture in pictures:
+        picture = as_seen(picture)
+        if D.shape: picture = picture.convert('L' if grey else 'RGB')
+        seen.append(picture_to_tensor(picture))
+
+    sizes = {tuple(o.shape[1:]) for o in seen}
+    if len(sizes) > 1:
+        raise ValueError(f'x: pictures of one size are accepted, got {sorted(sizes)}')
+    pixels = torch.stack(seen)
+    return pixels.to(device_of(D.net))/255
+
+@patch
+def _taken(self:Denoiser, x):
+    "(N,C,H,W) images in the type of the network, and what brings an answer into the form of `x`"
+    single = isinstance(x, Image) or isinstance(x, Tensor) and x.ndim == 3
+    if isinstance(x, Image):
+        x = [x]
+    elif single:
+        x = x[None]
+    pictures = isinstance(x, (list, tuple)) and len(x) > 0
+    if pictures and all(isinstance(o, Image) for o in x):
+        x = _of_pictures(x, self)
+    _check_form(self, x)
+
+    def given(answer, dtype=x.dtype):
+        answer = answer.to(dtype)
+        return answer[0] if single else answer
+    return _as_weights(self.net, x), given
+
+def _as_weights(net, x):
+    "Images in the type of a network's weights, if it has some; on another device they are refused"
+    for weight in net.parameters():
+        if not weight.is_floating_point(): continue
+        if weight.device == x.device: return x.to(weight.dtype)
+        raise ValueError(f'x: images on {weight.device} are accepted, where the denoiser is, '
+                         f'got some on {x.device}; move them there')
+    return x
+
 # %% ../../nbs/denoiser/00_contract.ipynb #6b8ddd93
 @patch
 def score(self:Denoiser,
@@ -98,11 +150,12 @@ def score(self:Denoiser,
     sigma:float|Tensor, # their noise level, a number or (N,)
 ) -> Tensor: # (N,C,H,W) gradient of log p_sigma(x)
     "Score of the noisy density (Miyasawa 1961; in Kadkhodaie et al. 2025 eq. 1 minus s/sigma^2)"
+    x, given = self._taken(x)
     s = self._level(x, sigma)
     if s is None or not s.min() > 0:
         raise ValueError('sigma: a noise level above 0 is accepted, the score divides by its '
                          f'square; got {in_words(sigma)}')
-    return (self(x, s) - x)/s.view(-1, 1, 1, 1)**2
+    return given((self(x, s) - x)/s.view(-1, 1, 1, 1)**2)
 
 # %% ../../nbs/denoiser/00_contract.ipynb #bc61963f
 @patch
@@ -111,7 +164,9 @@ def _read(self:Denoiser, x, sigma, taps, reduce):
     unknown = [t for t in taps if t not in self.taps] if several else taps
     if unknown or not several:
         raise ValueError(f'taps: {unknown}; give a tuple of names, some of {self.taps}')
-    return self._places(x, self._level(x, sigma), tuple(taps), reduce)
+    x, given = self._taken(x)
+    found = self._places(x, self._level(x, sigma), tuple(taps), reduce)
+    return {name: given(v, v.dtype) for name, v in found.items()}
 
 @patch
 def maps(self:Denoiser,
@@ -154,5 +209,5 @@ def name(self:Denoiser) -> str: # like 'BlindUNet-157433-5f0c1e9a': class, param
         digest.update(k.encode())
         digest.update(tensors[k].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     bare = isinstance(self.net, nn.Identity)
-    kind = type(self if bare else self.net).__name__
+    kind = getattr(self.net, 'title', type(self if bare else self.net).__name__)
     return f'{kind}-{sum(p.numel() for p in self.parameters())}-{digest.hexdigest()}'

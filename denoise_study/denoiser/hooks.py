@@ -6,6 +6,7 @@
 __all__ = ['LAYOUTS', 'Place', 'channels_first', 'read_modules']
 
 # %% ../../nbs/denoiser/04_hooks.ipynb #f47d697f
+import math
 import torch
 from collections import Counter
 from dataclasses import dataclass
@@ -20,23 +21,37 @@ class Place:
     module:nn.Module # in the network
     end:str = 'out' # 'in': what goes into it; 'out': what comes out
     call:int = 1 # of the module's calls in a pass, from 1
-    layout:str = 'NCHW' # of what is there
+    layout:str|None = None # of what is there, one of `LAYOUTS`; None: not said, and 'NCHW'
 
 def channels_first(
     h:Tensor, # what was found at a place
-    layout:str, # what it is, one of `LAYOUTS`
+    layout:str|None, # what it is, one of `LAYOUTS`; None: not said
     name:str, # of the place, for the message
     side:tuple|None=None, # (H,W) of the image; None: not known
-) -> Tensor: # (N,C,H,W); tokens as (N,C,T,1)
+) -> Tensor: # (N,C,H,W); tokens on the grid of their patches, or as (N,C,T,1)
     "A map as the library has them, or an error that names its layout"
-    if not isinstance(h, Tensor) or h.ndim != (3 if layout == 'NTC' else 4):
+    ndim = 3 if layout == 'NTC' else 4
+    if not isinstance(h, Tensor) or h.ndim != ndim:
         got = tuple(h.shape) if isinstance(h, Tensor) else type(h).__name__
         raise ValueError(f'taps: {name!r} gives {got}, which is no map {layout}; a layout can be '
                          f'said, as in {{{name!r}: (path, "NTC")}}: one of {", ".join(LAYOUTS)}')
-    if layout == 'NTC': return h.mT[..., None]
+    if layout == 'NTC':
+        grid = _grid(h.shape[1], side)
+        return h.mT.unflatten(2, grid)
     if layout == 'NHWC': return h.permute(0, 3, 1, 2)
-    if side is not None: _check_last(h, name, side)
+    if side is not None and layout is None: _check_last(h, name, side)
     return h
+
+def _grid(n, side):
+    "Rows and columns of n square patches of an image, or n rows of one if they are something else"
+    if side is None: return n, 1
+    high, wide = side
+    patch = max(1, math.isqrt(high*wide//n))
+    rows = high//patch
+    columns = wide//patch
+    whole = rows*patch == high and columns*patch == wide
+    if whole and rows*columns == n: return rows, columns
+    return n, 1
 
 def _check_last(h, name, side):
     "Refuse (N,H,W,C) that nobody named: its first two sides are those of the image, not its last"
@@ -97,5 +112,5 @@ def read_modules(
 def _joined(args, layout):
     "What goes into a module: several images count as one"
     images = [a for a in args if isinstance(a, Tensor) and a.ndim == 4]
-    if layout != 'NCHW' or not images: return args[0] if args else None
+    if layout not in (None, 'NCHW') or not images: return args[0] if args else None
     return torch.cat(images, dim=1)

@@ -122,6 +122,7 @@ class MixtureDenoiser(Denoiser):
         sigma:float|Tensor, # their noise level, a number or (N,)
     ) -> Tensor: # (N,) nats
         "log p_sigma(x), whose gradient is the score"
+        x, _ = self._taken(x)
         return self._terms(x, self._level(x, sigma)).logsumexp(1)
 
     def _denoise(self, x, sigma):

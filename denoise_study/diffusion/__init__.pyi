@@ -16,6 +16,12 @@ from .curves import sweep_curves as sweep_curves
 from .ddgm import DDGM as DDGM
 from .ddgm import LOSSES as LOSSES
 from .ddgm import VARIANCES as VARIANCES
+from .diffusers import DiffusersDDGM as DiffusersDDGM
+from .diffusers import DiffusersNet as DiffusersNet
+from .diffusers import ddgm_from_diffusers as ddgm_from_diffusers
+from .diffusers import ddgm_from_pipeline as ddgm_from_pipeline
+from .diffusers import is_hub_id as is_hub_id
+from .diffusers import load_diffusers as load_diffusers
 from .likelihood import check_grey_levels as check_grey_levels
 from .likelihood import discretized_log_likelihood as discretized_log_likelihood
 from .likelihood import histogram_bits as histogram_bits

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from PIL import Image
 
 from denoise_study.core import denoise_learner, image_dls
 from denoise_study.daed import DAED
@@ -27,7 +28,7 @@ BAD = {
     "no places": (lambda: ddgm.maps(x, 0.1, ()), "taps"),
     "phi of an oracle": (lambda: told.phi(x, 0.1), "taps: .*mid"),
     "odd sides": (lambda: D(torch.zeros(1, 1, 28, 28)), "multiples of 8"),
-    "no model": (lambda: denoiser("net"), "model: a str"),
+    "no model": (lambda: denoiser("net"), "model: .* got net"),
     "foreign network without its kind": (lambda: denoiser(Tiny()), "predicts: None"),
     "foreign place that is not there": (
         lambda: denoiser(Tiny(), predicts="clean", taps=dict(mid="c")),
@@ -85,6 +86,31 @@ BAD = {
     "no images": (lambda: sample(D, 0), "n: a whole number of at least 1"),
     "sample of unknown size": (lambda: sample(denoiser(D.net), 1), "shape: .*give"),
     "levels upside down": (lambda: noise_levels(0.1, 1.0), "hi, lo, n"),
+    "an option for another kind": (lambda: denoiser(D.net, clip=False), "clip: a BlindUNet"),
+    "a part of a diffusion model": (
+        lambda: denoiser(DDGM(unet(), Schedule.linear(50), (1, 8, 8)), part="chain"),
+        "part: a DDGM has no use",
+    ),
+    "another shape for a pretrained one": (
+        lambda: denoiser("blind-digits", shape=(1, 64, 64)),
+        "shape: blind-digits needs none",
+    ),
+    "images of another size": (
+        lambda: denoiser(Tiny(), (1, 8, 8), predicts="clean", multiple=None)(rand(1, 1, 16, 16)),
+        r"x: images \(1, 8, 8\) are accepted",
+    ),
+    "one size that nobody said": (
+        lambda: denoiser(Tiny(), predicts="clean", multiple=None),
+        "multiple: None",
+    ),
+    "a network that changes the size": (
+        lambda: denoiser(torch.nn.MaxPool2d(2), predicts="clean")(x),
+        r"net: MaxPool2d returned \(2, 1, 4, 4\)",
+    ),
+    "pictures of two sizes": (
+        lambda: D([Image.new("L", (8, 8)), Image.new("L", (16, 8))]),
+        "x: pictures of one size",
+    ),
     "unknown part": (
         lambda: denoiser(
             DAED(unet(), unet(), Schedule.linear(50).merge_first(5), (1, 8, 8)), part="all"
@@ -92,6 +118,37 @@ BAD = {
         "part: one of",
     ),
 }
+
+
+def test_single_images_pictures_and_types_are_taken_as_they_come():
+    grey = Image.fromarray((255 * x[0, 0]).byte().numpy())
+    pixels = (255 * x[:1]).byte() / 255
+    with torch.no_grad():
+        want = D(pixels)
+        for one in (grey, grey.convert("RGB"), pixels[0]):
+            assert D(one).shape == (1, 8, 8)
+            assert torch.allclose(D(one), want[0], atol=1e-6)
+            assert torch.allclose(D.phi(one), D.phi(pixels)[0], atol=1e-7)
+        assert torch.allclose(D([grey, grey])[1], want[0], atol=1e-6)
+        for dtype in (torch.float16, torch.bfloat16, torch.float64):
+            assert D(x.to(dtype)).dtype == dtype and D.phi(x.to(dtype)).dtype == torch.float32
+        assert torch.allclose(D(x.double()).float(), D(x), atol=1e-6)
+        assert torch.allclose(told.score(x[0], 0.5), told.score(x, 0.5)[0])
+
+
+def test_networks_of_another_type_are_given_theirs():
+    half = denoiser(Tiny().double(), predicts="residual", taps=dict(mid="a"))
+    with torch.no_grad():
+        assert half(x).dtype == torch.float32 and half.phi(x).dtype == torch.float32
+        assert torch.allclose(half(x).double(), half(x.double()), atol=1e-6)
+
+
+def test_a_function_is_a_denoiser():
+    def smooth(y, sigma):
+        return y / (1 + sigma.view(-1, 1, 1, 1))
+
+    S = denoiser(smooth, predicts="clean", blind=False)
+    assert S.name.startswith("smooth-0-") and torch.allclose(S(x, 0.5), x / 1.5)
 
 
 @pytest.mark.parametrize("call, message", BAD.values(), ids=BAD)
