@@ -318,7 +318,7 @@ def overview(records):
     if not any(row[2] for row in rows):
         rows = [row[:2] for row in rows]
     head = ["", "result", "claims"]
-    return grid(head[: len(rows[0])], rows)
+    return f":::{{container}} overview\n{grid(head[: len(rows[0])], rows)}\n:::"
 
 
 def records(benchmarks=None):
