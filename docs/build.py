@@ -218,7 +218,6 @@ def write_results(found, src):
     for name, record in found.items():
         write(src / f"results/{name}.md", result_page(name, record))
         draw_pictures(name, record, src / "images")
-    (src / "whole").mkdir(exist_ok=True)
     for report in RESULTS.glob("*.html"):
         write(src / f"whole/reports/{report.name}", report.read_text(encoding="utf-8"))
 
@@ -238,7 +237,9 @@ def sources(src):
         notebook = json.loads((ROOT / path).read_text(encoding="utf-8"))
         code[module_of(page)] = "\n\n".join(exported(notebook))
     results = records()
-    site = Site(ROOT, Names(code), pages_of(books, results))
+    pages = pages_of(books, results)
+    site = Site(ROOT, Names(code), pages)
+    write(src / "sources.json", json.dumps({page: path for path, page in pages.items()}))
     for path, page in books.items():
         write(
             src / f"{page}.ipynb", json.dumps(convert(site, path, page, module_of(page)), indent=1)

@@ -1,8 +1,10 @@
 "Sphinx settings of the site; build.py writes the sources that it reads"
 
+import json
 import sys
 from configparser import ConfigParser
 from pathlib import Path
+from urllib.parse import quote
 
 from sphinx.pycode import ModuleAnalyzer
 
@@ -13,6 +15,8 @@ from apidoc import spans  # noqa: E402, it lies beside this file
 ini = ConfigParser(delimiters=["="], interpolation=None)
 ini.read(HERE.parent / "settings.ini", encoding="utf-8")
 project, author, release = (ini["DEFAULT"][k] for k in ("lib_name", "author", "version"))
+USER, REPO, BRANCH = (ini["DEFAULT"][k] for k in ("user", "repo", "branch"))
+REPOSITORY = f"https://github.com/{USER}/{REPO}"
 project_copyright = f"2026, {author}"
 extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx.ext.viewcode", "sphinx_copybutton"]
 myst_enable_extensions = [
@@ -32,11 +36,10 @@ mathjax3_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "globa
 html_theme = "furo"
 html_title = "denoise_study"
 html_static_path = ["_static", "vendor", "_src/static"]  # the last is written by build.py
-html_extra_path = ["_src/whole"]  # reports as commands wrote them
+html_extra_path = [p for p in ["_src/whole"] if (HERE / p).exists()]  # reports of commands
 html_css_files = ["site.css", "verdicts.css"]
 html_js_files = ["site.js"]
 html_show_sourcelink = html_copy_source = False
-html_show_search_summary = False  # it fetches pages, which a browser refuses for files
 html_show_sphinx = False
 html_theme_options = {
     "light_css_variables": {
@@ -66,5 +69,17 @@ def find_source(app, module):
     return code, spans(code)
 
 
+def add_links(app, page, template, context, doctree):
+    "Under each page: where it is written, and where to say that something is wrong"
+    source = app.sources.get(page)
+    if source and "body" in context:
+        links = [f'<a href="{REPOSITORY}/issues/new?title={quote(page)}">Report a problem</a>']
+        if not source.startswith("docs/results"):
+            links.insert(0, f'<a href="{REPOSITORY}/edit/{BRANCH}/{source}">Edit this page</a>')
+        context["body"] += f'<p class="where">{" · ".join(links)}</p>'
+
+
 def setup(app):
+    app.sources = json.loads((HERE / "_src/sources.json").read_text(encoding="utf-8"))
+    app.connect("html-page-context", add_links)
     app.connect("viewcode-find-source", find_source)

@@ -219,7 +219,7 @@ def add_made(c, record):
     rows |= {k: record.get(k) for k in ("seed", "seeds", "n", "n_eval", "batch", "threads")}
     rows["seconds"] = ", ".join(f"{k} {v:.0f}" for k, v in seconds.items())
     c.heading("How it was made")
-    c.table([dict(what=k, value=v) for k, v in rows.items() if v not in (None, "")], "")
+    c.table([dict(what=k, value=str(v)) for k, v in rows.items() if v not in (None, "")], "")
 
 
 def figure(file, caption):
@@ -318,7 +318,7 @@ def overview(records):
     if not any(row[2] for row in rows):
         rows = [row[:2] for row in rows]
     head = ["", "result", "claims"]
-    return grid(head[: len(rows[0])], rows)
+    return f":::{{container}} overview\n{grid(head[: len(rows[0])], rows)}\n:::"
 
 
 def records(benchmarks=None):

@@ -7,6 +7,7 @@ __all__ = ['CYCLE', 'use_style', 'figure_of', 'png', 'Panel', 'Panels', 'panels'
            'text_color', 'label_ends', 'names_width', 'label_grid', 'knob']
 
 # %% ../../nbs/core/01_plots.ipynb #a8d16fda
+import base64
 import io
 import math
 from importlib.resources import as_file, files
@@ -238,4 +239,8 @@ def knob(
         pictures.append(widgets.Image(value=png(figure, dpi, colors), format='png'))
     stack = widgets.Stack(pictures, selected_index=start)
     widgets.jslink((slider, 'index'), (stack, 'selected_index'))
-    return widgets.VBox([slider, stack])
+    box = widgets.VBox([slider, stack])
+    live = box._repr_mimebundle_
+    still = {'image/png': base64.b64encode(pictures[start].value).decode()}
+    box._repr_mimebundle_ = lambda **kwargs: live(**kwargs) | still
+    return box

@@ -1,6 +1,9 @@
 // What a static page can't say in its HTML: names for the widgets that are made after loading, regions to be scrolled from the keyboard, one button for all code
 (() => {
-  const scrollable = "pre, .table-wrapper, .cell_output .output, div.math, mjx-container";
+  // excerpts are fetched, which a browser refuses for files
+  if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS !== "undefined") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+
+  const scrollable = "pre, .table-wrapper, .scroll, article figure, article section > p, .cell_output .output, div.math, mjx-container";
 
   function reachable() {
     for (const box of document.querySelectorAll(scrollable)) {
