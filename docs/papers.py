@@ -1,4 +1,4 @@
-"""What came out of each paper, for its page: a paragraph in words, and its claims beside the pictures
+"""What came out of each paper, for its page: a paragraph in words, and its claims beside pictures
 of what was measured."""
 
 from denoise_study.core import by_verdict, Claim, Verdict

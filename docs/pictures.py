@@ -1,5 +1,5 @@
-"""The pictures of results: drawn from the numbers of a record where these suffice, else as they were
-recorded in docs/images; each stands beside what the paper shows at that place.
+"""The pictures of results: drawn from the numbers of a record where these suffice, else recorded in
+docs/images; each stands beside what the paper shows at that place.
 
 `pictures(stem, record)` lists those of a results file."""
 
@@ -212,7 +212,7 @@ BLIND = [
         "block, over images; dashed: untrained.",
         "Where does it become sparse?",
         ("Kadkhodaie fig. 1",),
-        "Figure 1 shows such histograms for a network of ImageNet: those of the outputs are further "
+        "Figure 1 shows such histograms for a network of ImageNet: those of outputs are further "
         "left in the middle block and in the decoder.",
     ),
     Picture(
@@ -300,8 +300,8 @@ REP = [
         "shaded: the margin within which they count as equal.",
         "Is it better?",
         ("DenoiseRep slides",),
-        "The slides have tables: gains of about .1 to 1.5 points in nearly all rows, without intervals "
-        "and without training of the same length as a control.",
+        "The slides have tables: gains of about .1 to 1.5 points in nearly all rows, without "
+        "intervals and without training of the same length as a control.",
         arms,
     )
 ]

@@ -1,4 +1,4 @@
-"""Pages of results, one for each docs/results/*.json: claims, pictures, tables, and how it was made.
+"""Pages of results, one for each docs/results/*.json: claims, pictures, tables, how it was made.
 
 They are chapters, as those of a report, and so is all that they show. A file that is added appears
 on the site at the next build; nothing on these pages is typed but titles, captions and headings."""

@@ -1,5 +1,5 @@
-"""Is anything left on the wrong device? Trainings, samples, measures and whole chapters on a GPU that
-is none: it says cuda:0 and refuses to meet tensors and generators of the CPU"""
+"""Is anything left on the wrong device? Trainings, samples, measures and whole chapters on a GPU
+that is none: it says cuda:0 and refuses to meet tensors and generators of the CPU"""
 
 import pytest
 import torch

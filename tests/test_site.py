@@ -152,8 +152,8 @@ def complaints(driver):
 
 
 def look(driver, page, everything=False):
-    """What is wrong with a page: errors, missing files, raw or undrawn formulas, what axe-core finds,
-    and whether it has a picture, if it is one that shows results
+    """What is wrong with a page: errors, missing files, raw or undrawn formulas, what axe-core
+    finds, and whether it has a picture, if it is one that shows results
 
     Coloured code, drawn formulas and the sidebar are the same everywhere and are thousands of
     elements: axe-core reads them, and asks for contrast, on request."""

@@ -64,6 +64,7 @@ def _own_copies(tensors):
         found[name] = tensor
     return found
 
+# %% ../../nbs/core/20_files.ipynb #6094ca4b
 def read_tensors(
     path:str|Path, # file that `write_tensors` wrote
     kind:str|None=None, # what its description has to call it; None: anything

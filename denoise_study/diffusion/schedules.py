@@ -371,7 +371,7 @@ def respace(self:Schedule,
     n:int|str, # steps to keep: 250, or sections '10,15,20', or 'ddim50', 'leading50', 'trailing50'
     name:str='n', # what the caller calls it, for the message
 ) -> Schedule: # shorter schedule
-    "Keep some steps: evenly (Nichol and Dhariwal 2021), at a stride (Song et al. 2021), in sections"
+    "Some steps: evenly (Nichol and Dhariwal 2021), at a stride (Song et al. 2021), in sections"
     sched = self.subset(_kept(self.T, n, name))
     sched.spec = self._then('respace', n=n)
     return sched

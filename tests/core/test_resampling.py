@@ -74,7 +74,7 @@ def test_two_level_interval_covers(networks, images, rest):
 
 
 def test_two_level_bootstrap_covers_with_five_networks():
-    "120 tables, .95 less three standard errors is .89; cut at 2.5% on each side it holds .85 of them"
+    "120 tables, .95 less three standard errors is .89; cut at 2.5% on each side it holds .85"
     tables = [
         normal(s, 5, 1) + normal(s + 1000, 1, 60) + normal(s + 2000, 5, 60) for s in range(200)
     ]

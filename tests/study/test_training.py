@@ -67,7 +67,7 @@ def test_options_of_other_models_are_refused(given):
 
 
 def test_denoiser_of_a_ddgm_that_exists(tmp_path):
-    "Two steps: the generator is the model's, on the tail of its chain; only the denoiser is trained"
+    "Two steps: the generator is the model's, on the tail of its chain; the denoiser is trained"
     denoise_train(
         model="daed", ddgm="ddgm-digits", level=0.2, steps=2, folder=str(tmp_path), device="cpu"
     )
