@@ -187,6 +187,24 @@ def kills():
     return said, grid(head, rows)
 
 
+def bad_calls():
+    "What became of calls and options that make no sense"
+    r = record("bad_calls")
+    *wings, total = r["rows"]
+    counts = "calls", "refused_in_words", "deep", "passed", "hangs"
+    head = ["where", "functions, commands", *(k.replace("_", " ") for k in counts)]
+    rows = [[str(row[k]) for k in ("wing", "functions", *counts)] for row in wings]
+    said = (
+        f"Each argument of {total['functions']} functions and commands was replaced by values that "
+        f"make no sense, {total['calls']:,} times: {total['refused_in_words']:,} were refused in "
+        f"words that name the argument, {total['deep']} ended inside another library, "
+        f"{total['passed']} passed (many of them harmless, as 3 for true), {total['hangs']} hung. "
+        f"Of a command what counts is what happens before the first pass through a network. "
+        f"(`{r['run']['command']}` at {r['run']['commit']}.)"
+    )
+    return said, grid(head, rows)
+
+
 SUMMARIES = dict(
     findings=findings,
     quality=quality,
@@ -194,6 +212,7 @@ SUMMARIES = dict(
     daed_budget=daed_budget,
     rep=rep,
     kills=kills,
+    bad_calls=bad_calls,
 )
 
 
