@@ -8,12 +8,14 @@ __all__ = ['Chapter', 'write_report']
 # %% ../../nbs/core/40_report.ipynb #b7e249dc
 import base64
 import html
+import io
 import re
 from dataclasses import dataclass, field
 from importlib.resources import files
+from pathlib import Path
 from fastcore.basics import patch
 from .claims import claims_html
-from .writing import write_text
+from .writing import replacing, write_text
 from .plots import figure_of, png
 from .verdicts import Verdict, verdict_css
 
@@ -24,6 +26,7 @@ class Chapter:
     title:str # heading
     blocks:list = field(default_factory=list) # HTML, in order
     results:dict = field(default_factory=dict) # numbers, for `write_json`
+    figures:list = field(default_factory=list) # pictures, each a dict: png and svg -> bytes
 
     def text(self,
         *paragraphs, # plain text, one paragraph each
@@ -49,12 +52,36 @@ def figure(self:Chapter,
     alt:str|None=None, # what it shows, for those who can't see it; None: the caption
 ):
     "Add a picture, stored in the file itself"
-    src = base64.b64encode(png(drawn, colors=256)).decode()
+    picture = png(drawn, colors=256)
+    self.figures.append(dict(png=picture, svg=_svg(drawn)))
+    src = base64.b64encode(picture).decode()
     width = figure_of(drawn).get_figwidth()
     alt = html.escape(alt or caption, quote=True)
     self.blocks.append(
         f'<figure><img src="data:image/png;base64,{src}" style="width:{width:g}in" alt="{alt}">'
         f'<figcaption>{html.escape(caption)}</figcaption></figure>')
+
+def _svg(drawn):
+    "The same drawn with lines, without a date in it"
+    buffer = io.BytesIO()
+    figure_of(drawn).savefig(buffer, format='svg', metadata=dict(Date=None))
+    return buffer.getvalue()
+
+@patch
+def write_figures(self:Chapter,
+    folder, # where they go; those that the chapter left there before are replaced
+) -> list: # paths of the files
+    "Each picture as a file of its own: PNG for slides, SVG for print"
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    start = _anchor(self.title)
+    for old in folder.glob(f'{start}-[0-9]*'): old.unlink()
+    written = []
+    for i, picture in enumerate(self.figures, 1):
+        for kind, content in picture.items():
+            written.append(folder/f'{start}-{i}.{kind}')
+            with replacing(written[-1]) as tmp: Path(tmp).write_bytes(content)
+    return written
 
 # %% ../../nbs/core/40_report.ipynb #a132bb82
 @patch

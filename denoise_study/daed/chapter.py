@@ -8,7 +8,7 @@ __all__ = ['SWITCH_SHARES', 'signal_part', 'switch_in_words', 'switch_part', 'qu
 
 # %% ../../nbs/daed/11_chapter.ipynb #b74fabb9
 import pandas as pd
-from ..core import Chapter, first_images, Interval, Study
+from ..core import Chapter, data_digest, first_images, Interval, Study
 from ..diffusion import DDGM, kind_of, log_snr_curves, plot_log_snr
 from ..diffusion import reconstruction_sweep
 from ..diffusion import Schedule, show_rows, snr_crossing, study_ddgm, summarise
@@ -69,16 +69,20 @@ def switch_part(
     "Where reconstructions of two kinds of images part (DAED figure 4)"
     sets = two_sets(study, study.n_eval//2)
     ts = sorted({max(1, round(ddgm.sched.T*f)) for f in SWITCH_SHARES})
-    how = dict(ts=ts, hows=('ancestral', 'mean', 'linear'), seeds=(study.seed,))
+    n = len(next(iter(sets.values())))
+    how = dict(hows=('ancestral', 'mean', 'linear'), seeds=(study.seed,))
+    about = dict(how, model=weights_digest(ddgm), n=n)
+    train = two_sets(study, 2000, 'train')
 
     def measure():
-        with study.stage('looking for the switch'):
-            train = two_sets(study, 2000, 'train')
-            return reconstruction_sweep(ddgm, sets, train=train, progress=False, **how)
+        return reconstruction_sweep(ddgm, sets, [t], train=train, progress=False, **how)
 
-    n = len(next(iter(sets.values())))
-    errors = measured_once(
-        study, 'errors_switch', measure, model=weights_digest(ddgm), n=n, **how)
+    tables = []
+    with study.stage('looking for the switch'):
+        for t in ts:
+            print(f'  after {t} of {ddgm.sched.T} steps', flush=True)
+            tables.append(measured_once(study, f'errors_switch_{t}', measure, t=t, **about))
+    errors = pd.concat(tables, ignore_index=True)
     raw = [transition_point(errors, *sets, least=v) for v in LEASTS]
     fair = [transition_point(errors, *sets, least=v, relative_to='linear') for v in LEASTS]
     middle = raw[1]
@@ -212,10 +216,16 @@ def transfer_part(
     sets, train = _targets(study, targets)
     nearest = sorted(daeds, key=lambda k: abs(float(daeds[k].sched.beta[1]) - level))[:1]
     models = {'DDGM': ddgm} | {name: daeds[name] for name in nearest}
+    how = dict(level=level, hows=WAYS_BACK, seeds=(study.seed,), draws=4)
+
+    def measure(): return reconstruction_sweep(models, sets, train=train, progress=False, **how)
+
+    about = {name: weights_digest(m) for name, m in models.items()}
+    digests = [data_digest(dls.test.dataset) for dls in targets or ()]
     with study.stage('denoising images of another kind'):
-        errors = reconstruction_sweep(
-            models, sets, level=level, hows=WAYS_BACK, seeds=(study.seed,), draws=4,
-            train=train, progress=False)
+        errors = measured_once(
+            study, 'errors_transfer', measure, models=about, targets=digests,
+            sets={name: len(x) for name, x in sets.items()}, **how)
     table = transfer_table(errors)
     training = training_of(models)
     table = with_training(table, training)

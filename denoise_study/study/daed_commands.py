@@ -30,6 +30,7 @@ def write_chapter(
     core.write_json(numbers, record | c.results)
     lead = f'{study.dls.info.name}; every number is in results.json.'
     core.write_report(page, c.title, lead, [c])
+    c.write_figures(study.folder/'figures')
     print(f'The report is in {page}, its numbers in {numbers}.')
 
 # %% ../../nbs/study/04_daed_commands.ipynb #9bebdfd8

@@ -47,6 +47,7 @@ def write_study(
         seed=study.seed,
         seconds=study.seconds,
         chapters={c.title: c.results for c in done})
+    for c in done: c.write_figures(study.folder/'figures')
     core.write_json(study.folder/'results.json', results)
     core.write_report(
         study.folder/'report.html',
@@ -72,7 +73,7 @@ def forget_study(
 ):
     "Remove what a study left that the next one would find, and nothing else"
     kinds = '*.safetensors', 'log.jsonl', 'samples/epoch-*.png'
-    found = []
+    found = [*folder.glob('figures/*.png'), *folder.glob('figures/*.svg')]
     for place in _PLACES:
         for kind in kinds: found += folder.glob(f'{place}/{kind}')
     for name in ('results.json', 'report.html', 'samples.npz'): found += folder.glob(name)

@@ -77,3 +77,20 @@ def test_a_picture_says_what_it_shows():
     c.figure(panel(None), "A caption", alt="two axes")
     assert 'alt="A &quot;caption&quot;"' in c.blocks[0] and 'alt="two axes"' in c.blocks[1]
     assert all("data:image/png;base64," in block for block in c.blocks)
+
+
+def test_pictures_are_files_of_their_own(tmp_path):
+    "PNG and SVG of each, the same bytes again; those of a run before that had more go"
+    c = Chapter("A chapter & more")
+    for y in ([1, 2], [2, 1]):
+        ax = panel(None, (2, 1))
+        ax.plot(y)
+        c.figure(ax, "a line")
+    names = [f"a-chapter-more-{i}.{kind}" for i in (1, 2) for kind in ("png", "svg")]
+    assert [p.name for p in c.write_figures(tmp_path)] == names
+    assert (tmp_path / names[0]).read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in (tmp_path / names[1]).read_bytes()
+    (tmp_path / "another-1.png").write_bytes(b"")
+    c.figures.pop()
+    c.write_figures(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [*names[:2], "another-1.png"]

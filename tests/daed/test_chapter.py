@@ -2,7 +2,9 @@
 come from its results"""
 
 import io
+import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -14,13 +16,13 @@ from denoise_study.daed import CEILING, daed_chapter, daed_claims_of, ends_of_qu
 from denoise_study.daed import joint_part, measured_once, split_part, study_daeds, study_joint
 from denoise_study.daed import switch_in_words, switch_part, training_of, two_sets
 from denoise_study.daed import weights_digest, with_training
-from denoise_study.diffusion import DDGM, Schedule, UNet
+from denoise_study.diffusion import DDGM, reconstruction_sweep, Schedule, UNet
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     s = Study(
-        image_dls("digits", bs=128, device="cpu"),
+        image_dls("digits", bs=32, device="cpu"),
         tmp_path_factory.mktemp("study"),
         steps=16,
         n=12,
@@ -88,7 +90,8 @@ def test_chapter_of_a_study_and_its_record(study, tmp_path):
         r["sentence"]: r["verdict"] for r in c.results["claims"] if "two-step" in r["sentence"]
     }
     assert set(judged.values()) == {"not learned"}
-    assert c.results["splits"].steps.tolist()[1:] == [16] * len(daeds)
+    steps = [record["steps"] for record in training_of(daeds).values()]
+    assert c.results["splits"].steps.tolist()[1:] == steps and max(steps) <= 16
     assert set(c.results["levels"].model) == set(daeds)
     write_json(tmp_path / "c.json", c.results)
     import json
@@ -98,8 +101,11 @@ def test_chapter_of_a_study_and_its_record(study, tmp_path):
     assert any("two-step" in x.sentence for x in again)
 
 
-def test_joint_models_and_the_control_of_their_size(study):
+def test_joint_models_and_the_control_of_their_size(study, tmp_path):
+    study = replace(study, folder=tmp_path, steps=2, models=dict(study.models))
+    small = silent(study_joint, study, wide=False)
     models = silent(study_joint, study, ("simple", "vlb"))
+    assert list(small) == ["DDGM", "DAED 0.1, simple"]
     assert list(models) == [
         "DDGM",
         "DAED 0.1, simple",
@@ -107,9 +113,43 @@ def test_joint_models_and_the_control_of_their_size(study):
         "DAED 0.1, vlb",
         "DDGM, as many weights",
     ]
-    table = silent(joint_part, study, Chapter("joint"), models)
+    c = Chapter("joint")
+    table = silent(joint_part, study, c, models)
     assert list(table.kind) == ["DDGM", "DAED"] * 2 + ["DDGM", "images", "images"]
     assert table.loss.tolist()[:5] == ["simple", "simple", "vlb", "vlb", "simple"]
+
+    # after two steps a denoiser is worse than a linear filter, and the evidence says so
+    levels = c.results["joint_levels"]
+    assert {*levels.model} >= {"DAED 0.1, simple", "DAED 0.1, vlb"}
+    claims = [x for x in daed_claims_of(c.results) if x.place == "DAED Table 1" and x.learned]
+    said = [e for x in claims for e in x.learned if "linear filter" in e.measure]
+    assert said and not any(e.ok for e in said)
+
+
+def test_switch_goes_on_with_the_next_time(study, tmp_path, monkeypatch):
+    "Interrupted between two times, nothing is measured twice; the errors of images are tables"
+    mine = replace(study, folder=tmp_path, n_eval=8)
+    asked = []
+
+    def stops(model, sets, ts, **kw):
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        asked.extend(ts)
+        return reconstruction_sweep(model, sets, ts, **kw)
+
+    room = sys.modules["denoise_study.daed.chapter"]
+    monkeypatch.setattr(room, "reconstruction_sweep", stops)
+    with pytest.raises(KeyboardInterrupt):
+        silent(switch_part, mine, Chapter("c"), mine.models["ddgm"])
+    monkeypatch.setattr(
+        room,
+        "reconstruction_sweep",
+        lambda *a, **kw: asked.extend(a[2]) or reconstruction_sweep(*a, **kw),
+    )
+    errors, _ = silent(switch_part, mine, Chapter("c"), mine.models["ddgm"])
+    assert len(asked) == len(set(asked)) == errors.t.nunique()
+    kept = [pd.read_csv(path) for path in tmp_path.glob("errors_switch_*.csv")]
+    assert sum(map(len, kept)) == len(errors) and {"image", "mae", "set"} <= set(errors.columns)
 
 
 def test_switch_in_words():
