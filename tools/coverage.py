@@ -1,10 +1,12 @@
 """How often does a nominal 95% interval hold the truth? python tools/coverage.py --repeats 100
+--only resampled
 
 Every kind of interval that reports and results print is made again and again from made-up data
 whose truth is known, or, where a score depends on the numbers of images, from its mean over all
 repetitions. Writes docs/results/coverage.json: the share of intervals that held the truth, with the
 interval that this share itself has (Wilson 1927), and the mean width beside four standard
-deviations of the estimate, which is about what it should be."""
+deviations of the estimate, which is about what it should be. With --only, the rows whose name has
+that text are made anew, and each row says of which commit it is."""
 
 import argparse
 
@@ -14,8 +16,8 @@ import torch
 from recording import DOCS
 
 from denoise_study.core import frechet_interval, knn_precision_recall, mean_interval, prd
-from denoise_study.core import paired_interval, run_info, t_interval, two_level_bootstrap
-from denoise_study.core import two_level_interval, write_json
+from denoise_study.core import paired_interval, read_json, run_info, t_interval
+from denoise_study.core import two_level_bootstrap, two_level_interval, write_json
 from denoise_study.daed import transition_point
 
 N = 150  # images of a set
@@ -122,12 +124,21 @@ def covered(make, truth, repeats, seed=0):
     return dict(held=share, held_low=middle - half, held_high=middle + half, **widths)
 
 
-def main(repeats):
-    rows = []
+def main(repeats, only):
+    path = DOCS / "results/coverage.json"
+    run = run_info("cpu")
+    rows = {}
+    if only:
+        before = read_json(path)
+        for row in before["table"]:
+            rows[row["interval"]] = dict(commit=before["run"]["commit"]) | row
     for name, (make, truth) in CASES.items():
-        rows.append(dict(interval=name, repeats=repeats, **covered(make, truth, repeats)))
-        print(rows[-1], flush=True)
-    write_json(DOCS / "results/coverage.json", dict(run=run_info("cpu"), nominal=0.95, table=rows))
+        if only not in name:
+            continue
+        about = dict(interval=name, repeats=repeats, commit=run["commit"])
+        rows[name] = about | covered(make, truth, repeats)
+        print(rows[name], flush=True)
+    write_json(path, dict(run=run, nominal=0.95, table=list(rows.values())))
 
 
 if __name__ == "__main__":
@@ -135,4 +146,5 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     p.add_argument("--repeats", type=int, default=100)
-    main(p.parse_args().repeats)
+    p.add_argument("--only", default="", help="text in the names of the intervals to make anew")
+    main(**vars(p.parse_args()))
