@@ -43,7 +43,8 @@ def source_model(
     "A diffusion model that exists already"
     path = Path(source)
     if path.suffix == '.pt': return openai_ddgm(path, device, image_size, **told)
-    given = [name for name, value in told.items() if value not in ('', 0, -1)]
+    unset = dict(label=-1)
+    given = [name for name, v in told.items() if v != unset.get(name, type(v)())]
     if given:
         raise ValueError(f'{given[0]}: for a source in a .pt file of OpenAI\'s format only')
     if (path/'ddgm.safetensors').exists(): source = str(path/'ddgm.safetensors')

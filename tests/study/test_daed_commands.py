@@ -104,6 +104,9 @@ def test_a_class_and_a_published_name(tmp_path):
     assert published.shape == (3, 64, 64) and published.sched.T == 4000
     with pytest.raises(ValueError, match="published: for a source in a .pt file"):
         source_model("ddgm-digits", "cpu", published="imagenet64_cond", label=-1)
+    with pytest.raises(ValueError, match="label: for a source in a .pt file"):
+        source_model("ddgm-digits", "cpu", label=0)
+    assert source_model("ddgm-digits", "cpu", published="", label=-1, T=0).sched.T == 200
 
 
 def test_bad_input(tmp_path):
