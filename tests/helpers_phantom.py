@@ -6,7 +6,6 @@ What it lets pass: numbers without dimensions, which PyTorch moves itself; whate
 in its backward pass, where it makes tensors of its own. Memory formats are ignored."""
 
 import contextlib
-import weakref
 from types import SimpleNamespace
 from unittest import mock
 
@@ -26,9 +25,6 @@ def on_cuda(device):
     return isinstance(device, int) or torch.device(device).type == "cuda"
 
 
-ALIVE = weakref.WeakValueDictionary()  # number of a phantom -> itself
-
-
 class Phantom(Tensor):
     "Numbers on the CPU behind a tensor that says cuda:0"
 
@@ -40,7 +36,6 @@ class Phantom(Tensor):
 
     def __init__(self, inner):
         self.inner = inner
-        ALIVE[id(self)] = self
 
     device = property(lambda self: CUDA)
     is_cuda = property(lambda self: True)
@@ -186,12 +181,29 @@ class Operations(TorchDispatchMode):
         return run(func, args, kwargs or {})
 
 
-def phantom_grads():
-    "Gradients that autograd made on what it takes for the device"
-    for t in list(ALIVE.values()):
-        if t.requires_grad and t.is_leaf and t.grad is not None:
-            if not isinstance(t.grad, Phantom):
-                t.grad = Phantom(t.grad)
+def leaves(tensors):
+    "Tensors whose gradients a backward pass adds to"
+    ways, seen, found = [t.grad_fn for t in tensors if t is not None], set(), []
+    while ways:
+        way = ways.pop()
+        if way is None or way in seen:
+            continue
+        seen.add(way)
+        if hasattr(way, "variable"):
+            found.append(way.variable)
+        ways += [before for before, _ in way.next_functions]
+    return found
+
+
+def backward(func, args, kwargs):
+    "A backward pass, and its gradients as phantoms: autograd makes them where it takes us to be"
+    first = args[0] if args else kwargs.get("tensors")
+    ends = leaves([first] if isinstance(first, Tensor) else first)
+    out = func(*args, **kwargs)
+    for t in ends:
+        if isinstance(t, Phantom) and t.grad is not None and not isinstance(t.grad, Phantom):
+            t.grad = Phantom(t.grad)
+    return out
 
 
 class Functions(TorchFunctionMode):
@@ -211,9 +223,7 @@ class Functions(TorchFunctionMode):
             out = func(*args, **kwargs)
             return out if isinstance(out, Phantom) else out.to(CUDA)
         if func in (Tensor.backward, torch.autograd.backward):
-            out = func(*args, **kwargs)
-            phantom_grads()
-            return out
+            return backward(func, args, kwargs)
         if func is torch.autograd.grad:
             found = func(*args, **kwargs)
             return tuple(Phantom(g) if type(g) is Tensor else g for g in found)
@@ -289,12 +299,13 @@ def phantom_gpu():
         stack.enter_context(mock.patch.object(torch, "Generator", Generator))
         check = "_accelerator_graph_capture_health_check"
         stack.enter_context(mock.patch.object(optimizer, check, lambda self: None))
-        as_subclass = torch.as_subclass
+        if hasattr(torch, "as_subclass"):  # fastai's
+            as_subclass = torch.as_subclass
 
-        def kept(x, cls):
-            return x if isinstance(x, Phantom) else as_subclass(x, cls)
+            def kept(x, cls):
+                return x if isinstance(x, Phantom) else as_subclass(x, cls)
 
-        stack.enter_context(mock.patch.object(torch, "as_subclass", kept))
+            stack.enter_context(mock.patch.object(torch, "as_subclass", kept))
         stack.callback(swap, False)
         swap(True)
         stack.enter_context(Operations())
