@@ -153,10 +153,11 @@ def denoise_study(
     "Run the whole study on a data set and write a report"
     if model:
         check_model(model=model)
-        return _study_given(
-            model, data, folder, chapters, n, inception, root, device, seed, fresh,
-            left_out=dict(second=second, steps=steps, image_size=image_size, pad_to=pad_to,
-                          joint=joint, bf16=bf16))
+        training = dict(second=second, steps=steps, image_size=image_size, pad_to=pad_to,
+                        joint=joint, bf16=bf16)
+        about = model, data, folder, chapters, n, inception, root, device, seed, fresh
+        _study_given(*about, left_out=training)
+        return
     check_numbers(steps=steps, n=n, image_size=image_size, pad_to=pad_to, seed=seed)
     check_data(data=data)
     if second: check_data(second=second)
