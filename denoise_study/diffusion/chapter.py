@@ -207,17 +207,25 @@ def ddgm_chapter(
     "Train a DDGM and measure it"
     model = study_ddgm(study)
     c = Chapter('A diffusion model')
-    about = c.results['model'] = {k: model.info[k] for k in ('weights', 'steps', 'valid_loss')}
+    training = getattr(model, 'info', {}) # a model of another library does not say
+    about = {k: training[k] for k in ('weights', 'steps', 'valid_loss') if k in training}
+    c.results['model'] = about
     about['parameters'] = sum(p.numel() for p in model.parameters())
     about['description'] = describe(model)
     info = study.dls.info
     height, width = info.size
-    c.text(
-        f'A U-Net of {about["parameters"]:,} weights learned to predict the noise in images '
-        f'of {info.name} ({info.n_train:,} training images of {height}x{width} pixels) '
-        f'on a chain of {model.sched.T} steps, in {about["steps"]:,} training steps. '
-        'All that follows uses the moving average of its weights, '
-        'and test images that it has never seen.')
+    data = f'{info.name} ({info.n_train:,} training images of {height}x{width} pixels)'
+    if 'steps' in about:
+        c.text(
+            f'A U-Net of {about["parameters"]:,} weights learned to predict the noise in images '
+            f'of {data} on a chain of {model.sched.T} steps, in {about["steps"]:,} training steps. '
+            'All that follows uses the moving average of its weights, '
+            'and test images that it has never seen.')
+    else:
+        c.text(
+            f'A network of {about["parameters"]:,} weights on a chain of {model.sched.T} steps, '
+            f'trained elsewhere or not at all, beside images of {data}. What it was trained on '
+            'is not known, nor whether it has seen the test images.')
     samples_part(study, model, c)
     sweep_part(study, model, c)
     bits_part(study, model, c)

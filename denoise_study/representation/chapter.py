@@ -162,6 +162,7 @@ def block_changes(
 
     rows = []
     for block in BLOCKS:
+        if f'{block}.in' not in trained.taps: continue # a network of fewer levels
         ours = rises(trained, block)
         theirs = rises(fresh, block)
         live = (ours + theirs).isfinite()
@@ -182,7 +183,7 @@ def stability_pairs(
         if sigma == trained.ref: continue
         mid = trained.cosines('mid', sigma)
         others = {'untrained': fresh.cosines('mid', sigma)}
-        for block in BLOCKS:
+        for block in trained.base.taps:
             if block != 'mid': others[block] = trained.cosines(block, sigma)
         for name, cosines in others.items():
             change = instability_change(mid, cosines)
@@ -222,13 +223,14 @@ def representation_part(
     images, labels = drawn_images(models.dls, 'test', n, study.seed)
     few = images[:200]
     known = dict(draws=8, seed=study.seed, progress=False)
-    taps = [f'{b}{side}' for b in BLOCKS for side in ('.in', '')]
+    blocks = [b for b in BLOCKS if f'{b}.in' in models.D.taps]
+    taps = [f'{b}{side}' for b in blocks for side in ('.in', '')]
     networks = dict(trained=models.D, untrained=models.fresh)
     with study.stage('reading the representation'):
         read = {k: channel_averages(d, images, taps=taps, **known) for k, d in networks.items()}
         fresh = [untrained(models.D, s) for s in range(5)]
         seeds = [channel_averages(d, few, taps=('mid',), **known) for d in fresh]
-        levels = {k: LevelSet(d, few, taps=BLOCKS, **known) for k, d in networks.items()}
+        levels = {k: LevelSet(d, few, taps=blocks, **known) for k, d in networks.items()}
         table = compare_representations(models.D, (images, labels), models.fresh, **known)
     phi = read['trained'].taps['mid']
     steady = pd.concat([o.table().assign(network=k) for k, o in levels.items()])
@@ -263,7 +265,8 @@ def channels_part(
 ):
     "What the selectivity of a channel predicts (Kadkhodaie et al. 2025 figures 3, 4 and 13)"
     images = drawn_images(models.dls, 'test', n, study.seed)[0]
-    tap = 'mid' if min(models.dls.info.size) >= 32 else 'enc3'
+    small = min(models.dls.info.size) < 32
+    tap = 'enc3' if small and 'enc3' in models.D.taps else 'mid'
     tables, found = {}, []
     with study.stage('reading channels'):
         for name, d in dict(trained=models.D, untrained=models.fresh).items():
@@ -429,12 +432,13 @@ def blind_chapter(
     "A blind denoiser and its representation (Kadkhodaie et al. 2025), with controls"
     models = blind_models(study)
     info = models.dls.info
-    weights = sum(p.numel() for p in models.D.net.parameters())
-    c = Chapter('What a blind denoiser sees')
-    c.text(f'A convolutional U-Net of {weights:,} weights learned to remove noise from images of '
-           f'{info.name} ({info.size[0]}x{info.size[1]} pixels) without being told how much there '
-           'is, and without any label. The representation is the average of each channel of its '
-           'middle block.')
+    D = models.D
+    weights = sum(p.numel() for p in D.net.parameters())
+    told = 'is not told how much noise there is' if D.blind else 'is told how much noise there is'
+    c = Chapter('What a blind denoiser sees' if D.blind else 'What a denoiser sees')
+    c.text(f'A {type(D.net).__name__} of {weights:,} weights that removes noise from images of '
+           f'{info.name} ({info.size[0]}x{info.size[1]} pixels), {told}, and was given no label. '
+           'The representation is the average of each channel of its middle block.')
     parts = denoising_part, representation_part, channels_part, selfguided_part, distance_part
     for part in parts: part(study, c, models)
     c.heading('The claims, one by one')

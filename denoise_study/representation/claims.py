@@ -80,7 +80,8 @@ def sparsity_claims(
         trained, fresh, paired = arms
         return Finding(f'{name} of PR in {block}', trained, 'untrained', fresh, paired)
 
-    others = [change(block, block.startswith('enc')) for block in BLOCKS if block != 'mid']
+    read = [b for b in BLOCKS if b != 'mid' and ('trained', b) in at]
+    others = [change(block, block.startswith('enc')) for block in read]
     fresh = t_interval(seeds, unit='untrained networks')
     phi = Finding('PR of phi', active('trained', 'mid'), 'untrained', fresh)
     fig = f'{_PAPER} fig. 1'
@@ -113,7 +114,8 @@ def stability_claims(
     before, others = [], []
     for sigma in levels:
         before.append(beside(sigma, 'untrained', instability(sigma, 'untrained', 'mid')))
-        blocks = {b: instability(sigma, 'trained', b) for b in BLOCKS if b != 'mid'}
+        read = [b for b in BLOCKS if b != 'mid' and (sigma, 'trained', b) in at]
+        blocks = {b: instability(sigma, 'trained', b) for b in read}
         steadiest = min(blocks, key=lambda b: blocks[b].value)
         others.append(beside(sigma, steadiest, blocks[steadiest]))
     steady = 'phi turns less between noise .5 and any other level than to another image'

@@ -41,11 +41,14 @@ from .sampling import denoise_sample as denoise_sample
 from .sampling import print_scores as print_scores
 from .sampling import reference_images as reference_images
 from .study import CHAPTERS as CHAPTERS
+from .study import GIVEN as GIVEN
 from .study import check_same_study as check_same_study
 from .study import chosen_chapters as chosen_chapters
 from .study import denoise_study as denoise_study
 from .study import forget_study as forget_study
+from .study import give_model as give_model
 from .study import run_study as run_study
+from .study import study_identity as study_identity
 from .study import write_study as write_study
 from .summary import made_chapter as made_chapter
 from .summary import short_chapter as short_chapter

@@ -149,8 +149,11 @@ def check_model(
     names = shipped_models()
     for option, model in given.items():
         if model in names or Path(model).exists(): continue
+        on_hub = re.fullmatch(r'[\w-]+/[\w.-]+', model) and not Path(model).parent.exists()
+        if on_hub and not model.endswith(('.safetensors', '.pt')): continue
         raise FileNotFoundError(
-            f'{option}: {model} does not exist; a file or one of {", ".join(names)} is accepted')
+            f'{option}: {model} does not exist; a file, a folder of a pipeline of diffusers, its '
+            f'name on the hub, or one of {", ".join(names)} is accepted')
 
 # %% ../../nbs/study/01_console.ipynb #479346a1
 def open_data(
@@ -198,6 +201,8 @@ def open_model(
     check_model(checkpoint=checkpoint)
     from denoise_study.study.pretrained import load_pretrained
     device = chosen_device(device)
+    if not checkpoint.endswith('.safetensors') and checkpoint not in shipped_models():
+        return denoiser.model_from(checkpoint, weights=weights or None, device=device)
     if checkpoint not in shipped_models():
         return core.load_checkpoint(checkpoint, weights=weights or None, device=device)
     if weights == 'raw':

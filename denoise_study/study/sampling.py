@@ -42,7 +42,7 @@ def denoise_sample(
     ncols = math.ceil(len(shown)**.5)
     ax = core.show_images(shown, range=model.range, ncols=ncols, ax=core.panel(None, (8, 8)))
     core.save_figure(out, ax, dpi=110)
-    kind = model.info['weights']
+    kind = getattr(model, 'info', {}).get('weights', 'its own')
     print(f'{n} images ({kind} weights, {method}, seed {seed}): {out} and {file}')
 
 def _check_steps(model, steps):
@@ -121,7 +121,7 @@ def denoise_evaluate(
 
     record = dict(
         run=core.run_info(dls.device),
-        checkpoint=model.info,
+        checkpoint=getattr(model, 'info', core.describe(model)),
         data=dls.info.to_dict(),
         seed=seed,
         seconds=study.seconds)

@@ -7,8 +7,10 @@ from html import escape
 import pytest
 from torch import nn
 
+from denoise_study import load_pretrained
 from denoise_study.core import Chapter, Claim, FolderInUse, image_dls, Study, take_folder
-from denoise_study.study import CHAPTERS, forget_study, run_study
+from denoise_study.denoiser import denoiser
+from denoise_study.study import CHAPTERS, denoise_study, forget_study, run_study
 
 FORK = multiprocessing.get_context("fork")
 
@@ -94,6 +96,48 @@ def test_a_study_begins_anew_if_asked_to(tmp_path, quick):
     run_study(quick_study(tmp_path), ("quick",))
     results = run_study(quick_study(tmp_path, seed=1), ("quick",), fresh=True)
     assert results["identity"]["seed"] == 1 and quick == [0, 0, 1]
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    "Chapters that only look at what they were given, and no feature space"
+    found = []
+
+    def chapter(name):
+        def write(study):
+            found.append((name, *study.models))
+            return Chapter(name)
+
+        return write
+
+    for name in CHAPTERS:
+        monkeypatch.setitem(CHAPTERS, name, chapter(name))
+    monkeypatch.setattr("denoise_study.core.feature_space", lambda *a, **kw: nn.Flatten())
+    return found
+
+
+def test_a_given_model_is_examined_and_nothing_is_trained(tmp_path, looks):
+    denoise_study(model="ddgm-digits", folder=str(tmp_path))
+    models = "given", "blind", "ddgm"
+    assert looks == [("ddgm", *models), ("blind", *models)]
+    identity = json.loads((tmp_path / "results.json").read_text())["identity"]
+    assert identity["model"] == denoiser(load_pretrained("ddgm-digits")).name
+    with pytest.raises(ValueError, match="this run has .*--fresh"):
+        denoise_study(model="blind-digits", folder=str(tmp_path))
+    denoise_study(model="blind-digits", folder=str(tmp_path), fresh=True)
+    assert looks[2:] == [("blind", "given", "blind")]
+
+
+def test_what_a_given_model_has_no_use_for_is_refused(tmp_path, looks):
+    for wrong, message in (
+        (dict(chapters="rep"), "chapters: ddgm, blind can be written"),
+        (dict(steps=9), "steps: nothing is trained"),
+        (dict(model="blind-cifar10"), "data: the model is for 3 channels"),
+        (dict(model="nothing-here"), "model: nothing-here does not exist"),
+    ):
+        with pytest.raises((ValueError, OSError), match=message):
+            denoise_study(**dict(model="ddgm-digits", folder=str(tmp_path)) | wrong)
+    assert looks == []
 
 
 def test_results_of_somebody_else_are_refused(tmp_path, quick):
