@@ -224,7 +224,7 @@ def add_made(c, record):
 
 def figure(file, caption):
     "A picture; what is seen in it stands below"
-    width = "" if file.endswith(".svg") else f":width: 6.8in\n"
+    width = "" if file.endswith(".svg") else ":width: 6.8in\n"
     alt = re.sub(r"<[^>]+>|[*`]", "", caption.partition("\n")[0])
     return f"```{{figure}} /images/{file}\n:alt: {alt}\n{width}\n{caption}\n```"
 
