@@ -40,6 +40,9 @@ from .sampling import denoise_evaluate as denoise_evaluate
 from .sampling import denoise_sample as denoise_sample
 from .sampling import print_scores as print_scores
 from .sampling import reference_images as reference_images
+from .shipped import fitting_models as fitting_models
+from .shipped import same_training as same_training
+from .shipped import take_shipped as take_shipped
 from .study import CHAPTERS as CHAPTERS
 from .study import check_same_study as check_same_study
 from .study import chosen_chapters as chosen_chapters
