@@ -1,9 +1,9 @@
 """Make the models that ship with the package: python tools/pretrained.py --runs runs --root DATA
 [NAME ...]
 
-Trains what is missing under --runs with `denoise-train` (each command is below, and is written
-into the model's file), rounds the averaged weights to
-float16, measures the rounded model on test images, and writes
+Trains what is missing under --runs, as `denoise-train` does it (each command is below, and is
+written into the model's file) or, for denoisers of a model that ships already, `denoise-splits`;
+rounds the averaged weights to float16, measures the rounded model on test images, and writes
 denoise_study/pretrained_models/NAME.safetensors and docs/results/pretrained_NAME.json."""
 
 import argparse
@@ -17,7 +17,8 @@ from torch import nn
 from denoise_study.study import denoise_train, load_pretrained, shrink
 from denoise_study.core import build, compare_sets, compute_features, describe, feature_space
 from denoise_study.core import first_images, image_dls, Interval, load_checkpoint, run_info
-from denoise_study.core import untrained, write_json
+from denoise_study.core import Study, untrained, write_json
+from denoise_study.daed import study_daeds
 from denoise_study.denoiser import denoiser, GaussianDenoiser, psnr_curve
 from denoise_study.representation import drawn_images
 
@@ -31,6 +32,11 @@ RECIPES = {  # name -> arguments of denoise-train
     "blind-fashion_mnist": dict(data="fashion_mnist", model="blind", steps=3200, bf16=True),
     # a folder: PNG files in train/ and test/, with a subfolder for each class
     "blind-cifar10": dict(data="./cifar10", model="blind", steps=12000, bf16=True, noise_law="log"),
+    # denoisers for the first n steps of a model above, at the levels of a study's chapter
+    "dae-digits-2": dict(data="digits", model="ddgm-digits", levels=0.001),
+    "dae-digits-6": dict(data="digits", model="ddgm-digits", levels=0.01),
+    "dae-digits-20": dict(data="digits", model="ddgm-digits", levels=0.1),
+    "dae-digits-37": dict(data="digits", model="ddgm-digits", levels=0.3),
 }
 
 SIGMAS = 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0  # noise levels at which a denoiser is measured
@@ -38,7 +44,8 @@ SIGMAS = 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0  # noise levels at which a denois
 
 def spelled(args):
     "The command that these arguments are"
-    return "denoise-train " + " ".join(
+    command = "denoise-splits " if "levels" in args else "denoise-train "
+    return command + " ".join(
         f"--{k.replace('_', '-')}" + ("" if v is True else f" {v}") for k, v in args.items()
     )
 
@@ -119,12 +126,25 @@ def measure(name, root, n, run):
     print(f"{name}: {said}")
 
 
-def make(name, runs, root, n, run):
+def trained(name, runs, root):
+    "The checkpoint of a recipe, trained if it is not there"
     args = RECIPES[name]
     folder = Path(runs) / args["data"] / args["model"]
-    checkpoint = folder / f"{args['model']}.safetensors"
-    if not checkpoint.exists():
-        denoise_train(**args, folder=str(folder), root=root)
+    if "levels" in args:
+        checkpoint = folder / f"dae-{name.rpartition('-')[2]}/daed.safetensors"
+        dls = opened(args, root, {})
+        study = Study(dls, folder, models={"ddgm": load_pretrained(args["model"])})
+        study_daeds(study, (args["levels"],))
+    else:
+        checkpoint = folder / f"{args['model']}.safetensors"
+        if not checkpoint.exists():
+            denoise_train(**args, folder=str(folder), root=root)
+    return checkpoint
+
+
+def make(name, runs, root, n, run):
+    args = RECIPES[name]
+    checkpoint = trained(name, runs, root)
     out = ROOT / f"denoise_study/pretrained_models/{name}.safetensors"
     blind, command = args["model"] == "blind", spelled(args)
     form = dict(range=(0.0, 1.0), pad_to=8) if blind else {}

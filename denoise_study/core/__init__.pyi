@@ -160,7 +160,9 @@ from .verdicts import verdict as verdict
 from .verdicts import verdict_css as verdict_css
 from .verdicts import weakest as weakest
 from .watching import JSONLog as JSONLog
+from .watching import ProgressRows as ProgressRows
 from .watching import SampleGrid as SampleGrid
+from .watching import in_time as in_time
 from .writing import check_writable as check_writable
 from .writing import clean_leftovers as clean_leftovers
 from .writing import process_lives as process_lives

@@ -33,6 +33,7 @@ class Study:
     source:dict = field(default_factory=dict) # arguments of `image_dls` that made `dls`
     joint:bool = False # also train a DAED jointly, and a control: three times the work
     second:object = None # loaders of a second data set; None: the first one, upside down
+    stages:int = 0 # how many there will be, for the announcements; 0: nobody knows
 
     def __post_init__(self): self.folder = Path(self.folder)
 
@@ -43,7 +44,8 @@ def stage(self:Study,
     name:str, # what is being done, for the reader of the terminal
 ):
     "Announce a stage and time it"
-    print(f'{name} ...', flush=True)
+    place = f'[{len(self.seconds) + 1}/{self.stages}] ' if self.stages else ''
+    print(f'{place}{name} ...', flush=True)
     start = time.perf_counter()
     yield
     self.seconds[name] = round(time.perf_counter() - start, 1)

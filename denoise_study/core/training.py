@@ -16,11 +16,12 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.torch_core import num_distrib
 from fastcore.foundation import L
+from fastprogress.fastprogress import IN_NOTEBOOK
 from torch import nn, Tensor
 from .images import check_images
 from .objectives import AdamW, Bf16, EMA, ObjectiveCB, weighted_mean
 from .resume import Resume
-from .watching import JSONLog
+from .watching import JSONLog, ProgressRows
 import fastai.callback.progress # noqa: adds the progress bar
 import fastai.callback.schedule # noqa: adds fit_one_cycle and lr_find
 import fastai.distributed # noqa: adds `distrib_ctx` to Learner
@@ -51,6 +52,8 @@ def denoise_learner(
         all_cbs.append(Resume(Path(folder)/'state.safetensors', fresh=fresh))
         all_cbs.append(JSONLog(Path(folder)/'log.jsonl'))
     all_cbs += L(cbs)
+    if not IN_NOTEBOOK and not any(isinstance(cb, ProgressRows) for cb in all_cbs):
+        all_cbs.append(ProgressRows()) # in a notebook fastai's table is the better one
     return Learner(
         dls, model, loss_func=weighted_mean, opt_func=opt_func, lr=lr, cbs=all_cbs, **kwargs)
 

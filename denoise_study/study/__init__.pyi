@@ -40,8 +40,14 @@ from .sampling import denoise_evaluate as denoise_evaluate
 from .sampling import denoise_sample as denoise_sample
 from .sampling import print_scores as print_scores
 from .sampling import reference_images as reference_images
+from .shipped import fitting_models as fitting_models
+from .shipped import planned_trainings as planned_trainings
+from .shipped import same_training as same_training
+from .shipped import seconds_a_step as seconds_a_step
+from .shipped import take_shipped as take_shipped
 from .study import CHAPTERS as CHAPTERS
 from .study import GIVEN as GIVEN
+from .study import STAGES as STAGES
 from .study import check_same_study as check_same_study
 from .study import chosen_chapters as chosen_chapters
 from .study import denoise_study as denoise_study
@@ -50,6 +56,7 @@ from .study import give_model as give_model
 from .study import run_study as run_study
 from .study import study_identity as study_identity
 from .study import write_study as write_study
+from .summary import images_chapter as images_chapter
 from .summary import made_chapter as made_chapter
 from .summary import short_chapter as short_chapter
 from .training import MODELS as MODELS

@@ -140,7 +140,8 @@ def check_data(
 def shipped_models() -> list: # their names, read from the names of their files
     "The models that come with the package"
     folder = files('denoise_study')/'pretrained_models'
-    return sorted(file.name.partition('.')[0] for file in folder.iterdir())
+    names = [file.name for file in folder.iterdir() if file.name.endswith('.safetensors')]
+    return sorted(name.removesuffix('.safetensors') for name in names)
 
 def check_model(
     **given, # option -> a model: a file, or the name of one that comes with the package

@@ -1,6 +1,8 @@
 "A log and pictures: no callback hears of an epoch that is not trained"
 
+import io
 import json
+import re
 from contextlib import suppress
 
 import pytest
@@ -11,7 +13,7 @@ from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, Sa
 from helpers import digits
 from helpers_training import Linear
 
-from denoise_study.core import denoise_learner, SampleGrid
+from denoise_study.core import denoise_learner, in_time, ProgressRows, SampleGrid
 
 
 class Stop(Callback):
@@ -97,3 +99,49 @@ def test_the_log_has_each_epoch_once(tmp_path):
     trained(tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [r["epoch"] for r in rows if "valid_loss" in r] == [0, 1, 2, 3]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def shown(file, epochs, **how):
+    "What is written of a training"
+    learn = denoise_learner(digits(256), Linear(), cbs=[ProgressRows(file)], **how)
+    learn.fit(epochs)
+    return file.getvalue()
+
+
+def test_a_row_for_each_tenth(capsys):
+    "Whatever an epoch is: few steps, or all of them"
+    for epochs in (1, 4, 20):
+        rows = shown(io.StringIO(), epochs).splitlines()
+        steps = [int(re.search(r"step ([\d,]+) of", row)[1].replace(",", "")) for row in rows]
+        total = epochs * 5
+        assert 3 <= len(rows) <= 10 and steps[-1] == total and len(set(steps)) == len(steps)
+        assert all("loss " in row and " left" in row and "\r" not in row for row in rows)
+    assert "on validation images" in rows[-1]
+    assert capsys.readouterr().out == ""  # neither a table of epochs nor a bar
+
+
+def test_one_line_on_a_terminal():
+    text = shown(Terminal(), 4)
+    assert text.count("\n") == 1 and text.endswith("\n") and text.count("\r") > 15
+
+
+def test_rows_do_not_change_a_training(tmp_path):
+    "Nor do they speak where nobody wants to hear of it"
+    file = io.StringIO()
+    seen, plain = (
+        trained(tmp_path / name, *cbs) for name, cbs in dict(a=[ProgressRows(file)], b=[]).items()
+    )
+    assert torch.equal(seen.model.w, plain.model.w) and file.getvalue()
+    learn = denoise_learner(digits(256), Linear(), cbs=[ProgressRows(quiet := io.StringIO())])
+    with learn.no_logging():
+        learn.fit(1)
+    assert quiet.getvalue() == ""
+
+
+def test_durations_for_people():
+    assert [in_time(s) for s in (7.4, 119, 3599, 7200)] == ["7 s", "2 min", "60 min", "2.0 h"]

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import re
 from html import escape
 
 import pytest
@@ -15,11 +16,13 @@ from denoise_study.study import CHAPTERS, denoise_study, forget_study, run_study
 FORK = multiprocessing.get_context("fork")
 
 
-def test_all_chapters_in_one_report(tmp_path):
+def test_all_chapters_in_one_report(tmp_path, capsys):
     "A page that holds them all, with the claims of three of them told at its head"
     dls = image_dls("digits", bs=128, device="cpu")
     study = Study(dls, tmp_path, steps=11, n=20, n_eval=16)
     chapters = run_study(study)["chapters"]
+    announced = re.findall(r"^\[(\d+)/(\d+)\]", capsys.readouterr().out, re.M)
+    assert announced == [(str(i + 1), str(study.stages)) for i in range(study.stages)]
     page = (tmp_path / "report.html").read_text()
     claims = [c["claims"] for c in chapters.values() if "claims" in c]
     assert len(chapters) == len(CHAPTERS) == 4 and len(claims) == 3
