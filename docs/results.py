@@ -38,10 +38,10 @@ TITLES = {
         "A blind denoiser of CIFAR-10",
         "The same claims on small photographs, of the denoiser `blind-cifar10` on test images.",
     ),
-    "rep_cifar10_resnet20": (
+    "rep_cifar10": (
         "DenoiseRep on CIFAR-10",
-        "The claims of Xu et al. (2024) on a published ResNet-20, eight "
-        "seeds, each arm beside the one that lacks only it.",
+        "The claims of Xu et al. (2024) over five networks, three published and two trained here, "
+        "each arm beside the one that lacks only it.",
     ),
     "rep_fashion_mnist_vit": (
         "DenoiseRep on FashionMNIST",

@@ -117,9 +117,9 @@ FINDINGS = {
     ),
     "Denoising inside a classifier": dict(
         page="denoiserep",
-        record="rep_cifar10_resnet20",
+        record="rep_cifar10",
         claim="best possible denoisers improve the checkpoint",
-        picture="rep_cifar10_resnet20-0.png",
+        picture="rep_cifar10-0.png",
         alt="Accuracy of each arm",
     ),
 }

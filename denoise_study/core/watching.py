@@ -136,21 +136,23 @@ def after_batch(self:ProgressRows):
     step = self.train_iter
     if self.begun is None: self.begun = step, now
     if self.quiet or step == self.begun[0]: return
-    tenth = 10*step//self.steps > 10*(step - 1)//self.steps
-    over = self.out.isatty()
-    if tenth or over:
-        end = '' if over and step < self.steps else '\n'
-        print('\r'*over + self.row(step, now), end=end, file=self.out, flush=True)
+    if self.out.isatty(): # over the last one
+        end = ''
+        if step == self.steps: end = '\n'
+        print('\r' + self._row(step, now), end=end, file=self.out, flush=True)
+        return
+    tenth = 10*step//self.steps
+    before = 10*(step - 1)//self.steps
+    if tenth > before: print(self._row(step, now), file=self.out, flush=True)
 
 @patch
-def row(self:ProgressRows,
-    step:int, # steps that are done
-    now:float, # seconds, from the same clock as those of the first step
-) -> str: # one line
-    "How far it is"
+def _row(self:ProgressRows, step, now):
+    "How far it is: one line"
     first, then = self.begun
-    left = (now - then)/(step - first)*(self.steps - step)
-    losses = f'loss {float(self.learn.recorder.smooth_loss.value):.3g}'
+    a_step = (now - then)/(step - first)
+    left = a_step*(self.steps - step)
+    loss = float(self.learn.recorder.smooth_loss.value)
+    losses = f'loss {loss:.3g}'
     rows = self.learn.recorder.values
     if rows and len(rows[-1]) > 1 and rows[-1][1] is not None:
         losses += f', {rows[-1][1]:.3g} on validation images'
