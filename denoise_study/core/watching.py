@@ -134,27 +134,36 @@ def _no_row(log):
 def after_batch(self:ProgressRows):
     now = time.perf_counter()
     step = self.train_iter
-    if self.begun is None: self.begun = step, now
-    if self.quiet or step == self.begun[0]: return
-    tenth = 10*step//self.steps > 10*(step - 1)//self.steps
-    over = self.out.isatty()
-    if tenth or over:
-        end = '' if over and step < self.steps else '\n'
-        print('\r'*over + self.row(step, now), end=end, file=self.out, flush=True)
+    if self.begun is None:
+        self.begun = step, now
+        return
+    if self.quiet: return
+    before = 10*(step - 1)//self.steps
+    tenth = 10*step//self.steps > before
+    row = _row(self, step, now)
+    if not self.out.isatty():
+        if tenth: print(row, file=self.out, flush=True)
+        return
+    end = '\n' if step == self.steps else ''
+    print(f'\r{row}', end=end, file=self.out, flush=True)
 
-@patch
-def row(self:ProgressRows,
-    step:int, # steps that are done
-    now:float, # seconds, from the same clock as those of the first step
-) -> str: # one line
-    "How far it is"
-    first, then = self.begun
-    left = (now - then)/(step - first)*(self.steps - step)
-    losses = f'loss {float(self.learn.recorder.smooth_loss.value):.3g}'
-    rows = self.learn.recorder.values
-    if rows and len(rows[-1]) > 1 and rows[-1][1] is not None:
-        losses += f', {rows[-1][1]:.3g} on validation images'
-    return f'  step {step:,} of {self.steps:,}: {losses}, about {in_time(left)} left    '
+def _row(cb, step, now):
+    "How far a training is"
+    first, then = cb.begun
+    pace = (now - then)/(step - first)
+    left = in_time(pace*(cb.steps - step))
+    recorder = cb.learn.recorder
+    losses = f'loss {float(recorder.smooth_loss.value):.3g}'
+    valid = _valid_loss(recorder)
+    if valid is not None:
+        losses += f', {valid:.3g} on validation images'
+    return f'  step {step:,} of {cb.steps:,}: {losses}, about {left} left    '
+
+def _valid_loss(recorder):
+    "Of the last epoch; None: there is none yet, or there are no such images"
+    if not recorder.values: return None
+    last = recorder.values[-1]
+    return last[1] if len(last) > 1 else None
 
 # %% ../../nbs/core/27_watching.ipynb #3cc1b77c
 class SampleGrid(Callback):
