@@ -134,29 +134,38 @@ def _no_row(log):
 def after_batch(self:ProgressRows):
     now = time.perf_counter()
     step = self.train_iter
-    if self.begun is None: self.begun = step, now
-    if self.quiet or step == self.begun[0]: return
-    if self.out.isatty(): # over the last one
-        end = ''
-        if step == self.steps: end = '\n'
-        print('\r' + self._row(step, now), end=end, file=self.out, flush=True)
+    if self.begun is None:
+        self.begun = step, now
         return
-    tenth = 10*step//self.steps
+    if self.quiet: return
     before = 10*(step - 1)//self.steps
-    if tenth > before: print(self._row(step, now), file=self.out, flush=True)
+    tenth = 10*step//self.steps > before
+    over = self.out.isatty()
+    if not (tenth or over): return # the loss is not asked for: a GPU would wait
+    row = _row(self, step, now)
+    if not over:
+        print(row, file=self.out, flush=True)
+        return
+    end = '\n' if step == self.steps else ''
+    print(f'\r{row}', end=end, file=self.out, flush=True)
 
-@patch
-def _row(self:ProgressRows, step, now):
-    "How far it is: one line"
-    first, then = self.begun
-    a_step = (now - then)/(step - first)
-    left = a_step*(self.steps - step)
-    loss = float(self.learn.recorder.smooth_loss.value)
-    losses = f'loss {loss:.3g}'
-    rows = self.learn.recorder.values
-    if rows and len(rows[-1]) > 1 and rows[-1][1] is not None:
-        losses += f', {rows[-1][1]:.3g} on validation images'
-    return f'  step {step:,} of {self.steps:,}: {losses}, about {in_time(left)} left    '
+def _row(cb, step, now):
+    "How far a training is"
+    first, then = cb.begun
+    pace = (now - then)/(step - first)
+    left = in_time(pace*(cb.steps - step))
+    recorder = cb.learn.recorder
+    losses = f'loss {float(recorder.smooth_loss.value):.3g}'
+    valid = _valid_loss(recorder)
+    if valid is not None:
+        losses += f', {valid:.3g} on validation images'
+    return f'  step {step:,} of {cb.steps:,}: {losses}, about {left} left    '
+
+def _valid_loss(recorder):
+    "Of the last epoch; None: there is none yet, or there are no such images"
+    if not recorder.values: return None
+    last = recorder.values[-1]
+    return last[1] if len(last) > 1 else None
 
 # %% ../../nbs/core/27_watching.ipynb #3cc1b77c
 class SampleGrid(Callback):
