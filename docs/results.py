@@ -43,6 +43,11 @@ TITLES = {
         "The claims of Xu et al. (2024) over five networks, three published and two trained here, "
         "each arm beside the one that lacks only it.",
     ),
+    "rep_omniglot": (
+        "DenoiseRep on Omniglot",
+        "Retrieval: characters of alphabets that the networks never saw, each drawing searched "
+        "among those by other people. Five small networks trained here, with neck and triplets.",
+    ),
     "rep_fashion_mnist_vit": (
         "DenoiseRep on FashionMNIST",
         "The same claims on small vision transformers trained here, eight "
