@@ -21,7 +21,7 @@ def test_all_chapters_in_one_report(tmp_path, capsys):
     dls = image_dls("digits", bs=128, device="cpu")
     study = Study(dls, tmp_path, steps=11, n=20, n_eval=16)
     chapters = run_study(study)["chapters"]
-    announced = re.findall(r"^\[(\d+)/(\d+)\]", capsys.readouterr().out, re.M)
+    announced = re.findall(r"\[(\d+)/(\d+)\] ", capsys.readouterr().out)
     assert announced == [(str(i + 1), str(study.stages)) for i in range(study.stages)]
     page = (tmp_path / "report.html").read_text()
     claims = [c["claims"] for c in chapters.values() if "claims" in c]
