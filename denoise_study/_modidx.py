@@ -896,6 +896,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                         'denoise_study/core/watching.py'),
                                              'denoise_study.core.watching.ProgressRows.before_fit': ( 'core/watching.html#progressrows.before_fit',
                                                                                                       'denoise_study/core/watching.py'),
+                                             'denoise_study.core.watching.ProgressRows.out': ( 'core/watching.html#progressrows.out',
+                                                                                               'denoise_study/core/watching.py'),
                                              'denoise_study.core.watching.SampleGrid': ( 'core/watching.html#samplegrid',
                                                                                          'denoise_study/core/watching.py'),
                                              'denoise_study.core.watching.SampleGrid.__init__': ( 'core/watching.html#samplegrid.__init__',

@@ -116,13 +116,17 @@ class ProgressRows(Callback):
     ):
         self.file = file
 
+    @property
+    def out(self):
+        "Asked for each time: a Learner that is exported can't take an open file along"
+        return self.file or sys.stdout
+
     def after_create(self):
         if hasattr(self.learn, 'progress'): self.learn.remove_cb(self.learn.progress)
         if self.learn.logger is print: self.learn.logger = _no_row
 
     def before_fit(self):
         self.quiet = self.learn.logger is noop or rank_distrib() or hasattr(self.learn, 'lr_finder')
-        self.out = self.file or sys.stdout
         self.steps = self.n_epoch*len(self.dls.train)
         self.begun = None # step and time of the first step that is done here
 

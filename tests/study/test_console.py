@@ -82,7 +82,7 @@ ERRORS = [
     (("denoise-study", "--size", "huge"), "argument --size: invalid choice"),
     (("denoise-train", "--loss", "l1"), "argument --loss: invalid choice"),
     (("denoise-sample", "missing.safetensors"), "checkpoint: missing.safetensors does not exist"),
-    (("denoise-sample", __file__), "not a readable safetensors file"),
+    (("denoise-sample", __file__), "a .safetensors of ours"),
     (("denoise-train", "--device", "cuda"), "PyTorch sees no GPU"),
     (("denoise-train", "--model", "gan"), "--model: invalid choice: 'gan' (choose from 'ddgm'"),
     (("denoise-train", "-t", "50"), "unrecognized arguments: -t 50"),
