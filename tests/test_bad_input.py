@@ -146,7 +146,7 @@ STATISTICS = {
 }
 
 SIZES = {
-    "one step by stride": (lambda: sched.respace("ddim1"), "n: .*'ddimN' with N from 2"),
+    "one step by stride": (lambda: sched.respace("ddim1"), "n: .*'ddimN', .* with N from 2"),
     "an option of the other sampler": (lambda: model.sample(1, eta=0.5), "option of 'ancestral'"),
     "odd sides for a U-Net of diffusers": (
         lambda: diffusers_net()(torch.rand(1, 1, 15, 15), 0.3),

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = "nbs", "denoise_study", "tools", "pyproject.toml", "settings.ini"
-BY_HAND = {"__init__.py", "all.py"}  # of the package itself; its folders' are tools/faces.py's
+BY_HAND = {"__init__.py", "__main__.py", "all.py"}  # of the package itself; its folders' are tools/faces.py's
 JUNK = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
 
 

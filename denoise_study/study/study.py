@@ -108,6 +108,8 @@ def forget_study(
         for kind in kinds: found += folder.glob(f'{place}/{kind}')
     for name in ('results.json', 'report.html', 'samples.npz'): found += folder.glob(name)
     for path in found: path.unlink()
+    figures = folder/'figures'
+    if figures.is_dir() and not any(figures.iterdir()): figures.rmdir()
 
 # %% ../../nbs/study/08_study.ipynb #1a389bb0
 def run_study(
