@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = "nbs", "denoise_study", "tools", "pyproject.toml", "settings.ini"
-BY_HAND = {"__init__.py", "__main__.py", "all.py"}  # of the package itself; its folders' are tools/faces.py's
+# of the package itself; those of its folders are made by tools/faces.py
+BY_HAND = {"__init__.py", "__main__.py", "all.py"}
 JUNK = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
 
 
