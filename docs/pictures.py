@@ -13,6 +13,7 @@ from fastcore.basics import AttrDict
 from denoise_study.core import CYCLE, figure_of, Interval, panel, use_style
 from denoise_study.daed import plot_splits
 from denoise_study.denoiser import plot_psnr
+from denoise_study.denoiserep import plot_arms
 from denoise_study.diffusion import plot_sweep, sweep_axes, sweep_curves
 from denoise_study.representation import plot_noise_level, plot_ratio, plot_stability
 
@@ -88,16 +89,6 @@ def quality(rows):
 def of_models(rows):
     named = {f"{r['model']}, training {r['training']}": r for r in rows}
     return {k: Interval.of(r, "frechet", n=r["n_fake"]) for k, r in named.items()}
-
-
-def arms(record):
-    "Differences from the base network, in points"
-    rows = [row for row in record["arms"] if row["arm"] != "base"]
-    unit = dict(ends="", unit="seeds")
-    points = {r["arm"]: Interval.of(r, "difference", **unit).map(lambda v: 100 * v) for r in rows}
-    ax = dots(points, f"{record['metric']}, percentage points from base", 0)
-    ax.axvspan(-100 * record["margin"], 100 * record["margin"], color=".9", zorder=0)
-    return ax
 
 
 def budget(record):
@@ -302,7 +293,7 @@ REP = [
         ("DenoiseRep slides",),
         "The slides have tables: gains of about .1 to 1.5 points in nearly all rows, without "
         "intervals and without training of the same length as a control.",
-        arms,
+        plot_arms,
     )
 ]
 

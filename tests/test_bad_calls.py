@@ -80,7 +80,7 @@ def test_images_of_other_types_work_or_are_refused_in_words(name, kind):
 # Figures of tables and files, parts of a study's page, and what trains: for their own tests
 LEFT_OUT = set(
     """
-    as_seen bits_part copies_part curve ddgm_chapter ddgm_from_diffusers ddgm_from_openai fit
+    as_seen bits_part copies_part curve ddgm_chapter ddgm_from_diffusers fit
     folder_sources knob label_ends label_grid load_diffusers model_from open_picture panel panels
     picture_files picture_head
     plot_log_snr plot_psnr preview sample_quality samples_part split_folders study_ddgm

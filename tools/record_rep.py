@@ -72,7 +72,7 @@ def record(name, data, root, checkpoint, folder, seeds, steps):
     budget = Budget(**row.budget | (dict(steps=steps) if steps else {}))
     found = run_networks(tasks, row.arms.split(","), seeds, budget, folder)
     write_json(DOCS / f"results/rep_{name}.json", dict(run=run, seeds=seeds) | found.to_dict())
-    save_figure(DOCS / f"images/rep_{name}-0.png", found.plot(), dpi=110)
+    save_figure(DOCS / f"images/rep_{name}-0.png", found.plot(), dpi=160)
     print(found.arms().to_string(index=False))
     print(claims_table(found.claims())[["claim", "measured", "learned", "verdict"]].to_string())
 

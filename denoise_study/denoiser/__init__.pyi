@@ -15,7 +15,6 @@ from .hooks import LAYOUTS as LAYOUTS
 from .hooks import Place as Place
 from .hooks import channels_first as channels_first
 from .hooks import read_modules as read_modules
-from .opening import ddgm_from_openai as ddgm_from_openai
 from .opening import model_from as model_from
 from .oracles import GaussianDenoiser as GaussianDenoiser
 from .oracles import MixtureDenoiser as MixtureDenoiser

@@ -26,8 +26,8 @@ from .transformer import BlindTransformer
 def denoiser(
     model, # path, name, pipeline, model; U-Net + `scheduler`; module or function + `predicts`
     shape:tuple|None=None, # (C,H,W), where the model does not say
-    scheduler=None, # diffusers: scheduler that the U-Net was trained with; a .pt: a `Schedule`
-    openai:dict|None=None, # a .pt of OpenAI: what no weight tells, such as dict(heads=4)
+    scheduler=None, # diffusers: scheduler that the U-Net was trained with
+    openai:dict|None=None, # a .pt of OpenAI: what no weight tells, see `DDGM.from_openai`
     part:str='dae', # DAED: 'dae' (one level), 'generator' (the noisier ones) or 'chain' (both)
     clip:bool=True, # networks that are told a time: clip the estimate to the range
     nearest:bool=False, # networks that are told a time: tell whole steps only
@@ -45,8 +45,7 @@ def denoiser(
                    nearest=nearest, predicts=predicts, range=range, blind=blind, sigmas=sigmas,
                    multiple=multiple, taps=taps)
     if isinstance(model, (str, Path)):
-        opening = {k: options.pop(k) for k in ('scheduler', 'shape', 'openai')}
-        return denoiser(model_from(model, **opening), **options)
+        return denoiser(model_from(model, options.pop('openai')), **options)
     if hasattr(model, 'unet') and hasattr(model, 'scheduler'): model = ddgm_from_pipeline(model)
     if scheduler is not None and not isinstance(model, (DDGM, Denoiser)):
         model = ddgm_from_diffusers(model, scheduler, options.pop('shape'))

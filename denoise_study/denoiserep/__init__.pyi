@@ -120,6 +120,7 @@ from .moments import optimal_denoiser as optimal_denoiser
 from .moments import whitening as whitening
 from .outcome import Outcome as Outcome
 from .outcome import join_networks as join_networks
+from .outcome import plot_arms as plot_arms
 from .paired import checked_differences as checked_differences
 from .paired import equivalence as equivalence
 from .paired import holm as holm

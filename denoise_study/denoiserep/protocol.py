@@ -89,7 +89,7 @@ def run_protocol(
     seeds=6, # how many, or which; eight or more for four claims
     budget:Budget|None=None, # steps and rates; None: the defaults
     folder=None, # scores and base networks are kept here; run again to continue; None: not kept
-    margin:float=.001, # see `Outcome`
+    margin:float|None=None, # see `Outcome`
     progress:bool=True, # show a progress bar?
 ) -> Outcome: # tables, claims, figure
     "Every arm from the same base network, for every seed; each judged as a file gives it back"

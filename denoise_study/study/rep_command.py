@@ -67,7 +67,7 @@ def run_networks(
     seeds:int, # repetitions
     budget:'denoiserep.Budget', # steps and rates
     folder, # scores are kept here
-    margin:float=.001, # see `Outcome`
+    margin:float|None=None, # see `Outcome`
 ) -> 'denoiserep.Outcome': # of the one network, or over all of them
     "The protocol for each network, and their outcomes joined"
     folder = Path(folder)
@@ -106,7 +106,7 @@ def denoise_rep_command(
     rounds:int=2, # of denoisers, then backbone, in `alternate`
     n_solve:int=1000, # training images for the closed form
     plain:bool=False, # write denoisers plainly, as the paper does: they learn more slowly
-    margin:float=.001, # difference that does not matter, in units of the metric
+    margin:float=0., # difference that is none, in units of the metric; 0: that of the claims
     merged:str='', # further images for the arm `merged`: a name, a folder, or an .npz file
     base_steps:int=0, # training steps of the base network; 0: those of the task
     bs:int=0, # images in a batch; 0: that of the task
@@ -138,10 +138,10 @@ def denoise_rep_command(
     budget = denoiserep.Budget(
         steps=steps, rounds=rounds, lr=lr, whiten=not plain, lr_backbone=lr_backbone, lam=lam,
         n_solve=n_solve)
-    found = run_networks(tasks, arms, seeds, budget, folder or out.with_suffix(''), margin)
+    found = run_networks(tasks, arms, seeds, budget, folder or out.with_suffix(''), margin or None)
 
     core.write_json(out, dict(run=run, seeds=seeds) | found.to_dict())
-    core.save_figure(out.with_suffix('.png'), found.plot(), dpi=110)
+    core.save_figure(out.with_suffix('.png'), found.plot(), dpi=160)
     table = found.arms()[['arm', 'value', 'difference', 'low', 'high', 'n', 'moved', 'share']]
     print(table.to_string(index=False))
     print(f'{t.metric}, {seeds} seeds; all numbers and the claims are in {out}')

@@ -93,7 +93,7 @@ BAD = {
     ),
     "another shape for a pretrained one": (
         lambda: denoiser("blind-digits", shape=(1, 64, 64)),
-        "shape: blind-digits needs none",
+        "shape: a Blind has no use for it",
     ),
     "images of another size": (
         lambda: denoiser(Tiny(), (1, 8, 8), predicts="clean", multiple=None)(rand(1, 1, 16, 16)),

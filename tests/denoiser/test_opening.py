@@ -15,25 +15,26 @@ def test_our_file_a_shipped_name_and_openai_weights(tmp_path):
     net = unet(learn_sigma=True).eval()
     sched = Schedule.cosine(200)
     torch.save(to_openai(net), tmp_path / "ema.pt")
-    opened = model_from(tmp_path / "ema.pt", sched, (1, 8, 8), dict(heads=4))
+    told = dict(side=8, schedule="cosine", T=200, time_scale=5.0, heads=4)
+    opened = model_from(tmp_path / "ema.pt", told)
     assert (opened.var, opened.time_scale, opened.sched) == ("learned", 5.0, sched)
     save_checkpoint(tmp_path / "own.safetensors", opened)
     own, x = model_from(tmp_path / "own.safetensors"), rand(2, 1, 8, 8)
     with torch.no_grad():
         want = net(x, torch.full((2,), 9 * 5.0)).chunk(2, 1)[0]
         assert torch.allclose(own.predict(x, 10)[0], want, atol=1e-6)
-    D = denoiser(str(tmp_path / "ema.pt"), (1, 8, 8), sched, dict(heads=4), clip=False)
+    D = denoiser(str(tmp_path / "ema.pt"), openai=told, clip=False)
     assert D.shape == (1, 8, 8) and not D.clip
     assert isinstance(model_from("ddgm-digits"), DDGM)
 
 
 def test_what_is_missing_or_too_much_is_named(tmp_path):
     torch.save(to_openai(unet()), tmp_path / "ema.pt")
-    sched = Schedule.linear(100)
     wrong = {
-        "scheduler, shape and openai": lambda: model_from(tmp_path / "ema.pt"),
-        "openai: heads": lambda: model_from(tmp_path / "ema.pt", sched, (1, 8, 8), {}),
-        "shape: ddgm-digits needs none": lambda: model_from("ddgm-digits", shape=(1, 8, 8)),
+        "schedule, T, time_scale, heads: the file": lambda: model_from(
+            tmp_path / "ema.pt", dict(side=8)
+        ),
+        "shape: a DDGM has no use": lambda: denoiser("ddgm-digits", shape=(1, 8, 8)),
         "weights: ddgm-digits": lambda: model_from("ddgm-digits", weights="raw"),
         "model: a .safetensors": lambda: model_from(tmp_path / "nothing"),
     }

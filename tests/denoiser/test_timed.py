@@ -8,6 +8,7 @@ from denoise_study.denoiser import denoiser, GaussianDenoiser
 from denoise_study.diffusion import DDGM, GaussianNet, Schedule
 from helpers import rand
 from helpers_denoiser import Exact, hooks, unet
+from helpers_foreign import diffusers_unet
 
 
 SCHEDULES = {
@@ -115,17 +116,7 @@ def test_reading_stops_after_the_middle():
 def test_diffusers_model_against_the_schedulers_own_formula(kind):
     diffusers = pytest.importorskip("diffusers")
     torch.manual_seed(0)
-    net = diffusers.UNet2DModel(
-        16,
-        1,
-        1,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        norm_num_groups=4,
-        attention_head_dim=8,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-    ).eval()
+    net = diffusers_unet()
     scheduler = diffusers.DDPMScheduler(100, prediction_type=kind, clip_sample=False)
     D, x = denoiser(net, scheduler=scheduler, clip=False), 3 * rand(2, 1, 16, 16) - 1
     assert D.shape == (1, 16, 16) and D.multiple == 2
