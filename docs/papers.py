@@ -12,7 +12,7 @@ RECORDS = dict(
     representations=["blind_fashion_mnist", "blind_cifar10"],
     denoiserep=sorted(f.stem for f in RESULTS.glob("rep_*.json")),
 )
-NAMES = dict(fashion_mnist="FashionMNIST", cifar10="CIFAR-10")
+NAMES = dict(fashion_mnist="FashionMNIST", cifar10="CIFAR-10", omniglot="Omniglot")
 # what is said of one claim, of several, and whether they are named
 WORDS = {
     Verdict.HOLDS: ("holds", "hold", True),

@@ -287,8 +287,8 @@ BLIND = [
 REP = [
     Picture(
         "arms",
-        "Accuracy of each arm against the network that it started from, mean and 95% interval; "
-        "shaded: the margin within which they count as equal.",
+        "Score of each arm against the network that it started from, mean and 95% interval over "
+        "what is grey, seeds or networks; shaded: the margin within which a gain is none.",
         "Is it better?",
         ("DenoiseRep slides",),
         "The slides have tables: gains of about .1 to 1.5 points in nearly all rows, without "

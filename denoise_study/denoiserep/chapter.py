@@ -161,7 +161,7 @@ def rep_outcome(
     steps = min(study.steps or 400, 400) # half of them for the denoisers of `alternate`
     budget = Budget(steps=steps, lr_backbone=1e-3)
     with study.stage('denoising the features of a classifier'):
-        return run_protocol(task, arms, seeds, budget, study.folder/'rep', .005, False)
+        return run_protocol(task, arms, seeds, budget, study.folder/'rep', progress=False)
 
 # %% ../../nbs/denoiserep/28_chapter.ipynb #5683ddf6
 def gain_part(
@@ -177,11 +177,11 @@ def gain_part(
     c.heading('Is it better?')
     c.figure(
         out.plot().figure,
-        f'Test accuracy of each arm against the network it started from, {seeds} seeds (grey), '
-        'mean and 95% interval; shaded: the half point within which we call it equal.')
+        f'Test accuracy of each arm against the network it started from, {seeds} {out.unit} '
+        '(grey), mean and 95% interval; shaded: the margin within which a gain is none.')
     rows = []
     for row in table.to_dict('records'):
-        d = Interval.of(row, 'difference', ends='', unit='seeds')
+        d = Interval.of(row, 'difference', ends='', unit=out.unit)
         rows.append({
             'arm': row['arm'],
             'accuracy': f'{100*row["value"]:.2f}',
