@@ -172,7 +172,7 @@ HEADINGS = dict(
     value="",
     four_sd="four deviations",
 )
-BARE = "value", "difference", "psnr", "ratio"  # their ends are just `low` and `high`
+BARE = "difference", "value", "psnr", "ratio"  # `low` and `high` are the first one's that is there
 
 
 def cell(row, key):
@@ -180,7 +180,8 @@ def cell(row, key):
     found = row.get(key, row.get(f"{key}_value"))
     if isinstance(found, dict):
         return Interval.from_dict(found, n=1, unit="units") if "low" in found else ""
-    start = "" if key in BARE and "low" in row else f"{key}_"
+    owner = next((k for k in BARE if k in row), None)
+    start = "" if key == owner and "low" in row else f"{key}_"
     if found is None or row.get(f"{start}low") is None:
         return "" if found is None else found
     ends = (row[f"{start}{end}"] for end in ("low", "high"))
@@ -202,7 +203,7 @@ def add_tables(c, record):
         cells = [{k: cell(row, k) for k in columns} for row in rows]
         kept = [k for k in columns if any(row[k] != "" for row in cells)]
         head = {k: HEADINGS.get(k, k.replace("_", " ")) for k in kept}
-        if kept:
+        if len(kept) > 1:  # a single column says nothing
             c.table([{head[k]: row[k] for k in kept} for row in cells], caption.format(**rows[0]))
     if "splits" in record:
         rows = quality_in_words(pd.DataFrame(record["splits"]))

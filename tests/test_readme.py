@@ -156,6 +156,7 @@ def test_a_reader_is_through_in_two_minutes():
             "difference",
             "0.01 [-0.01, 0.03]",
         ),
+        (dict(value=0.8, difference=0.01, low=-0.01, high=0.03), "value", "0.8"),
         (dict(psnr=20.0, psnr_low=19.0, psnr_high=21.0), "psnr", "20 [19, 21]"),
         (dict(trained_value=2.0, trained_low=1, trained_high=3), "trained", "2 [1, 3]"),
         (dict(frechet=dict(value=1.0, low=0.123456, high=2)), "frechet", "1 [0.123, 2]"),

@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from matplotlib.axes import Axes
 from ..core import CYCLE, Interval, panel, t_interval, two_level_interval
 from .budget import Budget
-from .claims import arm_rows, CLAIMS, rep_claims, SLIDES_ROWS, TRAINED
+from .claims import arm_rows, CLAIMS, evidence, rep_claims, SLIDES_ROWS, TRAINED
 from .paired import equivalence, holm, mcnemar, sign_flip
 from .task import Task
 
@@ -232,14 +232,13 @@ def _add_network(joined, out, arm, seeds, name, number):
     joined.preds[arm, number] = None
 
 # %% ../../nbs/denoiserep/17_outcome.ipynb #d7781b11
-def _arm_label(
-    row:dict, # arm, and perhaps share
-) -> str: # its name; where its denoisers were trained, with what they learned
-    "An arm, as a picture names it"
-    share = row.get('share')
-    if row['arm'] not in TRAINED or share is None or share != share: return row['arm']
-    learned = 'learned' if share >= .9 else 'not learned'
-    return f'{row["arm"]}\n{learned}, share {share:.2f}'
+def _arm_label(record, arm):
+    "An arm, as a picture names it: one whose denoisers were trained, with what they learned"
+    found = evidence(record, arm)
+    if found is None: return arm
+    learned = 'learned' if found.ok else 'not learned'
+    share = 'unknown' if found.score is None else f'{found.score:.2f}'
+    return f'{arm}\n{learned}, share {share}'
 
 def plot_arms(
     record:dict, # as `Outcome.to_dict` gives it, or read from its JSON file
@@ -262,7 +261,7 @@ def plot_arms(
         ax.plot(ends, [i, i], '|-', color=CYCLE[0])
         ax.plot(100*row['difference'], i, 'o', color=CYCLE[0])
 
-    names = [_arm_label(row) for row in arms]
+    names = [_arm_label(record, row['arm']) for row in arms]
     ax.set(yticks=range(len(arms)), yticklabels=names, ylim=(len(arms) - .5, -.5),
            xlabel=f'{record["metric"]}, percentage points from base')
     return ax
