@@ -14,7 +14,8 @@ from fastcore.basics import patch
 from matplotlib.axes import Axes
 from ..core import CYCLE, Interval, panel, t_interval, two_level_interval
 from .budget import Budget
-from .claims import arm_rows, CLAIMS, evidence, rep_claims, SLIDES_ROWS, TRAINED
+from .claims import arm_rows, CLAIMS, evidence, rep_claims
+from .claims import SLIDES_ROWS, TRAINED
 from .paired import equivalence, holm, mcnemar, sign_flip
 from .task import Task
 
