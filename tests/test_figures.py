@@ -23,7 +23,7 @@ from denoise_study.diffusion import log_snr_curves, plot_log_snr, plot_sweep, sh
 from denoise_study.diffusion import show_samples, show_ways_back
 from denoise_study.daed import plot_splits, plot_transition, show_transfer, transition_point
 from denoise_study.denoiser import plot_psnr, psnr_curve
-from denoise_study.denoiserep import Budget, Outcome
+from denoise_study.denoiserep import Budget, Outcome, plot_arms
 from denoise_study.representation import CLAIMED, plot_channels, plot_clusters, plot_noise_level
 from denoise_study.representation import plot_marginals, plot_participation, plot_ratio, plot_rows
 from denoise_study.representation import plot_score_difference, plot_stability, plot_subspaces
@@ -63,7 +63,8 @@ def splits():
 
 
 def outcome():
-    out = Outcome(SimpleNamespace(metric="accuracy", checkpoint=None), Budget())
+    task = SimpleNamespace(name="made up", about={}, metric="accuracy", checkpoint=None)
+    out = Outcome(task, Budget())
     for arm, seed in [(a, s) for a in ("base", "placebo", "control") for s in range(3)]:
         out.add(
             dict(arm=arm, seed=seed, accuracy=0.5 + 0.01 * seed * len(arm)),
@@ -217,6 +218,11 @@ def _(**kw):
 @drawn("denoiserep.plot")
 def _(**kw):
     return outcome().plot(**kw)
+
+
+@drawn("denoiserep.plot_arms")
+def _(**kw):
+    return plot_arms(outcome().to_dict(), **kw)
 
 
 each_call = pytest.mark.parametrize("call,shape", CALLS.values(), ids=CALLS)
