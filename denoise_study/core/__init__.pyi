@@ -65,6 +65,7 @@ from .identity import data_digest as data_digest
 from .identity import data_identity as data_identity
 from .identity import frozen_digest as frozen_digest
 from .identity import run_identity as run_identity
+from .identity import training_steps as training_steps
 from .images import check_images as check_images
 from .images import fit_picture as fit_picture
 from .images import from_uint8 as from_uint8

@@ -6,12 +6,13 @@
 __all__ = ['ImageLoader', 'ImageLoaders', 'image_dls', 'load_arrays', 'first_images']
 
 # %% ../../nbs/core/16_loaders.ipynb #80f81960
-import torch, numpy as np
+import math, torch, numpy as np
 from fastai.data.core import DataLoaders
 from fastai.distributed import DistributedDL
 from fastai.torch_core import default_device, num_distrib, rank_distrib
 from fastcore.basics import patch
 from fastcore.meta import delegates
+from fractions import Fraction
 from matplotlib.axes import Axes
 from pathlib import Path
 from torch import Tensor
@@ -23,11 +24,16 @@ from .sources import ArraySource, check_source, take_rows
 from .splits import DataInfo, open_splits
 
 # %% ../../nbs/core/16_loaders.ipynb #fffec993
+def _batches(batches):
+    "How many batches an epoch has: all, a whole number, or a fraction from one on"
+    if batches is None or isinstance(batches, Fraction) and batches >= 1: return batches
+    return whole_number('batches', batches, 1)
+
 class ImageLoader(DistributedDL):
     "Batches `(x, y)` of a source; their order depends on (seed, epoch) only"
     n_inp = 1
     reads = 'batch', 'labels' # what it asks of a source
-    @checked(bs=1, epoch=0, start=0, batches=1)
+    @checked(bs=1, epoch=0, start=0)
     def __init__(self,
         source, # `ArraySource`, `FileSource` or part of one
         bs:int=128, # images in a batch, over all processes together
@@ -40,13 +46,13 @@ class ImageLoader(DistributedDL):
         device=None, # where batches go; None: fastai's default device
         classes:tuple=(), # names of the labels, for captions
         shard:tuple|None=None, # (rank, number of processes); None: what the launcher says
-        batches:int|None=None, # only so many batches in an epoch, others in the next; None: all
+        batches:int|Fraction|None=None, # only so many in an epoch, on average; None: all
     ):
         check_source(source, self.reads)
         self.dataset = source
         self.n = len(source)
         self.bs = whole_number('bs', bs, 1)
-        self.batches = None if batches is None else whole_number('batches', batches, 1)
+        self.batches = _batches(batches)
         self.range = range_ends(range)
         self.shuffle, self.drop_last = shuffle, drop_last
         self.seed, self.epoch, self.start = seed, epoch, start
@@ -68,18 +74,29 @@ def place(self:ImageLoader):
 
 # %% ../../nbs/core/16_loaders.ipynb #fe909861
 @patch(as_prop=True)
-def used(self:ImageLoader):
-    "Number of images that an epoch visits, over all processes"
+def _shared(self:ImageLoader):
+    "Number of images that all processes can share"
     rank, world = self.place
     short = self.n % self.bs
     left_out = short % world
     if self.drop_last and self.n >= self.bs: left_out = short
-    whole = self.n - left_out
-    if self.batches is None: return whole
-    return min(whole, self.batches*self.bs)
+    return self.n - left_out
 
 @patch
-def __len__(self:ImageLoader): return -(-self.used//self.bs)
+def steps(self:ImageLoader,
+    epochs:int, # how many
+) -> int: # number of batches
+    "Batches in the first epochs, all together"
+    whole = math.ceil(self._shared/self.bs)
+    return math.floor(epochs*min(whole, self.batches or whole))
+
+@patch
+def __len__(self:ImageLoader): return self.steps(self.epoch + 1) - self.steps(self.epoch)
+
+@patch(as_prop=True)
+def used(self:ImageLoader):
+    "Number of images that this epoch visits, over all processes"
+    return min(self._shared, self.bs*len(self))
 
 # %% ../../nbs/core/16_loaders.ipynb #b83c84a7
 @patch

@@ -17,6 +17,7 @@ from fastai.torch_core import rank_distrib
 from fastcore.basics import patch
 from .basics import unwrap
 from .files import save_figure
+from .identity import training_steps
 from .images import show_images
 from .objectives import averaged
 from .plots import panel
@@ -127,7 +128,7 @@ class ProgressRows(Callback):
 
     def before_fit(self):
         self.quiet = self.learn.logger is noop or rank_distrib() or hasattr(self.learn, 'lr_finder')
-        self.steps = self.n_epoch*len(self.dls.train)
+        self.steps = training_steps(self.learn)
         self.begun = None # step and time of the first step that is done here
 
 def _no_row(log):

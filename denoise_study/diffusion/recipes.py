@@ -11,11 +11,12 @@ from collections.abc import Callable
 from copy import copy
 from fastai.callback.core import Callback, CancelFitException
 from fastai.torch_core import rank_distrib
+from fractions import Fraction
 from pathlib import Path
 from torch import nn, Tensor
 from ..core import averaged, checked, DataInfo, denoise_learner, distributed
 from ..core import hold_folder, one_of, SampleGrid, save_checkpoint, stoppable
-from ..core import unwrap
+from ..core import training_steps, unwrap
 from .ddgm import DDGM
 from .schedules import Schedule
 from .unet import UNet
@@ -89,11 +90,10 @@ class Plateau(Callback):
         "What the checks have found so far"
         rows = self.recorder.values
         if any(len(row) < 2 or row[1] is None for row in rows): return [] # no validation images
-        per_epoch = len(self.dls.train)
         epochs = max(1, self.n_epoch//self.checks)
         found = []
         for i in range(epochs - 1, len(rows), epochs):
-            found.append(((i + 1)*per_epoch, float(rows[i][1])))
+            found.append((training_steps(self.learn, i + 1), float(rows[i][1])))
         return found
 
     def fall(self,
@@ -124,21 +124,20 @@ class Plateau(Callback):
     def record(self,
     ) -> dict: # max_steps, losses, fall, least
         "What a checkpoint says of how its training ended"
-        most = self.n_epoch*len(self.dls.train)
         fall = self.fall()
         return dict(
-            max_steps=most,
+            max_steps=training_steps(self.learn),
             losses=self.losses(),
             fall=fall if math.isfinite(fall) else None,
             least=self.least)
 
 # %% ../../nbs/diffusion/20_recipes.ipynb #e4147d3e
 def _in_epochs(dls, steps, parts=1):
-    "Epochs of equal length that make `steps` together, a multiple of `parts`; their loaders"
+    "Epochs that make `steps` together, a multiple of `parts`; their loaders"
     parts = min(parts, steps)
     epochs = parts*math.ceil(steps/parts/len(dls.train))
     dls = copy(dls)
-    train = dls.train.new(batches=round(steps/epochs))
+    train = dls.train.new(batches=Fraction(steps, epochs), epoch=0)
     dls.loaders = [train, *dls.loaders[1:]]
     return epochs, dls
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from fractions import Fraction
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -127,9 +128,21 @@ def test_shorter_epochs():
     # the epoch of `short` is now the second
     assert set(torch.cat(short.plan()).tolist()) != set(torch.cat(first).tolist())
     assert len(train.new(batches=10**6)) == len(train)
-    for bad in (0, 1.5, True):
-        with pytest.raises(ValueError, match="^batches: .*got"):
+    for bad in (0, 1.5, Fraction(1, 2), True):
+        with pytest.raises((ValueError, TypeError), match="^batches: .*got"):
             train.new(batches=bad)
+
+
+@pytest.mark.parametrize("steps, epochs", [(1, 1), (31, 3), (600, 26), (601, 26), (97, 97)])
+def test_epochs_that_make_a_number_of_steps(steps, epochs):
+    "Lengths differ by one at most; the steps are exactly those, from whatever epoch it begins"
+    train = image_dls("digits", bs=64, device="cpu").train.new(batches=Fraction(steps, epochs))
+    lengths = []
+    for train.epoch in range(3, 3 + epochs):
+        lengths.append(len(train))
+        assert len(train.plan()) == len(train)
+    assert sum(lengths) == steps == train.steps(epochs)
+    assert max(lengths) - min(lengths) <= 1 and min(lengths) >= 1
 
 
 # Without batches ----------------------------------------------------------------------------------
