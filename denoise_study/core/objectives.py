@@ -66,6 +66,19 @@ def _share(model, x0, generator):
     draws = model.draw((n*max(num_distrib(), 1), *x0.shape[1:]), generator)
     return [d[rank*n:(rank + 1)*n] for d in draws]
 
+# %% ../../nbs/core/22_objectives.ipynb #2b57b272
+@patch
+def after_loss(self:ObjectiveCB):
+    "A loss that is no finite number ends the training, before it reaches the weights"
+    loss = self.learn.loss_grad
+    if not self.training or hasattr(self.learn, 'lr_finder'): return
+    if loss.is_cuda and self.step % 50: return
+    if loss.isfinite(): return
+    raise ValueError(
+        f'the loss is {loss.item()} at step {self.step + 1}, and nothing can be learned from it. '
+        'Give a lower learning rate, or a smaller norm of the gradient (`clip`); if it is so from '
+        'the first step on, look at the images')
+
 # %% ../../nbs/core/22_objectives.ipynb #1fcc44ec
 @patch
 def after_pred(self:ObjectiveCB):

@@ -50,6 +50,7 @@ class Resume(Callback):
     ):
         "Write the state; a full disk is a warning"
         if rank_distrib(): return
+        _check_finite(self)
         tensors = {}
         skeleton = pack(_state(self, epoch, batch), tensors)
         model = describe(unwrap(self.learn.model))
@@ -60,6 +61,14 @@ class Resume(Callback):
 
 # %% ../../nbs/core/26_resume.ipynb #a1aca454
 _PARTS = 'where', 'record', 'rng', 'opt', 'model'
+
+def _check_finite(resume):
+    "Weights that are no numbers must not take the place of good ones"
+    sizes = [p.detach().abs().amax() for p in unwrap(resume.learn.model).parameters()]
+    if torch.stack(sizes).isfinite().all(): return
+    raise ValueError(
+        f'the weights hold NaN or infinity after step {resume.learn.train_iter}; the state before '
+        f'stays in {resume.path}. Give a lower learning rate, or a smaller norm of the gradient')
 
 def _unpacked(tensors, desc, path):
     "What `_state` had made"

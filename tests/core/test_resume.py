@@ -9,11 +9,12 @@ import sys
 
 import pytest
 import torch
+from fastai.callback.core import Callback
 from helpers import digits, quiet_fit, SCRIPTS
 from helpers_training import Linear, small
 
 from denoise_study.core import denoise_learner, load_checkpoint, read_tensors, SampleGrid
-from denoise_study.core import save_checkpoint
+from denoise_study.core import save_checkpoint, unpack
 
 SCRIPT = SCRIPTS / "run_training.py"
 ENV = dict(os.environ, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
@@ -122,3 +123,34 @@ def test_tied_weights_are_saved_and_taken_up(tmp_path):
     assert torch.equal(again.model.w, whole.model.w)
     save_checkpoint(tmp_path / "a.safetensors", learn.model)
     assert torch.equal(load_checkpoint(tmp_path / "a.safetensors", Tied()).w, whole.model.w)
+
+
+@pytest.mark.parametrize("place", ["loss", "weights"])
+def test_nan_stops_a_training_and_the_good_state_stays(tmp_path, place):
+    "Whether the loss shows it first or the weights, by a gradient that overflows"
+
+    class Spoiled(Linear):
+        calls = 0
+
+        def forward(self, x0, *drawn):
+            self.calls += self.training
+            losses = super().forward(x0, *drawn)
+            return losses * float("nan") if self.calls == 9 and place == "loss" else losses
+
+    class Overflow(Callback):
+        def before_step(self):
+            if self.learn.objective_cb.step == 8 and place == "weights":
+                for p in self.learn.model.parameters():
+                    p.grad.fill_(float("inf"))
+
+    dls, path = digits(), tmp_path / "state.safetensors"
+    learn = denoise_learner(dls, Spoiled(), folder=tmp_path, cbs=Overflow())
+    learn.resume.steps = 1
+    with pytest.raises(ValueError, match="nan|NaN"):
+        quiet_fit(learn, 3)
+    tensors, desc = read_tensors(path)
+    state = unpack(desc["state"], tensors)
+    assert state["where"]["train_iter"] == 8
+    assert all(t.isfinite().all() for t in state["model"].values())
+    if place == "loss":
+        assert all(p.isfinite().all() for p in learn.model.parameters())
