@@ -560,6 +560,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'denoise_study/core/objectives.py'),
                                                'denoise_study.core.objectives.averaged': ( 'core/objectives.html#averaged',
                                                                                            'denoise_study/core/objectives.py'),
+                                               'denoise_study.core.objectives.need_draws': ( 'core/objectives.html#need_draws',
+                                                                                             'denoise_study/core/objectives.py'),
                                                'denoise_study.core.objectives.weighted_mean': ( 'core/objectives.html#weighted_mean',
                                                                                                 'denoise_study/core/objectives.py')},
             'denoise_study.core.pictures': { 'denoise_study.core.pictures.FileSource': ( 'core/pictures.html#filesource',

@@ -98,6 +98,7 @@ from .objectives import Bf16 as Bf16
 from .objectives import EMA as EMA
 from .objectives import ObjectiveCB as ObjectiveCB
 from .objectives import averaged as averaged
+from .objectives import need_draws as need_draws
 from .objectives import weighted_mean as weighted_mean
 from .pictures import FileSource as FileSource
 from .pictures import PICTURE_SUFFIXES as PICTURE_SUFFIXES

@@ -11,7 +11,7 @@ from copy import deepcopy
 from fastcore.basics import patch
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
-from ..core import check_images, evaluating, image_noise, one_of
+from ..core import check_images, evaluating, image_noise, need_draws, one_of
 from ..diffusion import DDGM, discretized_log_likelihood, normal_kl, Schedule
 from ..diffusion import UniformTime
 from .cut import Split, split
@@ -169,10 +169,11 @@ def denoise(self:DAED,
 @patch
 def forward(self:DAED,
     x0:Tensor, # (N,C,H,W) clean images in `range`
-    t:Tensor, # (N,) times in 1..T'
-    eps:Tensor, # (N,C,H,W) standard normal noise
+    t:Tensor|None=None, # (N,) times in 1..T'
+    eps:Tensor|None=None, # (N,C,H,W) standard normal noise
 ) -> Tensor: # (N,) losses: eps-MSE ('simple'), or T' terms in bits/dim ('vlb')
     "Training loss (DAED eq. 8, or eqs. 11-13 with eq. 9 for the DAE)"
+    need_draws(self, t, eps)
     if self.loss == 'simple': return DDGM.forward(self, x0, t, eps)
     t = self.sched.times(t, x0)
     xt = self.sched.q_sample(x0, t, eps)

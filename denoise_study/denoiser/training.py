@@ -10,7 +10,7 @@ import torch
 from fastai.callback.schedule import ParamScheduler
 from pathlib import Path
 from torch import Tensor, nn
-from ..core import checked, DataInfo, in_words, number, one_of
+from ..core import checked, DataInfo, in_words, need_draws, number, one_of
 from ..diffusion import fit
 from .blind import BlindUNet
 from .transformer import BlindTransformer
@@ -71,9 +71,10 @@ class Blind(nn.Module):
 
     def forward(self,
         x0:Tensor, # (N,C,H,W) clean images in [0,1]
-        sigma:Tensor, # (N,) noise levels
-        z:Tensor, # (N,C,H,W) standard normal noise
+        sigma:Tensor|None=None, # (N,) noise levels
+        z:Tensor|None=None, # (N,C,H,W) standard normal noise
     ) -> Tensor: # (N,) squared errors, summed over pixels
+        need_draws(self, sigma, z)
         noisy = x0 + sigma.view(-1, 1, 1, 1)*z
         return (self.net(noisy).float() - x0).pow(2).sum((1, 2, 3))
 

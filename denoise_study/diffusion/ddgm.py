@@ -11,7 +11,7 @@ from fastcore.basics import patch, store_attr
 from pathlib import Path
 from torch import Tensor, nn
 from ..core import check_images, checked, device_of, evaluating, image_generators
-from ..core import image_noise, in_words, noise_like, one_of, with_bar
+from ..core import image_noise, in_words, need_draws, noise_like, one_of, with_bar
 from .likelihood import check_grey_levels, discretized_log_likelihood
 from .likelihood import normal_kl, prior_bits
 from .openai import from_openai as openai_net, openai_settings
@@ -177,10 +177,11 @@ def draw(self:DDGM,
 @patch
 def forward(self:DDGM,
     x0:Tensor, # (N,C,H,W) clean images in `range`
-    t:Tensor, # (N,) times in 1..T
-    eps:Tensor, # (N,C,H,W) standard normal noise
+    t:Tensor|None=None, # (N,) times in 1..T
+    eps:Tensor|None=None, # (N,C,H,W) standard normal noise
 ) -> Tensor: # (N,) losses: eps-MSE, T terms in bits/dim ('vlb'), or their 'hybrid'
     "Training loss (DAED eq. 8 or 4; Nichol and Dhariwal 2021 eq. 16)"
+    need_draws(self, t, eps)
     if not isinstance(x0, Tensor):
         raise TypeError(f'x0: images are accepted, got {in_words(x0)}')
     t = self.sched.times(t, x0)

@@ -6,6 +6,7 @@ from fastai.callback.core import Callback
 from helpers import digits, quiet_fit
 from helpers_training import Linear
 
+from denoise_study import load_pretrained
 from denoise_study.core import AdamW, averaged, denoise_learner, EMA, step_generator, weighted_mean
 
 
@@ -73,3 +74,13 @@ def test_learner_takes_the_steps_of_a_plain_loop():
             opt.zero_grad()
             step += 1
     assert torch.equal(learn.model.w, model.w) and learn.objective_cb.step == step
+
+
+@pytest.mark.parametrize("name", ["ddgm-digits", "daed-digits", "blind-digits"])
+def test_a_model_that_is_called_like_a_denoiser_says_what_to_call(name):
+    model = load_pretrained(name)
+    for given in [(), (torch.zeros(1, *model.shape),)]:
+        with pytest.raises(TypeError, match="sample|x0"):
+            model(*given)
+    with pytest.raises(TypeError, match=r"`model.sample\(n\)` makes .* `denoiser\(model\)\(x, "):
+        model(torch.zeros(1, *model.shape))
