@@ -11,8 +11,8 @@ __version__ = version("denoise_study")
 # users can do nothing about it
 warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
 
-# How long a thread of a small network waits busily for the others. What libgomp does by itself is the
-# fastest on a machine of one's own, and 6 to 10 times slower than this beside two busy processes;
+# How long a thread of a small network waits busily for the others. What libgomp does by itself is
+# the fastest on a machine of one's own, and many times slower than this beside two busy processes;
 # tests/benchmarks/bench_threads.py shows both. It is read when torch is loaded, so it is set here.
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
     os.environ["GOMP_SPINCOUNT"] = "15000"
