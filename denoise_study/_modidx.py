@@ -726,6 +726,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'denoise_study/core/resume.py'),
                                            'denoise_study.core.resume.Resume.save': ( 'core/resume.html#resume.save',
                                                                                       'denoise_study/core/resume.py'),
+                                           'denoise_study.core.resume.Resume.spent': ( 'core/resume.html#resume.spent',
+                                                                                       'denoise_study/core/resume.py'),
                                            'denoise_study.core.resume._check_finite': ( 'core/resume.html#_check_finite',
                                                                                         'denoise_study/core/resume.py'),
                                            'denoise_study.core.resume._put_back': ( 'core/resume.html#_put_back',

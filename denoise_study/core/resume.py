@@ -41,6 +41,8 @@ class Resume(Callback):
         self.fresh = fresh
         self.holds = False # the folder was taken by this fit
         self.at = None # state to go on from
+        self.earlier = 0. # seconds that it had taken when it was interrupted
+        self.started = time.monotonic()
         self.last = None # the last step in it
         self.rows = [] # finished epochs, as a table has them
 
@@ -58,6 +60,11 @@ class Resume(Callback):
         try: write_tensors(self.path, tensors, desc)
         except OSError as e: warnings.warn(f'training goes on without a new state: {e}')
         self.saved = time.monotonic()
+
+    def spent(self,
+    ) -> float: # seconds, those before interruptions included
+        "How long this training has taken so far"
+        return self.earlier + time.monotonic() - self.started
 
 # %% ../../nbs/core/26_resume.ipynb #a1aca454
 _PARTS = 'where', 'record', 'rng', 'opt', 'model'
@@ -93,6 +100,7 @@ def _state(resume, epoch, batch):
         train_iter=learn.train_iter,
         pct_train=learn.pct_train,
         step=learn.objective_cb.step,
+        seconds=resume.spent(),
         loader_epoch=getattr(learn.dls.train, 'epoch', 0))
     return dict(
         where=where,
@@ -173,7 +181,8 @@ def before_fit(self:Resume):
     self.rows = []
     self.begin = 0 # the first epoch that is not finished
     self.first = 0 # batches of the current epoch that are done
-    self.saved = time.monotonic()
+    self.started = self.saved = time.monotonic()
+    self.earlier = 0.
     self.active = not hasattr(self.learn, 'lr_finder')
     if not self.active: return
     self.holds = take_folder(self.path.parent)
@@ -210,6 +219,7 @@ def _go_on(self:Resume):
     "Take up the run in the file"
     self.at = self._read()
     self.last = self.at['where']['train_iter']
+    self.earlier = self.at['where'].get('seconds', 0.)
     self.rows = self.at['record'].get('rows', [])
     _restore_record(self.learn, self.at['record'])
     _restore_callbacks(self.learn, self.at.get('trackers', {}), self.rows)

@@ -118,9 +118,9 @@ def _made(study, name, folder, train, **how):
 # %% ../../nbs/daed/10_arms.ipynb #889b29f2
 def training_of(
     models:dict, # name -> model
-) -> dict: # name -> steps, valid_loss, fall, least, max_steps, losses, commit, as far as known
+) -> dict: # name -> steps, seconds, valid_loss, fall, least, ..., as far as known
     "What a record says of the training of models"
-    keys = 'steps', 'valid_loss', 'fall', 'least', 'max_steps', 'losses', 'commit'
+    keys = 'steps', 'seconds', 'valid_loss', 'fall', 'least', 'max_steps', 'losses', 'commit'
     training = {}
     for name, m in models.items():
         info = getattr(m, 'info', None) or {}

@@ -152,7 +152,8 @@ def _save(path, learn, seed, **about):
     about = _last_loss(learn) | about
     save_checkpoint(
         path, learn.model, averaged(learn), data=learn.dls.info.to_dict(), seed=seed,
-        steps=learn.train_iter, run=learn.resume.identity, **about)
+        steps=learn.train_iter, seconds=round(learn.resume.spent(), 1), run=learn.resume.identity,
+        **about)
 
 @checked(steps=1)
 def fit(

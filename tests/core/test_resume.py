@@ -154,3 +154,24 @@ def test_nan_stops_a_training_and_the_good_state_stays(tmp_path, place):
     assert all(t.isfinite().all() for t in state["model"].values())
     if place == "loss":
         assert all(p.isfinite().all() for p in learn.model.parameters())
+
+
+def test_the_seconds_of_all_parts_are_counted(tmp_path, monkeypatch):
+    "A clock that goes a second further each time it is looked at"
+    looks = iter(range(10**6))
+    monkeypatch.setattr("denoise_study.core.resume.time.monotonic", lambda: float(next(looks)))
+    whole = denoise_learner(digits(), Linear(), folder=tmp_path / "whole")
+    quiet_fit(whole, 2)
+    in_one = whole.resume.spent()
+
+    class Stop(Callback):
+        def before_epoch(self):
+            if self.epoch == 1:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quiet_fit(denoise_learner(digits(), Linear(), folder=tmp_path / "cut", cbs=Stop()), 2)
+    again = denoise_learner(digits(), Linear(), folder=tmp_path / "cut")
+    quiet_fit(again, 2)
+    assert again.resume.earlier > 20  # an epoch has 22 steps
+    assert abs(again.resume.spent() - in_one) < 5
