@@ -8,7 +8,7 @@ __all__ = ['one_of', 'evaluating', 'unwrap', 'device_of', 'step_generator', 'noi
 
 # %% ../../nbs/core/00_basics.ipynb #0ee0cad1
 import hashlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 import torch
@@ -116,12 +116,14 @@ def untrained(
     D:nn.Module, # a model around a network `D.net`, such as a `Denoiser` or a `DDGM`
     seed:int=0, # seed of the fresh weights
     zeros:float=0., # standard deviation for parameters that start at zero and silence others
+    make:Callable|None=None, # () -> a fresh network like `D.net`; None: layer by layer
 ) -> nn.Module: # a copy with freshly initialised weights; `D` is untouched
     "The control beside every claim about a trained network: the same network before training"
     D = deepcopy(D)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        _fresh(D.net)
+        if make is None: _fresh(D.net)
+        else: D.net.load_state_dict(make().state_dict())
         for p in D.net.parameters():
             if zeros and not p.any():
                 nn.init.normal_(p, std=zeros)
@@ -137,7 +139,8 @@ def _fresh(net):
         return net.load_state_dict(type(net)(**config).state_dict())
     if list(net.parameters(recurse=False)):
         raise ValueError(
-            f'D: {type(net).__name__} has parameters, but no `reset_parameters` method; give it one'
+            f'D: {type(net).__name__} has parameters, but no `reset_parameters` method; give it one, '
+            'or give `make`, a function that builds the network anew'
         )
     for m in net.children():
         _fresh(m)
