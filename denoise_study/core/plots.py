@@ -226,7 +226,7 @@ def knob(
     name:str, # what is turned
     figures:dict, # label of each position -> Axes, several of them, or a Figure
     start:int=0, # number of the position to begin with
-    dpi:float=80, # pixels an inch
+    dpi:float=160, # pixels an inch
     colors:int=24, # number of colours to keep
 ) -> object: # slider above a picture, an ipywidgets box
     "A slider that chooses between pictures"
@@ -234,13 +234,13 @@ def knob(
     options = [(label, i) for i, label in enumerate(figures)]
     slider = widgets.SelectionSlider(
         options=options, index=start, description=name, continuous_update=True)
-    pictures = []
-    for figure in figures.values():
-        pictures.append(widgets.Image(value=png(figure, dpi, colors), format='png'))
-    stack = widgets.Stack(pictures, selected_index=start)
+    pictures = [_picture(figure, dpi, colors) for figure in figures.values()]
+    images = [widgets.Image(value=p.data, format='png', width=p.width) for p in pictures]
+    stack = widgets.Stack(images, selected_index=start)
     widgets.jslink((slider, 'index'), (stack, 'selected_index'))
     box = widgets.VBox([slider, stack])
     live = box._repr_mimebundle_
-    still = {'image/png': base64.b64encode(pictures[start].value).decode()}
-    box._repr_mimebundle_ = lambda **kwargs: live(**kwargs) | still
+    data, shown = pictures[start]._repr_png_()
+    still = {'image/png': base64.b64encode(data).decode()}
+    box._repr_mimebundle_ = lambda **kwargs: (live(**kwargs) | still, {'image/png': shown})
     return box

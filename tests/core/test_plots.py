@@ -87,7 +87,8 @@ def test_a_knob_has_a_picture_for_every_position():
     figures = {str(n): panel(None, (1, 1)) for n in range(3)}
     slider, stack = knob("n", figures, start=2).children
     assert slider.index == stack.selected_index == 2 and len(stack.children) == 3
-    assert stack.children[0].value == png(figures["0"], 80, 24)
+    assert stack.children[0].value == png(figures["0"], 160, 24)
+    assert stack.children[0].width == "100"  # of the page: 1.6 pixels for each of it
 
 
 def test_a_knob_that_does_not_run_is_its_first_picture():
@@ -97,6 +98,7 @@ def test_a_knob_that_does_not_run_is_its_first_picture():
     from IPython.core.formatters import DisplayFormatter
 
     box = knob("n", {str(n): panel(None, (1, 1)) for n in range(3)}, start=1)
-    shown, _ = DisplayFormatter().format(box)
+    shown, form = DisplayFormatter().format(box)
+    assert form["image/png"] == {"width": 100}
     assert b64decode(shown["image/png"]) == box.children[1].children[1].value
     assert "application/vnd.jupyter.widget-view+json" in shown
