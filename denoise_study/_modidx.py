@@ -2207,6 +2207,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                  'denoise_study/diffusion/chapter.py'),
                                                  'denoise_study.diffusion.chapter._copies_verdict': ( 'diffusion/chapter.html#_copies_verdict',
                                                                                                       'denoise_study/diffusion/chapter.py'),
+                                                 'denoise_study.diffusion.chapter._learned_text': ( 'diffusion/chapter.html#_learned_text',
+                                                                                                    'denoise_study/diffusion/chapter.py'),
                                                  'denoise_study.diffusion.chapter._scores_table': ( 'diffusion/chapter.html#_scores_table',
                                                                                                     'denoise_study/diffusion/chapter.py'),
                                                  'denoise_study.diffusion.chapter._sweep_text': ( 'diffusion/chapter.html#_sweep_text',

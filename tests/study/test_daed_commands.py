@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from helpers import IMPROVED, openai_state
+from helpers_foreign import given_models
 from helpers_study import command
 
 from denoise_study.study import denoise_splits, denoise_transfer, source_model
@@ -70,6 +71,19 @@ def test_splits_of_a_model_that_exists(tmp_path):
     r = results(tmp_path / "run")
     assert r["data"]["name"] == "digits" and not (tmp_path / "run/ddgm").exists()
     assert [row["steps"] for row in r["splits"]] == [2002, 2]
+
+
+def test_a_pipeline_of_diffusers(tmp_path):
+    "Split, with a denoiser trained for it, and transferred as it is"
+    words = given_models(tmp_path)["diffusers"]
+    short = "--levels", 0.1, "--steps", 2, "--n", 8, "--folder", "split"
+    command(tmp_path, "denoise-splits", *words, *short)
+    rows = results(tmp_path / "split")["splits"]
+    assert [row["model"] for row in rows] == ["DDGM", "DAED 0.1"]
+    few = "--targets", "few.npz", "--n-eval", 16, "--folder", "run"
+    command(tmp_path, "denoise-transfer", "--source", "pipeline", *few)
+    ways = {(row["set"], row["model"], row["how"]) for row in results(tmp_path / "run")["transfer"]}
+    assert {("few", "DDGM", how) for how in ("ancestral", "mean", "ddim")} <= ways
 
 
 TOLD = dict(side=8, schedule="cosine", T=20, heads=4, time_scale=50.0)

@@ -6,6 +6,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from helpers_foreign import given_models
 from helpers_study import color_pictures, command
 from PIL import Image
 
@@ -81,7 +82,21 @@ def test_images_of_another_shape(folder):
     error = command(
         folder, "denoise-evaluate", "ddgm.safetensors", "--data", "digits", ok=False
     ).stderr
-    assert "data: images (3, 8, 8) are to be judged, digits has (1, 8, 8)" in error and "Traceback" not in error
+    assert (
+        "data: images (3, 8, 8) are to be judged, digits has (1, 8, 8)" in error
+        and "Traceback" not in error
+    )
+
+
+@pytest.mark.parametrize("kind", ["diffusers", "openai"])
+def test_models_of_other_libraries(kind, tmp_path):
+    "Sampled and measured, by the same words"
+    words = given_models(tmp_path)[kind]
+    command(tmp_path, "denoise-sample", *words[:-2], "--n", 2, "--steps", 5)
+    assert np.load(tmp_path / "samples.npz")["images"].shape == (2, 16, 16, 1)
+    out = command(tmp_path, "denoise-evaluate", *words, "--n", 8, "--out", "e.json").stdout
+    r = json.loads((tmp_path / "e.json").read_text())
+    assert [q["n_fake"] for q in r["quality"]] == [8, 8, 8] and "bits per dimension" in out
 
 
 @pytest.fixture(scope="module")
