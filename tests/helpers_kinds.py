@@ -1,5 +1,5 @@
-"""Kinds of models, tiny and with random weights, and what can be asked of them: the rows and columns
-of the table in docs/pages/kinds.md, which test_kinds.py goes through cell by cell"""
+"""Kinds of models, tiny and with random weights, and what can be asked of them: the rows and the
+columns of the table in docs/pages/kinds.md, which test_kinds.py goes through cell by cell"""
 
 import numpy as np
 import torch

@@ -21,13 +21,26 @@ from .sources import Subset
 # %% ../../nbs/core/36_yardsticks.ipynb #21258079
 def _pairs(images, pairs, range, seed, bs):
     "Batches (x, y) of random pairs; no image is in two of them"
-    source = images if isinstance(images, Tensor) else images.dataset
-    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
-    pairs = min(pairs, len(order)//2)
+    gen = torch.Generator().manual_seed(seed)
+    n = _count(images)
+    order = torch.randperm(n, generator=gen)
+    pairs = min(pairs, n//2)
     first, second = order[:2*pairs].view(2, pairs)
     for i, j in zip(first.split(bs), second.split(bs)):
-        if isinstance(images, Tensor): yield images[i], images[j]
-        else: yield tuple(from_uint8(source.batch(k), range) for k in (i, j))
+        x = _at(images, i, range)
+        y = _at(images, j, range)
+        yield x, y
+
+def _count(images):
+    "How many images there are"
+    if isinstance(images, Tensor): return len(images)
+    return len(images.dataset)
+
+def _at(images, idx, range):
+    "Some of the images"
+    if isinstance(images, Tensor): return images[idx].float()
+    u = images.dataset.batch(idx)
+    return from_uint8(u, range)
 
 @checked(pairs=2, bs=1)
 def diversity(
@@ -40,17 +53,22 @@ def diversity(
 ) -> AttrDict: # mean with its interval over pairs, and what MS-SSIM means at this size
     "Mean MS-SSIM of random pairs of one set: the lower, the more diverse (Odena et al. 2017)"
     range = range_of(images, range)
-    if isinstance(images, Tensor): check_images(images, 'images', range=range)
+    if isinstance(images, Tensor):
+        check_images(images, 'images', range=range)
     elif not hasattr(images, 'dataset'):
         kind = type(images).__name__
         raise TypeError(f'images: a tensor or a loader of `image_dls` is accepted, got a {kind}')
-    n = len(images) if isinstance(images, Tensor) else len(images.dataset)
-    if n < 4: raise ValueError(f'images: at least 4 are needed, for two pairs, got {n}')
+    n = _count(images)
+    if n < 4:
+        raise ValueError(f'images: at least 4 are needed, for two pairs, got {n}')
     similar = []
     for x, y in _pairs(images, pairs, range, seed, bs):
-        similar.append(ms_ssim(x.float(), y.float(), range))
-    interval = mean_interval(torch.cat(similar), level=level, seed=seed, unit='pairs')
-    return AttrDict(interval.to_dict(), seed=seed, **ms_ssim_setting(x.shape[-2:]))
+        alike = ms_ssim(x, y, range)
+        similar.append(alike)
+    similar = torch.cat(similar)
+    interval = mean_interval(similar, level=level, seed=seed, unit='pairs')
+    setting = ms_ssim_setting(x.shape[-2:])
+    return AttrDict(interval.to_dict(), seed=seed, **setting)
 
 # %% ../../nbs/core/36_yardsticks.ipynb #7416737d
 @checked(n=1)
@@ -80,6 +98,8 @@ def scored_sets(
     rows = []
     for name, images in sets.items():
         fake = compute_features(space, images, **how)
-        scores = compare_sets(real, fake, seed=seed, progress=False)
-        rows.append(dict(name=name, **scores, diversity=diversity(images, range, seed=seed)))
+        row = dict(name=name)
+        row |= compare_sets(real, fake, seed=seed, progress=False)
+        row['diversity'] = diversity(images, range, seed=seed)
+        rows.append(row)
     return rows

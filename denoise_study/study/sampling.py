@@ -131,6 +131,38 @@ def check_enough(
         raise ValueError(f'{name}: at least {fewest} images{parts} are needed, got '
                          f'{" and ".join(map(str, found))}')
 
+# %% ../../nbs/study/03_sampling.ipynb #354146f6
+def _evaluate_samples(samples, out, n, inception, seed, data, root, **about):
+    "Two sets of images: nothing is sampled"
+    check_data(samples=samples)
+    loader = sample_set(samples, root, n, about['device'], seed)
+    shape = loader.dataset.channels, *loader.dataset.hw
+    form = dict(range=loader.range, test=held_out_share(data, root))
+    dls = reference_images(shape, data, root, **about, **form)
+    check_enough(loader.n, dls.info)
+    study = core.Study(dls, out.with_suffix(''), seed=seed)
+    with study.stage('opening the feature space'):
+        space = core.feature_space(dls, inception or None, seed)
+    with study.stage('comparing the sets'):
+        sets = {'samples': loader, 'training images': core.some_of(dls.train, loader.n, seed)}
+        rows = core.scored_sets(space, dls.test, sets, seed=seed)
+
+    record = dict(
+        run=core.run_info(dls.device),
+        samples=dict(source=samples, n=loader.n, shape=shape),
+        data=dls.info.to_dict(),
+        seed=seed,
+        seconds=study.seconds,
+        quality=rows)
+    core.write_json(out, record)
+    x, _ = loader.one_batch()
+    real, _ = dls.test.one_batch()
+    picture = out.with_suffix('.png')
+    core.save_figure(picture, diffusion.show_samples(x, real, loader.range), dpi=110)
+    print_scores(record)
+    print(f'against {dls.info.n_test} images of {dls.info.name}; all numbers are in {out}, '
+          f'a picture in {picture}')
+
 # %% ../../nbs/study/03_sampling.ipynb #83789aa0
 def denoise_evaluate(
     model:str='', # our file or folder, a folder of diffusers or its name on the hub, a .pt, a name
@@ -182,34 +214,3 @@ def denoise_evaluate(
     total = c.results['bits_per_dim']['total']
     bits = core.Interval.from_dict(total, n=study.n_eval, unit='images')
     print(f'bits per dimension {bits}; all numbers are in {out}, the images in {folder}')
-
-def _evaluate_samples(samples, out, n, inception, seed, data, root, **about):
-    "Two sets of images: nothing is sampled"
-    check_data(samples=samples)
-    loader = sample_set(samples, root, n, about['device'], seed)
-    shape = loader.dataset.channels, *loader.dataset.hw
-    form = dict(range=loader.range, test=held_out_share(data, root))
-    dls = reference_images(shape, data, root, **about, **form)
-    check_enough(loader.n, dls.info)
-    study = core.Study(dls, out.with_suffix(''), seed=seed)
-    with study.stage('opening the feature space'):
-        space = core.feature_space(dls, inception or None, seed)
-    with study.stage('comparing the sets'):
-        sets = {'samples': loader, 'training images': core.some_of(dls.train, loader.n, seed)}
-        rows = core.scored_sets(space, dls.test, sets, seed=seed)
-
-    record = dict(
-        run=core.run_info(dls.device),
-        samples=dict(source=samples, n=loader.n, shape=shape),
-        data=dls.info.to_dict(),
-        seed=seed,
-        seconds=study.seconds,
-        quality=rows)
-    core.write_json(out, record)
-    x, _ = loader.one_batch()
-    real, _ = dls.test.one_batch()
-    picture = out.with_suffix('.png')
-    core.save_figure(picture, diffusion.show_samples(x, real, loader.range), dpi=110)
-    print_scores(record)
-    print(f'against {dls.info.n_test} images of {dls.info.name}; all numbers are in {out}, '
-          f'a picture in {picture}')
