@@ -36,6 +36,7 @@ TUTORIALS = [
     "sampling_from_a_representation",
     "denoise_the_features_of_a_network_you_already_have",
     "your_own_denoiser",
+    "a_diffusers_model_under_the_microscope",
     "train_on_a_gpu",
 ]
 IMAGE = re.compile(r'<img src="docs/images/([^"]+)" alt="([^"]*)" width="(\d+)">')

@@ -6,7 +6,6 @@ wrong has to be said, in one line that names the option."""
 import os
 import tempfile
 import traceback
-from inspect import Parameter
 from typing import get_args
 from unittest.mock import patch
 
@@ -19,12 +18,12 @@ from denoise_study.study import COMMANDS, option_name
 
 # what a command needs besides
 NEEDED = dict(
-    sample=["ddgm-digits"],
-    evaluate=["ddgm-digits"],
-    probe=["blind-digits"],
-    selfguide=["blind-digits"],
-    splits=["--model", "ddgm-digits"],
-    transfer=["--source", "ddgm-digits"],
+    sample=dict(model="ddgm-digits"),
+    evaluate=dict(model="ddgm-digits"),
+    probe=dict(model="blind-digits"),
+    selfguide=dict(model="blind-digits"),
+    splits=dict(model="ddgm-digits"),
+    transfer=dict(source="ddgm-digits"),
 )
 NUMBERS = "-1", "nan", "inf", "1.5", "x", "", "9" * 30
 NOWHERE = "/dev/null/x"  # a file is no folder: nothing can be read or written there
@@ -70,8 +69,7 @@ def try_commands(only=""):
         if only and only not in name:
             continue
         for key, parameter in docments(f, full=True, returns=False, eval_str=True).items():
-            needed = NEEDED.get(name, [])
-            positional = parameter.default is Parameter.empty
             for word in senseless(key, parameter):
-                given = [word] if positional else [f"{option_name(key)}={word}"]
-                yield name, key, word, *become(name, given if positional else needed + given)
+                options = NEEDED.get(name, {}) | {key: word}
+                given = [f"{option_name(k)}={v}" for k, v in options.items()]
+                yield name, key, word, *become(name, given)

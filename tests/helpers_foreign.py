@@ -1,6 +1,8 @@
 "Models of other libraries, with random weights"
 
+import numpy as np
 import torch
+from helpers import IMPROVED, openai_state, rand
 
 BETAS = dict(beta_start=0.005, beta_end=0.8)
 
@@ -40,3 +42,17 @@ def saved_pipeline(folder, **kw):
     pipeline = DDPMPipeline(diffusers_unet(**kw), diffusers_scheduler())
     pipeline.save_pretrained(folder)
     return pipeline
+
+
+def given_models(folder):
+    "Models of 16x16 pixels as a user has them, and images for them: words of a command line"
+    saved_pipeline(folder / "pipeline")
+    torch.save(openai_state(**IMPROVED, channels=1, out=2), folder / "theirs.pt")
+    pixels = torch.nn.functional.interpolate(rand(60, 1, 4, 4), (16, 16)).clamp(0, 1)
+    images = (255 * pixels[:, 0]).byte().numpy()
+    np.savez(folder / "few.npz", images=images, labels=np.arange(60) % 3)
+    told = "side=16,schedule=cosine,T=20,heads=4,time_scale=50"
+    models = dict(
+        diffusers=["--model", "pipeline"], openai=["--model", "theirs.pt", "--openai", told]
+    )
+    return {name: [*words, "--data", "few.npz"] for name, words in models.items()}

@@ -170,3 +170,6 @@ from .writing import clean_leftovers as clean_leftovers
 from .writing import process_lives as process_lives
 from .writing import replacing as replacing
 from .writing import write_text as write_text
+from .yardsticks import diversity as diversity
+from .yardsticks import scored_sets as scored_sets
+from .yardsticks import some_of as some_of

@@ -100,6 +100,11 @@ def _every_batch(images, bs):
     raise ValueError('images: a loader that leaves out its last batch; make it with '
                      'drop_last=False, every image is needed')
 
+def _precision(space):
+    "Type of the weights; None without any"
+    weight = next(space.parameters(), None)
+    return None if weight is None else weight.dtype
+
 @torch.no_grad()
 @checked(bs=1)
 def compute_features(
@@ -122,7 +127,8 @@ def compute_features(
         for batch in with_bar(batches, progress):
             x = batch[0] if isinstance(batch, (tuple, list)) else batch
             check_images(x, 'images', range=range)
-            f = space(to_unit(x.to(device), range)).float().cpu()
+            x = x.to(device, _precision(space) or x.dtype)
+            f = space(to_unit(x, range)).float().cpu()
             if f.ndim != 2 or len(f) != len(x):
                 raise ValueError(f'`space` maps {tuple(x.shape)} to {tuple(f.shape)}; '
                                  'it must return (N,dim)')

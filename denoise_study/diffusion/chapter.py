@@ -82,6 +82,13 @@ def _scores_table(rows):
         table.append(row)
     return table
 
+def _learned_text(rows):
+    "Are the samples nearer to the data than those of the same network untrained?"
+    own, _, blank = (Interval.from_dict(r['frechet'], n=r['n_fake'], unit='images') for r in rows)
+    if own.below(blank): return 'It has learned something of these images.'
+    return ('It is not learned: its samples are no nearer to these images than those of the same '
+            'network untrained, so that nothing below says what a diffusion model knows.')
+
 @checked
 def samples_part(
     study:Study, # the study
@@ -112,6 +119,7 @@ def samples_part(
         f'Training images are at {real}, '
         f'which is the floor at these counts; an untrained network is at {blank}. '
         'Numbers in another space cannot be compared with these.')
+    c.text(_learned_text(rows))
     copies_part(study, samples, c)
     return rows
 

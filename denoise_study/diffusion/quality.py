@@ -8,8 +8,8 @@ __all__ = ['show_samples', 'nearest_images', 'sample_quality']
 # %% ../../nbs/diffusion/21_quality.ipynb #1257b4ab
 import torch
 from torch import Tensor
-from ..core import check_images, checked, compare_sets, compute_features, Panels
-from ..core import panels, show_images, Study, untrained
+from ..core import check_images, checked, Panels, panels
+from ..core import scored_sets, show_images, Study, untrained
 from .ddgm import DDGM
 
 # %% ../../nbs/diffusion/21_quality.ipynb #fc77906a
@@ -52,20 +52,13 @@ def sample_quality(
     study:Study, # data, feature space, seed
     model:DDGM, # trained model
     samples:Tensor, # (n,C,H,W) its samples
-) -> list: # rows with name, n, Fréchet distance, precision, recall, each with an interval
+) -> list: # rows of `scored_sets`: Fréchet distance, precision, recall, diversity, with intervals
     "Samples against test images, beside training images and an untrained network"
-    def features(x):
-        return compute_features(study.space, x, study.dls.info.range, progress=False)
-
     n = len(samples)
     blank = untrained(model, study.seed, zeros=.02)
     sets = {
         'model': samples,
         'training images': study.images('train', n),
         'untrained network': blank.sample(n, seed=study.seed, progress=False)}
-    test = features(study.images('test', 10_000))
-    rows = []
-    for name, x in sets.items():
-        scores = compare_sets(test, features(x), seed=study.seed, progress=False)
-        rows.append(dict(name=name, **scores))
-    return rows
+    test = study.images('test', 10_000)
+    return scored_sets(study.space, test, sets, study.dls.info.range, study.seed)

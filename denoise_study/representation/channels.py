@@ -112,13 +112,13 @@ def plot_marginals(
     axs = panels(axs, len(channels), (1.7*len(channels), 1.8), sharey=True)
     for ax, i in zip(axs, channels):
         answers = x[:, i]
-        mean = answers.mean()
-        if not mean > 0:
+        size = answers.abs().mean() # that of a rectified channel is its mean
+        if not size > 0:
             raise ValueError(f'channels: {i} is dead on these images; leave it out')
-        relative = answers/mean
-        ax.hist(relative, bins, log=True, color=CYCLE[2])
+        ax.hist(answers/size, bins, log=True, color=CYCLE[2])
         ax.set_title(f'channel {i}, PR {pr[i]:.2f}', fontsize=9)
-        ax.set_xlabel('answer / its mean', fontsize=9)
+        mean = 'its mean' if answers.min() >= 0 else 'its mean size'
+        ax.set_xlabel(f'answer / {mean}', fontsize=9)
     axs[0].set_ylabel('images')
     return axs
 

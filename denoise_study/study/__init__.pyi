@@ -4,6 +4,7 @@ from .commands import command_line as command_line
 from .commands import list_commands as list_commands
 from .console import DATA_SETS as DATA_SETS
 from .console import RANGES as RANGES
+from .console import check_channels as check_channels
 from .console import check_data as check_data
 from .console import check_model as check_model
 from .console import check_numbers as check_numbers
@@ -12,6 +13,7 @@ from .console import comma_numbers as comma_numbers
 from .console import open_data as open_data
 from .console import open_ddgm as open_ddgm
 from .console import open_model as open_model
+from .console import openai_facts as openai_facts
 from .console import option_name as option_name
 from .console import parser_of as parser_of
 from .console import run_command as run_command
@@ -19,7 +21,6 @@ from .console import shipped_models as shipped_models
 from .daed_commands import data_of as data_of
 from .daed_commands import denoise_splits as denoise_splits
 from .daed_commands import denoise_transfer as denoise_transfer
-from .daed_commands import openai_ddgm as openai_ddgm
 from .daed_commands import source_model as source_model
 from .daed_commands import write_chapter as write_chapter
 from .pretrained import load_pretrained as load_pretrained
@@ -36,10 +37,13 @@ from .representation_commands import chosen_images as chosen_images
 from .representation_commands import denoise_probe as denoise_probe
 from .representation_commands import denoise_selfguide as denoise_selfguide
 from .representation_commands import open_denoiser as open_denoiser
+from .sampling import check_enough as check_enough
 from .sampling import denoise_evaluate as denoise_evaluate
 from .sampling import denoise_sample as denoise_sample
+from .sampling import held_out_share as held_out_share
 from .sampling import print_scores as print_scores
 from .sampling import reference_images as reference_images
+from .sampling import sample_set as sample_set
 from .shipped import fitting_models as fitting_models
 from .shipped import planned_trainings as planned_trainings
 from .shipped import same_training as same_training

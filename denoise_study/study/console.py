@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['RANGES', 'DATA_SETS', 'option_name', 'parser_of', 'run_command', 'chosen_device', 'check_numbers', 'check_data',
-           'shipped_models', 'check_model', 'open_data', 'comma_numbers', 'open_model', 'open_ddgm']
+           'shipped_models', 'check_model', 'open_data', 'comma_numbers', 'openai_facts', 'open_model', 'open_ddgm',
+           'check_channels']
 
 # %% ../../nbs/study/01_console.ipynb #e5ea723e
 import re
-from argparse import ArgumentParser, BooleanOptionalAction, RawDescriptionHelpFormatter
+from argparse import Action, ArgumentParser, BooleanOptionalAction, RawDescriptionHelpFormatter
+from argparse import SUPPRESS
 from collections.abc import Callable
 from fastcore.docments import docments
 from importlib.metadata import version
@@ -38,6 +40,13 @@ def _argument(p):
     if words: return told | dict(choices=words)
     return told | dict(type=p.anno, metavar=p.anno.__name__)
 
+class _Once(Action):
+    "What may be given in two ways is given in one of them"
+    def __call__(self, parser, namespace, value, option=None):
+        earlier = getattr(namespace, self.dest, '')
+        if earlier: parser.error(f'{self.dest}: one is accepted, got {earlier} and {value}')
+        setattr(namespace, self.dest, value)
+
 def parser_of(
     f:Callable, # function whose parameters have docments
     name:str, # of the command
@@ -51,9 +60,13 @@ def parser_of(
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False)
     parser.add_argument('--version', action='version', version=version('denoise_study'))
-    for key, p in docments(f, full=True, returns=False, eval_str=True).items():
+    for i, (key, p) in enumerate(docments(f, full=True, returns=False, eval_str=True).items()):
+        about = _argument(p)
+        if key == 'model' and i == 0: # the word before all options, or one of them
+            about['action'] = _Once
+            parser.add_argument(key, nargs='?', **about | dict(default=SUPPRESS, metavar=key))
         flag = key if p.default is Parameter.empty else option_name(key)
-        parser.add_argument(flag, **_argument(p))
+        parser.add_argument(flag, **about)
     return parser
 
 # %% ../../nbs/study/01_console.ipynb #ea4835e4
@@ -64,7 +77,7 @@ def run_command(
     epilog:str='', # at the end of the help
 ):
     "Call a function as a terminal does: what the user can mend ends with one line; so does Ctrl-C"
-    given = vars(parser_of(f, name, epilog).parse_args(words))
+    given = vars(parser_of(f, name, epilog).parse_intermixed_args(words))
     try:
         f(**given)
     except KeyboardInterrupt as e:
@@ -144,17 +157,18 @@ def shipped_models() -> list: # their names, read from the names of their files
     return sorted(name.removesuffix('.safetensors') for name in names)
 
 def check_model(
-    **given, # option -> a model: a file, or the name of one that comes with the package
+    **given, # option -> a model: a file, a folder, or a name
 ):
     "Refuse models that can't be there, by the name of the option"
     names = shipped_models()
     for option, model in given.items():
-        if model in names or Path(model).exists(): continue
+        if model in names or model and Path(model).exists(): continue
         on_hub = re.fullmatch(r'[\w-]+/[\w.-]+', model) and not Path(model).parent.exists()
         if on_hub and not model.endswith(('.safetensors', '.pt')): continue
         raise FileNotFoundError(
-            f'{option}: {model} does not exist; a file, a folder of a pipeline of diffusers, its '
-            f'name on the hub, or one of {", ".join(names)} is accepted')
+            f'{option}: {model or "nothing"} does not exist; a file, a folder of a training or of '
+            f'a pipeline of diffusers, its name on the hub, or one of {", ".join(names)} is '
+            'accepted')
 
 # %% ../../nbs/study/01_console.ipynb #479346a1
 def open_data(
@@ -192,34 +206,75 @@ def comma_numbers(
         wanted = f'{name}: numbers with commas between are needed, got {text!r}'
         raise ValueError(wanted) from None
 
+# %% ../../nbs/study/01_console.ipynb #34ee25c8
+_FACTS = dict(
+    side=int, schedule=str, T=int, time_scale=float, heads=int, head_channels=int, label=int)
+
+def openai_facts(
+    text:str, # 'side=32,schedule=cosine,T=4000,heads=4,time_scale=.25', or a published name
+) -> dict: # arguments of `DDGM.from_openai`
+    "What weights of OpenAI don't tell, as a command line says it"
+    facts = {}
+    for part in text.split(',') if text else []:
+        key, equals, value = part.partition('=')
+        if not equals: key, value = 'name', part
+        try: facts[key] = dict(_FACTS, name=str)[key](value)
+        except (KeyError, ValueError):
+            raise ValueError(
+                'openai: the name of a published model, or facts with commas between, as '
+                f'{", ".join(f"{k}=..." for k in _FACTS)}, are accepted, got {part!r}') from None
+    return facts
+
 # %% ../../nbs/study/01_console.ipynb #e74c7dd7
 def open_model(
-    checkpoint:str, # file that denoise-train wrote, or the name of a pretrained model
+    model:str, # a file, a folder of a training or of diffusers, or a name
     weights:str, # raw or ema; '' for ema where there is one
     device:str, # cpu, cuda, or auto
+    openai:str='', # for weights of OpenAI: see `openai_facts`
 ) -> 'diffusion.DDGM|daed.DAED|denoiser.Blind': # the model, in eval mode
-    "A model from a file, or by the name of one that comes with the package"
-    check_model(checkpoint=checkpoint)
-    from denoise_study.study.pretrained import load_pretrained
+    "A model from whatever a command line says of one"
+    check_model(model=model)
     device = chosen_device(device)
-    if not checkpoint.endswith('.safetensors') and checkpoint not in shipped_models():
-        return denoiser.model_from(checkpoint, weights=weights or None, device=device)
-    if checkpoint not in shipped_models():
-        return core.load_checkpoint(checkpoint, weights=weights or None, device=device)
-    if weights == 'raw':
-        raise ValueError(
-            f"weights: 'ema' is accepted for {checkpoint}, which holds no others, got 'raw'")
-    return load_pretrained(checkpoint, device)
+    if (Path(model)/'ddgm.safetensors').exists(): model = str(Path(model)/'ddgm.safetensors')
+    if model in shipped_models():
+        if weights == 'raw':
+            raise ValueError(
+                f"weights: 'ema' is accepted for {model}, which holds no others, got 'raw'")
+        weights = ''
+    if openai or model.endswith('.pt'):
+        if not Path(model).is_file():
+            raise ValueError(f'openai: {model} needs none, which is no file of weights')
+        return _open_openai(model, openai, device)
+    return denoiser.model_from(model, weights=weights or None, device=device)
+
+def _open_openai(model, openai, device):
+    "Weights of OpenAI; what is missing is asked for by the name of the option"
+    facts = openai_facts(openai)
+    try: return denoiser.model_from(model, facts, device=device)
+    except ValueError as e: raise ValueError(f'openai: {e}') from e
 
 # %% ../../nbs/study/01_console.ipynb #ea73af20
 def open_ddgm(
-    checkpoint:str, # file that denoise-train wrote, or the name of a pretrained model
+    model:str, # as for `open_model`
     weights:str, # raw or ema; '' for ema where there is one
     device:str, # cpu, cuda, or auto
+    openai:str='', # for weights of OpenAI: see `openai_facts`
+    option:str='model', # what the command calls it, for the message
 ) -> 'diffusion.DDGM': # the model, in eval mode
-    "A DDGM from a file, or one that comes with the package"
-    model = open_model(checkpoint, weights, device)
-    if not isinstance(model, diffusion.DDGM):
-        kind = type(model).__name__
-        raise ValueError(f'checkpoint: {checkpoint} holds a {kind}, a DDGM is needed')
-    return model
+    "A diffusion model from whatever a command line says of one"
+    found = open_model(model, weights, device, openai)
+    if not isinstance(found, diffusion.DDGM):
+        kind = type(found).__name__
+        raise ValueError(f'{option}: {model} holds a {kind}, a DDGM is needed')
+    return found
+
+def check_channels(
+    shape:tuple, # (C,H,W) of the model's images
+    info:'core.DataInfo', # of images for it
+    option:str='data', # what the command calls the images
+):
+    "Refuse grey images for a model of colour ones, and the other way round"
+    channels = shape[0]
+    if info.channels != channels:
+        raise ValueError(
+            f'{option}: the model is for {channels} channels, {info.name} has {info.channels}')

@@ -9,36 +9,33 @@ __all__ = ['open_denoiser', 'denoise_probe', 'chosen_images', 'denoise_selfguide
 from pathlib import Path
 from typing import Literal
 from .. import core, denoiser, representation
-from .console import check_data, check_numbers, chosen_device, comma_numbers
-from .console import open_model
+from .console import check_channels, check_data, check_numbers, chosen_device
+from .console import comma_numbers, open_model
 
 # %% ../../nbs/study/05_representation_commands.ipynb #e01fc5fb
 def open_denoiser(
-    checkpoint:str, # file that denoise-train wrote, or the name of a pretrained model
+    model:str, # a file, a folder of a training or of diffusers, or a name
     data:str, # data set: a name, a folder of images, or an .npz file
     root:str, # folder of the named data sets; '' for the default
     weights:str, # raw or ema; '' for ema where there is one
     device:str, # cpu, cuda, or auto
+    openai:str='', # for weights of OpenAI: see `openai_facts`
 ) -> tuple: # a `Denoiser`, and loaders of images in [0,1] that fit it
-    "The denoiser in a file, and images of the size it was made for"
+    "A model as a denoiser, and images of the size it was made for"
     check_data(root, data=data)
-    D = denoiser.denoiser(open_model(checkpoint, weights, device))
-    channels, *side = D.shape
+    D = denoiser.denoiser(open_model(model, weights, device, openai))
     dls = core.image_dls(
         data,
         root=root or None,
-        size=tuple(side),
+        size=tuple(D.shape[1:]),
         range=(0., 1.),
         device=chosen_device(device))
-    if dls.info.channels != channels:
-        raise ValueError(
-            f'data: the denoiser is for {channels} channels, '
-            f'{dls.info.name} has {dls.info.channels}')
+    check_channels(D.shape, dls.info)
     return D, dls
 
 # %% ../../nbs/study/05_representation_commands.ipynb #58f5f673
 def denoise_probe(
-    checkpoint:str, # file that denoise-train wrote, or the name of a pretrained model
+    model:str='', # our file or folder, a folder of diffusers or its name on the hub, a .pt, a name
     data:str='digits', # data set whose images are read
     out:str='phi.safetensors', # vectors, labels; run again to continue; a table beside it as .json
     split:Literal['train', 'valid', 'test']='test', # images to read
@@ -47,13 +44,14 @@ def denoise_probe(
     taps:str='mid', # places to read, with commas between
     root:str='', # folder of the named data sets
     weights:Literal['', 'raw', 'ema']='', # default: ema where there is one
+    openai:str='', # of weights in OpenAI's format: a published name, or T=1000,heads=4,...
     device:str='auto', # cpu, cuda, or auto
     seed:int=0, # seed of the noise
 ):
     "Read the representation of images, and compare it with that of the same network untrained"
     check_numbers(sigma=sigma, draws=draws, seed=seed)
     core.check_writable(Path(out))
-    D, dls = open_denoiser(checkpoint, data, root, weights, device)
+    D, dls = open_denoiser(model, data, root, weights, device, openai)
     core.one_of('split', split, ('train', 'valid', 'test'))
     names = tuple(taps.split(','))
     about = f'{dls.info.name}, {split}'
@@ -99,7 +97,7 @@ def _first_of_each(labels):
 
 # %% ../../nbs/study/05_representation_commands.ipynb #0368379a
 def denoise_selfguide(
-    checkpoint:str, # file that denoise-train wrote, or the name of a pretrained model
+    model:str='', # our file or folder, a folder of diffusers or its name on the hub, a .pt, a name
     data:str='digits', # data set whose test images are sampled around
     out:str='selfguided.png', # picture to write; beside it the images as .npz, numbers as .json
     images:str='', # numbers of test images, with commas between; default: one of each class
@@ -109,13 +107,14 @@ def denoise_selfguide(
     matching:int=30, # steps of matching at each of them, at most
     root:str='', # folder of the named data sets
     weights:Literal['', 'raw', 'ema']='', # default: ema where there is one
+    openai:str='', # of weights in OpenAI's format: a published name, or T=1000,heads=4,...
     device:str='auto', # cpu, cuda, or auto
     seed:int=0, # seed of all noise
 ):
     "Sample images that share the representation of given ones"
     check_numbers(n=n, levels=levels, matching=matching, seed=seed)
     core.check_picture(out)
-    D, dls = open_denoiser(checkpoint, data, root, weights, device)
+    D, dls = open_denoiser(model, data, root, weights, device, openai)
     out = Path(out)
     x, y = core.first_images(dls, 'test', 1000)
     numbers = chosen_images(images, y)

@@ -10,8 +10,8 @@ __all__ = ['CHAPTERS', 'STAGES', 'GIVEN', 'chosen_chapters', 'study_identity', '
 from pathlib import Path
 from typing import Literal
 from .. import core, daed, denoiser, denoiserep, diffusion, representation
-from .console import check_data, check_model, check_numbers, open_data
-from .console import chosen_device, open_model
+from .console import check_channels, check_data, check_model, check_numbers
+from .console import chosen_device, open_data, open_model
 from .shipped import fitting_models, planned_trainings, seconds_a_step
 from .shipped import take_shipped
 from .summary import images_chapter, made_chapter, short_chapter
@@ -187,15 +187,17 @@ def denoise_study(
     pad_to:int=0, # pad sides with black to multiples of this; 0: as they are
     fresh:bool=False, # begin anew, whatever is in the folder, and train all models here
     model:str='', # examine this one instead of training: a file, a name, a folder of diffusers
+    openai:str='', # of weights in OpenAI's format: a published name, or T=1000,heads=4,...
 ):
     "Run the whole study on a data set and write a report"
     if model:
         check_model(model=model)
         training = dict(second=second, steps=steps, image_size=image_size, pad_to=pad_to,
                         joint=joint, bf16=bf16)
-        about = model, data, folder, chapters, n, inception, root, device, seed, fresh
+        about = model, openai, data, folder, chapters, n, inception, root, device, seed, fresh
         _study_given(*about, left_out=training)
         return
+    if openai: raise ValueError(f'openai: of a model that is given, got {openai} without one')
     check_numbers(steps=steps, n=n, image_size=image_size, pad_to=pad_to, seed=seed)
     check_data(data=data)
     if second: check_data(second=second)
@@ -214,21 +216,20 @@ def denoise_study(
     run_study(study, names, fresh)
     print(f'The report is in {folder/"report.html"}, its numbers in {folder/"results.json"}.')
 
-def _study_given(source, data, folder, chapters, n, inception, root, device, seed, fresh, left_out):
+def _study_given(
+        source, openai, data, folder, chapters, n, inception, root, device, seed, fresh, left_out):
     "The study of a model that exists: nothing of it is trained"
     for name, value in left_out.items():
         if not value: continue
         raise ValueError(f'{name}: nothing is trained with model, so leave it out, got {value}')
     check_numbers(n=n, seed=seed)
     check_data(data=data)
-    model = open_model(source, '', device)
+    model = open_model(source, '', device, openai)
     range = model.range if isinstance(model, diffusion.DDGM) else (0., 1.)
     form = dict(
         data=data, root=root or None, size=tuple(model.shape[1:]), device=chosen_device(device))
     dls = core.image_dls(**form, range=range)
-    if dls.info.channels != model.shape[0]:
-        raise ValueError(f'data: the model is for {model.shape[0]} channels, {dls.info.name} has '
-                         f'{dls.info.channels}')
+    check_channels(model.shape, dls.info)
     space = core.feature_space(dls, inception) if inception else None
     study = core.Study(dls, Path(folder), n=n, space=space, seed=seed, source=form)
     known = give_model(study, model)

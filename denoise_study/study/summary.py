@@ -82,7 +82,9 @@ def images_chapter(
     c.figure(
         core.show_images(x, study.dls.info.range, ncols=12),
         f'{len(x)} of the images to train on.')
-    if shipped:
+    given = study.models.get('given')
+    if given: c.text(f'The model that is examined was given: {given}. It was not trained here.')
+    elif shipped:
         c.text(f'Of the models, {", ".join(shipped.values())} come with the package: the same '
                'network, images, splits, seed and steps as a training here. What they lack was '
                'trained here; `--fresh` trains everything.')

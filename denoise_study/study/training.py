@@ -67,7 +67,7 @@ def given_ddgm(
     "A DDGM that is there already, for which no option may say what it is"
     for name, value in given.items():
         if value: raise ValueError(f'{name}: that of {ddgm} is used, got {value!r}; leave it out')
-    return open_ddgm(ddgm, '', device)
+    return open_ddgm(ddgm, '', device, option='ddgm')
 
 # %% ../../nbs/study/02_training.ipynb #02c00005
 def model_kind(

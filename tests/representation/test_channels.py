@@ -7,7 +7,7 @@ from scipy import stats
 
 from helpers import blind_denoiser, gen, pictures, randn
 from helpers_probes import read
-from denoise_study.representation import plot_rows, selectivity, top_channels
+from denoise_study.representation import plot_marginals, plot_rows, selectivity, top_channels
 
 torch.set_num_threads(1)
 D = blind_denoiser()
@@ -98,3 +98,11 @@ CALLS = {
 def test_bad_input_is_refused_with_a_reason(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_channels_that_are_not_rectified_are_drawn_in_units_of_their_size():
+    x = torch.tensor([[-1.0, 2.0, 0.0], [-3.0, 2.0, 0.0]])
+    named = [ax.get_xlabel() for ax in plot_marginals(x, (0, 1))]
+    assert named == ["answer / its mean size", "answer / its mean"]
+    with pytest.raises(ValueError, match="channels: 2 is dead"):
+        plot_marginals(x, (2,))

@@ -65,8 +65,19 @@ ERRORS = [
     (("denoise-sample", "ddgm-digits", "--method", "magic"), "argument --method: invalid choice"),
     (("denoise-sample", "ddgm-digits", "--out", "x.npz"), "x.npz: a picture is one of"),
     (("denoise-sample", "ddgm-digits", "--out", "a-file/x.png"), "x.png can't be written"),
-    (("denoise-sample", "blind-digits"), "checkpoint: blind-digits holds a Blind"),
+    (("denoise-sample", "blind-digits"), "--model: blind-digits holds a Blind"),
     (("denoise-evaluate", "ddgm-digits", "--n", "-1"), "--n: a number in 1.."),
+    (("denoise-evaluate",), "--model: nothing does not exist"),
+    (("denoise-probe", "a", "--model", "b"), "error: model: one is accepted, got b and a"),
+    (("denoise-evaluate", "ddgm-digits", "--samples", "digits"), "--model: samples have none"),
+    (("denoise-evaluate", "--samples", "nowhere"), "--samples: 'nowhere' is no name"),
+    (("denoise-evaluate", "--samples", "fashion_mini"), "--data: images (1, 28, 28) are to be"),
+    (("denoise-evaluate", "--samples", "digits", "--n", "9999"), "--n: up to 1797 images"),
+    (("denoise-evaluate", "--samples", "digits", "--n", "5"), "--samples: at least 8 images"),
+    (("denoise-evaluate", "--samples", "digits", "--weights", "ema"), "--weights: samples have"),
+    (("denoise-sample", "ddgm-digits", "--openai", "T=9"), "--openai: ddgm-digits needs none"),
+    (("denoise-sample", __file__, "--openai", "T=many"), "--openai: the name of a published"),
+    (("denoise-study", "--openai", "T=9"), "--openai: of a model that is given"),
     (("denoise-evaluate", "ddgm-digits", "--out", "."), "--out: a name in .json is needed"),
     (("denoise-evaluate", "ddgm-digits", "--out", "a-file/x.json"), "can't be written"),
     (("denoise-evaluate", "ddgm-digits", "--inception", "no"), "no"),
@@ -81,7 +92,7 @@ ERRORS = [
     (("denoise-study", "--data", "nowhere"), "nowhere"),
     (("denoise-study", "--size", "huge"), "argument --size: invalid choice"),
     (("denoise-train", "--loss", "l1"), "argument --loss: invalid choice"),
-    (("denoise-sample", "missing.safetensors"), "checkpoint: missing.safetensors does not exist"),
+    (("denoise-sample", "missing.safetensors"), "--model: missing.safetensors does not exist"),
     (("denoise-sample", __file__), "a .safetensors of ours"),
     (("denoise-train", "--device", "cuda"), "PyTorch sees no GPU"),
     (("denoise-train", "--model", "gan"), "--model: invalid choice: 'gan' (choose from 'ddgm'"),
@@ -121,7 +132,7 @@ def python(*args):
         ("trian", 2, "invalid choice: 'trian'"),
         ("train --model gan", 2, "denoise-train: error: argument --model: invalid choice"),
         ("train --data digit", 1, "denoise-train: --data: 'digit' is no name (digits, "),
-        ("sample ddgm-digts", 1, "denoise-sample: checkpoint: ddgm-digts does not exist"),
+        ("sample ddgm-digts", 1, "denoise-sample: --model: ddgm-digts does not exist"),
     ],
 )
 def test_a_process_answers_before_anything_large_is_loaded(words, code, shown):
@@ -187,6 +198,14 @@ def test_a_model_by_name_or_file():
         open_ddgm("blind-digits", "", "cpu")
     with pytest.raises(OSError, match="does not exist"):
         open_model("blind.safetensors", "", "cpu")
+
+
+@pytest.mark.parametrize("words", [["m", "--n", "3"], ["--n", "3", "m"], ["--model=m", "--n=3"]])
+def test_a_model_is_the_first_word_or_an_option(words):
+    def f(model: str = "", n: int = 1):
+        "A command"
+
+    assert vars(parser_of(f, "f").parse_intermixed_args(words)) == dict(model="m", n=3)
 
 
 def test_numbers_with_commas():

@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 from helpers import IMPROVED, openai_state
+from helpers_foreign import given_models
 from helpers_study import command
 
-from denoise_study.study import denoise_splits, denoise_transfer, openai_ddgm, source_model
+from denoise_study.study import denoise_splits, denoise_transfer, source_model
 
 
 def results(folder):
@@ -50,8 +51,7 @@ def test_transfer_of_a_checkpoint_in_openais_format(tmp_path):
     "Nothing is trained: means and samples of made-up weights, on two data sets"
     state = openai_state(**IMPROVED, channels=1, out=2)
     torch.save(state, tmp_path / "theirs.pt")
-    args = ["--schedule", "cosine", "--T", 20, "--heads", 4, "--time-scale", 50]
-    args += ["--image-size", 8, "--n-eval", 32]
+    args = ["--openai", "side=8,schedule=cosine,T=20,heads=4,time_scale=50", "--n-eval", 32]
     args += ["--source", "theirs.pt", "--targets", "digits,fashion_mini", "--folder", "run"]
     command(tmp_path, "denoise-transfer", *args)
     r = results(tmp_path / "run")
@@ -73,14 +73,32 @@ def test_splits_of_a_model_that_exists(tmp_path):
     assert [row["steps"] for row in r["splits"]] == [2002, 2]
 
 
-TOLD = dict(schedule="cosine", T=20, heads=4, time_scale=50.0)
+def test_a_pipeline_of_diffusers(tmp_path):
+    "Split, with a denoiser trained for it, and transferred as it is"
+    words = given_models(tmp_path)["diffusers"]
+    short = "--levels", 0.1, "--steps", 2, "--n", 8, "--folder", "split"
+    command(tmp_path, "denoise-splits", *words, *short)
+    rows = results(tmp_path / "split")["splits"]
+    assert [row["model"] for row in rows] == ["DDGM", "DAED 0.1"]
+    few = "--targets", "few.npz", "--n-eval", 16, "--folder", "run"
+    command(tmp_path, "denoise-transfer", "--source", "pipeline", *few)
+    ways = {(row["set"], row["model"], row["how"]) for row in results(tmp_path / "run")["transfer"]}
+    assert {("few", "DDGM", how) for how in ("ancestral", "mean", "ddim")} <= ways
+
+
+TOLD = dict(side=8, schedule="cosine", T=20, heads=4, time_scale=50.0)
+
+
+def facts(**told):
+    return ",".join(f"{k}={v}" for k, v in told.items())
 
 
 @pytest.mark.parametrize("missing", TOLD)
 def test_what_a_file_does_not_tell_is_asked_for(tmp_path, missing):
     torch.save(openai_state(**IMPROVED), tmp_path / "theirs.pt")
-    with pytest.raises(ValueError, match=f"^{missing}: the file does not tell; give"):
-        openai_ddgm(tmp_path / "theirs.pt", "cpu", 8, **TOLD | {missing: type(TOLD[missing])()})
+    told = facts(**{k: v for k, v in TOLD.items() if k != missing})
+    with pytest.raises(ValueError, match=f"^openai: {missing}: the file does not tell; give"):
+        source_model(str(tmp_path / "theirs.pt"), "cpu", told)
 
 
 @pytest.mark.parametrize(
@@ -93,30 +111,28 @@ def test_what_a_file_does_not_tell_is_asked_for(tmp_path, missing):
 def test_networks_that_generate_nothing_alone_are_refused(tmp_path, state, message):
     torch.save(openai_state(**IMPROVED, **state), tmp_path / "theirs.pt")
     with pytest.raises(ValueError, match=message):
-        openai_ddgm(tmp_path / "theirs.pt", "cpu", 8, **TOLD)
+        source_model(str(tmp_path / "theirs.pt"), "cpu", facts(**TOLD))
 
 
 def test_a_class_and_a_published_name(tmp_path):
-    torch.save(openai_state(**IMPROVED, n_classes=10), tmp_path / "theirs.pt")
-    third = openai_ddgm(tmp_path / "theirs.pt", "cpu", 8, label=3, **TOLD)
+    file = str(tmp_path / "theirs.pt")
+    torch.save(openai_state(**IMPROVED, n_classes=10), file)
+    third = source_model(file, "cpu", facts(label=3, **TOLD))
     assert third.net.n_classes is None and third.time_scale == 50
-    published = openai_ddgm(tmp_path / "theirs.pt", "cpu", 0, "imagenet64_cond", label=0)
+    published = source_model(file, "cpu", "imagenet64_cond,label=0")
     assert published.shape == (3, 64, 64) and published.sched.T == 4000
-    with pytest.raises(ValueError, match="published: for a source in a .pt file"):
-        source_model("ddgm-digits", "cpu", published="imagenet64_cond", label=-1)
-    with pytest.raises(ValueError, match="label: for a source in a .pt file"):
-        source_model("ddgm-digits", "cpu", label=0)
-    assert source_model("ddgm-digits", "cpu", published="", label=-1, T=0).sched.T == 200
+    for source in ("ddgm-digits", "digits"):
+        with pytest.raises(ValueError, match=f"openai: {source} needs none"):
+            source_model(source, "cpu", "imagenet64_cond")
 
 
 def test_bad_input(tmp_path):
-    with pytest.raises(ValueError, match="schedule: for a source in a .pt file"):
-        source_model("ddgm-digits", "cpu", schedule="cosine")
+    assert source_model("ddgm-digits", "cpu").sched.T == 200
     assert source_model("digits", "cpu") is None
     with pytest.raises(OSError, match="model: digits does not exist"):
         denoise_splits(model="digits", folder=str(tmp_path))
-    with pytest.raises(ValueError, match="targets: digits has 1 channels, the source 3"):
-        torch.save(openai_state(**IMPROVED), tmp_path / "theirs.pt")
+    torch.save(openai_state(**IMPROVED), tmp_path / "theirs.pt")
+    with pytest.raises(ValueError, match="targets: the model is for 3 channels, digits has 1"):
         denoise_transfer(
-            str(tmp_path / "theirs.pt"), "digits", str(tmp_path), image_size=8, **TOLD, device="cpu"
+            str(tmp_path / "theirs.pt"), "digits", str(tmp_path), openai=facts(**TOLD), device="cpu"
         )

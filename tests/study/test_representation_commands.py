@@ -6,6 +6,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from helpers_foreign import given_models
 from helpers_study import command
 from PIL import Image
 
@@ -91,6 +92,18 @@ def test_the_control_goes_the_same_way(sampler, tmp_path, monkeypatch):
     assert len(options.get("sigmas", ())) == (0 if sampler == "ascend" else 4)
 
 
+@pytest.mark.parametrize("kind", ["diffusers", "openai"])
+def test_models_of_other_libraries(kind, tmp_path):
+    "Read, and sampled from, by the same words"
+    words = given_models(tmp_path)[kind]
+    few = "--split", "train", "--sigma", 0.3, "--draws", 1
+    out = command(tmp_path, "denoise-probe", *words, *few).stdout
+    assert len(Averages.load(tmp_path / "phi.safetensors").labels) == 48 and "PR of mid" in out
+    short = "--images", "0", "--n", 2, "--levels", 3, "--matching", 2
+    command(tmp_path, "denoise-selfguide", *words, *short)
+    assert np.load(tmp_path / "selfguided.npz")["images"].shape == (2, 16, 16, 1)
+
+
 def test_images_that_are_no_numbers(folder):
     error = command(
         folder, "denoise-selfguide", "blind-digits", "--images", "three", ok=False
@@ -106,5 +119,5 @@ def test_one_image_of_each_class():
 
 
 def test_images_of_another_kind():
-    with pytest.raises(ValueError, match="for 3 channels, digits has 1"):
+    with pytest.raises(ValueError, match="the model is for 3 channels, digits has 1"):
         open_denoiser("blind-cifar10", "digits", "", "", "cpu")

@@ -6,12 +6,13 @@ import re
 from html import escape
 
 import pytest
+from helpers_foreign import saved_pipeline
 from torch import nn
 
 from denoise_study import load_pretrained
 from denoise_study.core import Chapter, Claim, FolderInUse, image_dls, Study, take_folder
 from denoise_study.denoiser import denoiser
-from denoise_study.study import CHAPTERS, denoise_study, forget_study, run_study
+from denoise_study.study import CHAPTERS, denoise_study, forget_study, images_chapter, run_study
 
 FORK = multiprocessing.get_context("fork")
 
@@ -141,6 +142,30 @@ def test_what_a_given_model_has_no_use_for_is_refused(tmp_path, looks):
         with pytest.raises((ValueError, OSError), match=message):
             denoise_study(**dict(model="ddgm-digits", folder=str(tmp_path)) | wrong)
     assert looks == []
+
+
+def test_who_trained_a_given_model_is_not_claimed(tmp_path):
+    study = quick_study(tmp_path)
+    assert "All models were trained here" in images_chapter(study, {}).blocks[-1]
+    study.models["given"] = "Net-12-abc"
+    assert "given: Net-12-abc. It was not trained here" in images_chapter(study, {}).blocks[-1]
+
+
+@pytest.mark.slow
+def test_a_pipeline_that_nobody_trained_reads_not_learned(tmp_path):
+    "Nothing that is said of a denoiser is judged on one with random weights"
+    pytest.importorskip("diffusers")
+    saved_pipeline(tmp_path / "theirs")
+    denoise_study(model=str(tmp_path / "theirs"), folder=str(tmp_path / "run"), n=60)
+    chapters = json.loads((tmp_path / "run/results.json").read_text())["chapters"]
+    assert list(chapters) == ["A diffusion model", "What a denoiser sees"]
+    check, *claims = chapters["What a denoiser sees"]["claims"]
+    assert {c["verdict"] for c in claims} <= {"not learned", "not measured"} and len(claims) > 12
+    assert check["sentence"] == "It beats the best linear denoiser"
+    assert check["verdict"] == "does not hold"
+    assert (
+        "It is not learned: its samples are no nearer" in (tmp_path / "run/report.html").read_text()
+    )
 
 
 def test_results_of_somebody_else_are_refused(tmp_path, quick):
