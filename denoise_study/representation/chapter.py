@@ -439,8 +439,13 @@ def blind_chapter(
     c.text(f'A {type(D.net).__name__} of {weights:,} weights that removes noise from images of '
            f'{info.name} ({info.size[0]}x{info.size[1]} pixels), {told}, and was given no label. '
            'The representation is the average of each channel of its middle block.')
-    parts = denoising_part, representation_part, channels_part, selfguided_part, distance_part
-    for part in parts: part(study, c, models)
+    images = study.scaled(1000, least=100)
+    walks = dict(n=4, targets=10, levels=30, steps=30, shown=8) # of self-guided sampling
+    denoising_part(study, c, models)
+    representation_part(study, c, models, images)
+    channels_part(study, c, models, images)
+    selfguided_part(study, c, models, **{k: study.scaled(v, least=2) for k, v in walks.items()})
+    distance_part(study, c, models, study.scaled(20, least=6))
     c.heading('The claims, one by one')
     claims = blind_claims(c.results)
     c.claims(claims, 'What Kadkhodaie et al. (2025) say, what came out, and its control')
