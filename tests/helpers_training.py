@@ -29,8 +29,8 @@ def small(T=20, **kw):
 
 
 def shorter_chains(monkeypatch, T=40, **net):
-    """From now on small diffusion models have so few steps, and other networks: for tests of what is
-    done with models, whatever they are"""
+    """From now on small diffusion models have so few steps, and other networks: for tests of what
+    is done with models, whatever they are"""
     whole = recipes._small
 
     def small(info, width):
