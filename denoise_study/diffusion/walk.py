@@ -140,10 +140,15 @@ def show_ways_back(
     check_images(x0, 'x0', channels=model.shape[0], size=model.shape[1:], range=model.range)
     ts = times_or_level(model, ts, None)
     eps = image_noise(x0, seed)
-    found = dict(noisy=[model.sched.q_sample(x0, t, eps) for t in ts])
-    for how in WAY_COLORS: found[how] = [None]*len(ts)
-    for _, _, t, how, back, _ in reconstructions(model, x0, ts, tuple(WAY_COLORS), (seed,)):
-        found[how][ts.index(t)] = back
-    rows = {name: torch.cat(images) for name, images in found.items()}
+    noisy = [model.sched.q_sample(x0, t, eps) for t in ts]
+    hows = tuple(WAY_COLORS)
+    found = {}
+    for _, _, t, how, back, _ in reconstructions(model, x0, ts, hows, (seed,)):
+        found[how, t] = back
+
+    rows = {'noisy': torch.cat(noisy)}
+    for how in hows:
+        back = [found[how, t] for t in ts]
+        rows[how] = torch.cat(back)
     shares = [f'{100*t/model.sched.T:.0f}%' for t in ts]
     return show_rows(rows, model.range, shares, ax)
