@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from denoise_study.diffusion import DDGM, Schedule, UNet
+from denoise_study.diffusion import DDGM, recipes, Schedule, UNet
 
 
 class Linear(nn.Module):
@@ -26,3 +26,15 @@ class Linear(nn.Module):
 def small(T=20, **kw):
     net = UNet(channels=1, width=32, mult=(1,), n_blocks=1, attn=())
     return DDGM(net, Schedule.linear(T, end=0.015), shape=(1, 8, 8), **kw)
+
+
+def shorter_chains(monkeypatch, T=40, **net):
+    """From now on small diffusion models have so few steps, and other networks: for tests of what
+    is done with models, whatever they are"""
+    whole = recipes._small
+
+    def small(info, width):
+        p = whole(info, width)
+        return p | dict(T=T, net=p["net"] | net)
+
+    monkeypatch.setattr(recipes, "_small", small)

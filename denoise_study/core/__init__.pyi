@@ -83,6 +83,9 @@ from .interruption import stop_asked as stop_asked
 from .interruption import stoppable as stoppable
 from .interruption import take_folder as take_folder
 from .intervals import Interval as Interval
+from .intervals import interval_cells as interval_cells
+from .intervals import interval_columns as interval_columns
+from .intervals import interval_values as interval_values
 from .loaders import ImageLoader as ImageLoader
 from .loaders import ImageLoaders as ImageLoaders
 from .loaders import first_images as first_images

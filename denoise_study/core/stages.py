@@ -24,7 +24,7 @@ class Study:
     size:str = 'small' # 'small' or 'paper'
     steps:int|None = None # training steps; None: those of the preset
     n:int = 500 # images to sample
-    n_eval:int = 256 # test images for reconstruction and likelihood
+    n_eval:int = 256 # test images for reconstruction and likelihood; fewer: a trial, see `scaled`
     space:nn.Module|None = None # feature space of metrics; None: a small classifier is trained
     bf16:bool = False # train in bfloat16
     seed:int = 0 # seed of everything
@@ -36,6 +36,15 @@ class Study:
     stages:int = 0 # how many there will be, for the announcements; 0: nobody knows
 
     def __post_init__(self): self.folder = Path(self.folder)
+
+# %% ../../nbs/core/41_stages.ipynb #5ca1ed02
+@patch
+def scaled(self:Study,
+    n:int, # how many in a study of as many test images as usual, or more
+    least:int=1, # never fewer
+) -> int: # of fewer test images fewer, in proportion
+    "How many of something that takes long: who asks for few test images wants a short trial"
+    return max(least, min(n, n*self.n_eval//Study.n_eval))
 
 # %% ../../nbs/core/41_stages.ipynb #ea94b941
 @patch

@@ -8,7 +8,7 @@ __all__ = ['SWITCH_SHARES', 'signal_part', 'switch_in_words', 'switch_part', 'qu
 
 # %% ../../nbs/daed/11_chapter.ipynb #b74fabb9
 import pandas as pd
-from ..core import Chapter, data_digest, first_images, Interval, Study
+from ..core import Chapter, data_digest, first_images, Interval, interval_values, Study
 from ..diffusion import DDGM, kind_of, log_snr_curves, plot_log_snr
 from ..diffusion import reconstruction_sweep
 from ..diffusion import Schedule, show_rows, snr_crossing, study_ddgm, summarise
@@ -53,10 +53,10 @@ def switch_in_words(
     "From where on the error is larger by so much, or that it is nowhere"
     what = f'the error on "{point["b"]}" is {100*point["least"]:g}% larger than on "{point["a"]}"'
     if point['share'] is None: return f'{what} nowhere within the steps that were tried.'
-    share, low, high = [point[k] for k in ('share', 'share_low', 'share_high')]
-    end = 'the last step tried or later' if high is None else f'{100*high:.2g}%'
+    share, first, last = interval_values(point, 'share')
+    end = 'the last step tried or later' if last is None else f'{100*last:.2g}%'
     return (f'{what} from {100*share:.2g}% of the chain on (log-SNR {point["log_snr"]:.2g}; 95% '
-            f'interval over images: {100*low:.2g}% to {end}).')
+            f'interval over images: {100*first:.2g}% to {end}).')
 
 # %% ../../nbs/daed/11_chapter.ipynb #ec7076e0
 SWITCH_SHARES = .01, .02, .05, .075, .1, .15, .2 # of the steps; the paper shows the first fifth
@@ -113,8 +113,8 @@ def _by_n_in_words(table):
     for n, group in table.groupby('n'):
         row = {'images of each set': int(n)}
         for r in group.to_dict('records'):
-            ends = f'[{percent(r["share_low"])}, {percent(r["share_high"])}]'
-            row[f'{100*r["least"]:g}% larger from'] = f'{percent(r["share"])} {ends}'
+            share, *ends = map(percent, interval_values(r, 'share'))
+            row[f'{100*r["least"]:g}% larger from'] = f'{share} [{", ".join(ends)}]'
         row['significant from'] = percent(group.significant_share.iloc[0])
         rows.append(row)
     return rows

@@ -11,7 +11,7 @@ __all__ = ['schedule_claims', 'learned_to_denoise', 'learned_to_the_end', 'denoi
 import numpy as np, pandas as pd
 from dataclasses import replace
 from scipy import stats
-from ..core import Claim, Finding, Interval
+from ..core import Claim, Finding, Interval, interval_columns, interval_values
 from .printed import printed_ratios
 from .quality_claims import learned_from, learned_to_sample
 from .quality_claims import split_claims, table1_claims
@@ -146,10 +146,9 @@ def _passes(rows, at=.1):
     "Share of the steps at which the MAE passes a value; None: not within the times tried"
     rows = rows.sort_values('t')
     if rows.empty or not rows.mae.min() < at < rows.mae.max(): return None
-    value = np.interp(at, rows.mae, rows.share)
-    low = np.interp(at, rows.mae_high, rows.share)
-    high = np.interp(at, rows.mae_low, rows.share)
-    return Interval(value, low, high, rows.n.iloc[0], 'images')
+    shares = [np.interp(at, rows[column], rows.share) for column in interval_columns('mae')]
+    value, last, first = shares # a lower error passes it later
+    return Interval(value, first, last, rows.n.iloc[0], 'images')
 
 # %% ../../nbs/daed/08_claims.ipynb #bb6230f9
 def switch_claim(
@@ -176,8 +175,7 @@ def _place_of(point):
     "Where the excess is so large, as a finding"
     name = f'{100*point["least"]:g}% more on {point["b"]} than on {point["a"]}, {point["how"]}'
     if point['relative_to']: name += f', relative to {point["relative_to"]}'
-    ends = [point[k] for k in ('share', 'share_low', 'share_high')]
-    ends = [1. if v is None else v for v in ends]
+    ends = [1. if v is None else v for v in interval_values(point, 'share')]
     return Finding(name, Interval(*ends, min(point['n_a'], point['n_b']), 'images'))
 
 # %% ../../nbs/daed/08_claims.ipynb #ae3e2211
@@ -268,10 +266,9 @@ def sample_to_mean_claim(
 def _ratio(by_how):
     "MSE of samples over that of the mean, in the widest interval that theirs allow"
     if not {'ancestral', 'mean'} <= {*by_how.index}: return None
-    sample, mean = [by_how.loc[how] for how in ('ancestral', 'mean')]
-    low = sample.mse_low/mean.mse_high
-    high = sample.mse_high/mean.mse_low
-    return Interval(sample.mse/mean.mse, low, high, sample.n, 'images')
+    rows = [by_how.loc[how] for how in ('ancestral', 'mean')]
+    sample, mean = [Interval.of(row, 'mse', n=row.n) for row in rows]
+    return sample.ratio_to(mean)
 
 # %% ../../nbs/daed/08_claims.ipynb #41434d2d
 def daed_claims(
@@ -347,10 +344,7 @@ def _wider(finding, factor):
     changed = {}
     for name in ('measured', 'control', 'paired'):
         i = getattr(finding, name)
-        if i is None: continue
-        low = i.value - factor*(i.value - i.low)
-        high = i.value + factor*(i.high - i.value)
-        changed[name] = replace(i, low=low, high=high)
+        if i is not None: changed[name] = i.widened(factor)
     return replace(finding, **changed)
 
 def multiplicity_in_words(

@@ -9,7 +9,7 @@ __all__ = ['roughness', 'Yardstick', 'quality_table', 'split_sweep', 'plot_split
 import math, pandas as pd
 from torch import Tensor
 from ..core import check_images, compare_sets, compute_features, CYCLE, mean_interval
-from ..core import Panels, panels
+from ..core import Interval, interval_cells, interval_values, Panels, panels
 from ..diffusion import DDGM, kind_of, log_power
 from .cut import split
 from .splits import same_noise, steps_replaced
@@ -58,11 +58,9 @@ class Yardstick:
         rough = mean_interval(roughness(x.cpu())/self.roughness, 'normal')
         row = {}
         for column, key in _SCORES.items():
-            for end, part in (('', 'value'), ('_low', 'low'), ('_high', 'high')):
-                row[column + end] = found[key][part]
-        row['roughness'] = rough.value
-        row['roughness_low'] = rough.low
-        row['roughness_high'] = rough.high
+            score = Interval.of(found[key], 'value', ends='', n=found.n_fake)
+            row |= interval_cells(score, column)
+        row |= interval_cells(rough, 'roughness')
         row['frechet_bias'] = found.frechet.bias
         for key in _ABOUT: row[key] = found[key]
         return row
@@ -177,14 +175,13 @@ def plot_splits(
 def _plot_score(ax, table, key, color):
     "One score with its intervals, the DDGM's as a band, and the place of 10% of the steps"
     is_ddgm = table.model == 'DDGM'
-    columns = [key, f'{key}_low', f'{key}_high']
-    base, low, high = table.loc[is_ddgm, columns].mean()
-    ax.axhspan(low, high, color='.6', alpha=.25, lw=0)
+    base, *ends = interval_values(table[is_ddgm].mean(numeric_only=True), key)
+    ax.axhspan(*ends, color='.6', alpha=.25, lw=0)
     ax.axhline(base, c='.4', lw=1)
 
-    means = table[~is_ddgm].groupby('log_snr')[columns].mean()
-    value, low, high = [means[c] for c in columns]
-    error = [value - low, high - value]
+    means = table[~is_ddgm].groupby('log_snr').mean(numeric_only=True)
+    value, *ends = interval_values(means, key)
+    error = [abs(end - value) for end in ends]
     ax.errorbar(means.index, value, error, fmt='o-', c=color, ms=4, capsize=3)
 
     tenth = table.tenth_log_snr[0]

@@ -7,6 +7,7 @@ __all__ = ['train_daed', 'train_dae', 'widened_net', 'twice_as_large']
 
 # %% ../../nbs/daed/09_recipes.ipynb #a9edc52c
 import math, torch
+from bisect import bisect_left
 from pathlib import Path
 from ..diffusion import DDGM, fit, Plateau, preset, preview, Schedule, UNet
 from .cut import Split
@@ -75,14 +76,10 @@ def widened_net(
     if not isinstance(n_params, int) or n_params < count(1):
         raise ValueError(f'n_params: an integer of at least {count(1)} (width {unit}) is needed, '
                          f'got {n_params!r}')
-    high = 2
-    while count(high) < n_params: high *= 2
-    low = high//2
-    while high - low > 1:
-        middle = (low + high)//2
-        if count(middle) < n_params: low = middle
-        else: high = middle
-    nearest = min((low, high), key=lambda k: abs(count(k) - n_params))
+    most = 2
+    while count(most) < n_params: most *= 2
+    k = bisect_left(range(most), n_params, lo=2, key=count) # the first that is large enough
+    nearest = min((k - 1, k), key=lambda k: abs(count(k) - n_params))
     return dict(config, width=unit*nearest)
 
 def twice_as_large(

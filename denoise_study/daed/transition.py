@@ -10,7 +10,7 @@ __all__ = ['LEASTS', 'rotated', 'errors_by_image', 'resampled_ratios', 'switch_o
 import numpy as np, pandas as pd
 from fastcore.basics import AttrDict
 from torch import Tensor
-from ..core import check_images, curve, CYCLE, Panels, panels
+from ..core import check_images, curve, CYCLE, interval_columns, Panels, panels
 from ..diffusion import summarise, sweep_axes, sweep_curves
 
 # %% ../../nbs/daed/04_transition.ipynb #887c87b7
@@ -127,7 +127,7 @@ def transition_point(
     shares = place.share.to_numpy()
     where = crossing(np.stack([excess, *boots]), shares, least)
     tail = (1 - level)/2
-    low, high = np.quantile(where[1:], [tail, 1 - tail], method='nearest')
+    ends = np.quantile(where[1:], [tail, 1 - tail], method='nearest')
     clear = int(switch_onset(excess/se, k))
     gaps = dict(
         t=ts,
@@ -139,7 +139,7 @@ def transition_point(
         se=se)
     return AttrDict(
         a=a, b=b, how=how, metric=metric, relative_to=relative_to, least=least,
-        **_point(place, where[0], low, high),
+        **_point(place, where[0], ends),
         significant_share=float(shares[clear]) if clear < len(ts) else None,
         found=float(np.isfinite(where[1:]).mean()), k=k, coverage=level,
         n_a=len(of_a), n_b=len(of_b), seeds=int(errors.seed.nunique()),
@@ -160,15 +160,14 @@ def _check_question(errors, metric, least):
     if not least > 0:
         raise ValueError(f'least: a positive share of the error is needed, got {least}')
 
-def _point(place, share, low, high):
+def _point(place, share, ends):
     "Where shares of the steps lie, in all units; None: not found"
     def at(x, column):
         if not np.isfinite(x): return None
         return float(np.interp(x, place.share, place[column]))
 
     point = {c: at(share, c) for c in ('t', 'share', 'level', 'log_snr')}
-    point['share_low'] = at(low, 'share')
-    point['share_high'] = at(high, 'share')
+    point |= {c: at(x, 'share') for c, x in zip(interval_columns('share'), (share, *ends))}
     point['from_start'] = bool(share <= place.share[0]) # there, or before anybody has looked
     return point
 
@@ -187,10 +186,9 @@ def plot_transition(
     sweep_axes(left, table, f'{point.metric.upper()}, {point.how}')
 
     gaps = pd.DataFrame(point.gaps)
-    half = point.k*gaps.se
-    low = 100*(gaps.excess - half)
-    high = 100*(gaps.excess + half)
-    curve(right, 100*gaps.share, 100*gaps.excess, low, high, CYCLE[3], 'o-')
+    excess = 100*gaps.excess
+    half = 100*point.k*gaps.se
+    curve(right, 100*gaps.share, excess, excess - half, excess + half, CYCLE[3], 'o-')
     right.axhline(100*point.least, c='.4', lw=1)
     label = f'excess on {point.b}, %'
     if point.relative_to: label += f', relative to {point.relative_to}'
@@ -204,9 +202,9 @@ def _mark_switch(ax, point, last):
     title = f'{100*point.least:g}% larger'
     if point.share is None: return f'{title}: nowhere'
     ax.axvline(100*point.share, c='k', lw=1)
-    low = point.share_low or point.share
-    high = point.share_high or last
-    ax.axvspan(100*low, 100*high, color='k', alpha=.08, lw=0)
+    first = point.share_low or point.share
+    last = point.share_high or last
+    ax.axvspan(100*first, 100*last, color='k', alpha=.08, lw=0)
     return f'{title} from {100*point.share:.2g}% of the steps'
 
 # %% ../../nbs/daed/04_transition.ipynb #73b6197b
@@ -224,6 +222,6 @@ def switch_table(
         some = errors[errors.image < n]
         for least in leasts:
             point = transition_point(some, a, b, least=least, **question)
-            row = {k: point[k] for k in ('share', 'share_low', 'share_high', 'significant_share')}
+            row = {k: point[k] for k in (*interval_columns('share'), 'significant_share')}
             rows.append(dict(n=point.n_a, least=least) | row)
     return pd.DataFrame(rows)

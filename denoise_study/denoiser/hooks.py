@@ -45,11 +45,11 @@ def channels_first(
 def _grid(n, side):
     "Rows and columns of n square patches of an image, or n rows of one if they are something else"
     if side is None: return n, 1
-    high, wide = side
-    patch = max(1, math.isqrt(high*wide//n))
-    rows = high//patch
-    columns = wide//patch
-    whole = rows*patch == high and columns*patch == wide
+    height, width = side
+    patch = max(1, math.isqrt(height*width//n))
+    rows = height//patch
+    columns = width//patch
+    whole = rows*patch == height and columns*patch == width
     if whole and rows*columns == n: return rows, columns
     return n, 1
 

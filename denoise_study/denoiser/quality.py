@@ -11,7 +11,8 @@ from itertools import cycle
 from matplotlib.axes import Axes
 from torch import Tensor
 from ..core import check_images, checked, curve, CYCLE, evaluating, image_noise
-from ..core import label_ends, mean_interval, panel, with_bar
+from ..core import interval_cells, interval_values, label_ends, mean_interval, panel
+from ..core import with_bar
 from .contract import Denoiser
 
 # %% ../../nbs/denoiser/09_quality.ipynb #7f6a83e4
@@ -60,9 +61,9 @@ def psnr_curve(
         mse = mean_interval(squares['error'])
         psnr = mse.map(decibels)
         sigma_hat = squares['residual'].mean().sqrt().item()
+        cells = interval_cells(psnr, 'psnr', ends='')
         rows.append(dict(denoiser=name, sigma=sigma, psnr_in=decibels(squares['noise'].mean()),
-                         psnr=psnr.value, low=psnr.low, high=psnr.high, mse=mse.value,
-                         sigma_hat=sigma_hat, n=mse.n, seed=seed))
+                         **cells, mse=mse.value, sigma_hat=sigma_hat, n=mse.n, seed=seed))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/denoiser/09_quality.ipynb #0cd821de
@@ -76,11 +77,11 @@ def plot_psnr(
     ends = []
     for color, (name, t) in zip(cycle(CYCLE), table.groupby('denoiser', sort=False)):
         t = t.sort_values('psnr_in')
-        curve(ax, t.psnr_in, t.psnr, t.low, t.high, color, 'o-')
+        curve(ax, t.psnr_in, *interval_values(t, 'psnr', ends=''), color, 'o-')
         ends.append((t.psnr_in.iloc[-1], t.psnr.iloc[-1], name, color))
-    low, high = table.psnr_in.agg(['min', 'max'])
-    ax.plot([low, high], [low, high], ':', color='.4')
-    ends.append((high, high, 'input', '.4'))
+    span = table.psnr_in.min(), table.psnr_in.max()
+    ax.plot(span, span, ':', color='.4')
+    ends.append((span[1], span[1], 'input', '.4'))
     ax.set(xlabel='PSNR of the input, dB', ylabel='PSNR of the output, dB')
     label_ends(ax, ends)
     return ax

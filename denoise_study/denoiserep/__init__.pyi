@@ -17,6 +17,7 @@ from .boxes import box_dls as box_dls
 from .boxes import coco_dls as coco_dls
 from .boxes import coco_source as coco_source
 from .boxes import shapes as shapes
+from .boxes import source_dls as source_dls
 from .budget import Budget as Budget
 from .budget import SILENT_LOSS as SILENT_LOSS
 from .budget import denoiser_rates as denoiser_rates

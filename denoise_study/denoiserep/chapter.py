@@ -203,7 +203,7 @@ def gain_part(
 # %% ../../nbs/denoiserep/28_chapter.ipynb #2027254e
 def rep_chapter(
     study:Study, # the study
-    seeds:int=6, # repetitions of every arm
+    seeds:int|None=None, # repetitions of every arm; None: 6, fewer in a trial
 ) -> Chapter: # the chapter on DenoiseRep
     "DenoiseRep (Xu et al. 2024): exactness, cost and gain"
     c = Chapter('Denoised features for nothing')
@@ -214,7 +214,7 @@ def rep_chapter(
     task = rep_task(study)
     with study.stage('training a classifier'):
         model = baseline(task, study.seed, study.folder/'rep/model.safetensors', False)
-    out = rep_outcome(study, task, seeds)
+    out = rep_outcome(study, task, seeds or study.scaled(6, least=2))
 
     n = sum(p.numel() for p in model.parameters())
     c.text(

@@ -95,8 +95,7 @@ def difference_interval(
         rows = 'seeds' if has_one_network(record) else 'networks'
         images = record.get('about', {}).get('n_test', 'the test')
         unit = f'{rows} x {images} images'
-        boot = dict(value=row['difference'], low=row['boot_low'], high=row['boot_high'])
-        interval = Interval.from_dict(boot, row['n'], unit)
+        interval = Interval.of(row, 'difference', 'boot_', row['n'], unit)
     return interval.map(lambda v: 100*v)
 
 # %% ../../nbs/denoiserep/16_claims.ipynb #3d30beab

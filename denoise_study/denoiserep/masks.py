@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from pathlib import Path
 from torch import Tensor
-from ..core import DataInfo, FileSource, from_uint8, ImageLoader, ImageLoaders
+from ..core import FileSource, from_uint8, ImageLoader, ImageLoaders
 from ..core import picture_files
-from .boxes import shapes
+from .boxes import shapes, source_dls
 
 # %% ../../nbs/denoiserep/26_masks.ipynb #092a12d8
 IGNORE = 255 # label of pixels that count nowhere
@@ -64,22 +64,7 @@ def mask_dls(
     device='cpu', # where batches go
 ) -> ImageLoaders: # train, valid and test
     "Loaders of pictures with masks"
-    train, valid, test = parts
-    kwargs = dict(bs=bs, range=(0., 1.), device=device)
-    loaders = [MaskLoader(train, shuffle=True, drop_last=True, **kwargs)]
-    for source in (valid, test):
-        loader = MaskLoader(source, shuffle=False, drop_last=False, **kwargs)
-        loaders.append(loader)
-    info = DataInfo(
-        name,
-        channels=3,
-        size=size,
-        range=(0., 1.),
-        classes=classes,
-        n_train=len(train),
-        n_valid=len(valid),
-        n_test=len(test))
-    return ImageLoaders(*loaders, info=info, device=device)
+    return source_dls(MaskLoader, name, parts, classes, size, bs, device)
 
 # %% ../../nbs/denoiserep/26_masks.ipynb #fb2c3d80
 def shape_masks(

@@ -12,7 +12,8 @@ import torch
 from dataclasses import asdict, replace
 from fastcore.basics import patch
 from matplotlib.axes import Axes
-from ..core import CYCLE, Interval, panel, t_interval, two_level_interval
+from ..core import CYCLE, Interval, interval_cells, panel, t_interval
+from ..core import two_level_interval
 from .budget import Budget
 from .claims import arm_rows, CLAIMS, evidence, rep_claims
 from .claims import SLIDES_ROWS, TRAINED
@@ -73,8 +74,8 @@ def arms(self:Outcome) -> pd.DataFrame: # one row an arm
         own = table[table.arm == arm]
         values = self.values(arm)
         d = t_interval(values - base)
-        row = dict(arm=arm, value=float(values.mean()), difference=d.value,
-                   low=d.low, high=d.high, n=d.n)
+        row = dict(arm=arm, value=float(values.mean()))
+        row |= interval_cells(d, 'difference', ends='') | dict(n=d.n)
         for name in ('changed', 'moved', 'side_loss', 'seconds'):
             row[name] = _mean(own, name)
         row['share'] = None
@@ -124,9 +125,7 @@ def compared(self:Outcome,
     seeds = t_interval(d)
     res = dict(
         n=seeds.n,
-        difference=seeds.value,
-        low=seeds.low,
-        high=seeds.high,
+        **interval_cells(seeds, 'difference', ends=''),
         p=sign_flip(d),
         p_equal=equivalence(d, self.margin)['p'],
         interval=self.difference(arm, against).to_dict())

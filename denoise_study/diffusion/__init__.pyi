@@ -83,11 +83,11 @@ from .updown import halved as halved
 from .updown import upsample_conv as upsample_conv
 from .walk import WALK_BLOCK as WALK_BLOCK
 from .walk import reconstructions as reconstructions
+from .walk import show_ways_back as show_ways_back
 from .ways import WAYS_BACK as WAYS_BACK
 from .ways import WAY_COLORS as WAY_COLORS
 from .ways import check_model_fits as check_model_fits
 from .ways import image_errors as image_errors
 from .ways import kind_of as kind_of
 from .ways import show_rows as show_rows
-from .ways import show_ways_back as show_ways_back
 from .ways import times_or_level as times_or_level

@@ -16,7 +16,8 @@ from .likelihood import histogram_bits
 from .quality import nearest_images, sample_quality, show_samples
 from .recipes import train_ddgm
 from .reconstruction import reconstruction_sweep, summarise
-from .ways import show_rows, show_ways_back
+from .walk import show_ways_back
+from .ways import show_rows
 
 # %% ../../nbs/diffusion/22_chapter.ipynb #d9c257b6
 @checked

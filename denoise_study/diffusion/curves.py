@@ -7,8 +7,10 @@ __all__ = ['sweep_curves', 'sweep_axes', 'plot_sweep']
 
 # %% ../../nbs/diffusion/19_curves.ipynb #fa4448b6
 import numpy as np, pandas as pd
+from itertools import cycle
 from matplotlib.axes import Axes
-from ..core import checked, curve, CYCLE, label_ends, Panels, panels
+from ..core import checked, curve, CYCLE, interval_values, label_ends
+from ..core import Panels, panels
 from .reconstruction import summarise
 from .ways import WAY_COLORS
 
@@ -25,17 +27,14 @@ def sweep_curves(
     "One line with its band for each arm of a summary"
     known = WAY_COLORS | _OTHERS
     ends = []
-    for i, (key, arm) in enumerate(table.groupby(names, sort=False)):
-        color = known.get(key[0], CYCLE[i%len(CYCLE)])
+    for color, (key, arm) in zip(cycle(CYCLE), table.groupby(names, sort=False)):
+        color = known.get(key[0], color)
         dash = '--' if key[0] in ('noisy', 'linear') else '-'
         share = 100*arm.share
-        curve(
-            ax, share, arm[metric],
-            arm[f'{metric}_low'],
-            arm[f'{metric}_high'],
-            color, dash, marker='o')
+        band = interval_values(arm, metric)
+        curve(ax, share, *band, color, dash, marker='o')
         label = ', '.join(map(str, key))
-        ends.append((share.iloc[-1], arm[metric].iloc[-1], label, color))
+        ends.append((share.iloc[-1], band[0].iloc[-1], label, color))
     label_ends(ax, ends)
 
 # %% ../../nbs/diffusion/19_curves.ipynb #38245a62

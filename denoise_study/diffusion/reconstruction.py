@@ -8,7 +8,7 @@ __all__ = ['reconstruction_sweep', 'summarise']
 # %% ../../nbs/diffusion/18_reconstruction.ipynb #b3284ba6
 import torch, numpy as np, pandas as pd
 from ..core import check_images, checked, compare_images, device_of, mean_interval
-from ..core import with_bar
+from ..core import interval_cells, with_bar
 from .oracle import LinearDenoiser
 from .signal import as_named, log_power
 from .walk import reconstructions, WALK_BLOCK
@@ -143,9 +143,7 @@ def summarise(
         for metric in ('mae', 'mse', 'ms_ssim'):
             by_image = arm.groupby('image')[metric].mean().to_numpy()
             interval = mean_interval(torch.tensor(by_image), method, level)
-            row[metric] = interval.value
-            row[f'{metric}_low'] = interval.low
-            row[f'{metric}_high'] = interval.high
+            row |= interval_cells(interval, metric)
             by_seed = arm.groupby('seed')[metric].mean()
             row[f'{metric}_seed_sd'] = by_seed.std() if len(by_seed) > 1 else np.nan
         rows.append(row)

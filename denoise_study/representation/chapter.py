@@ -197,11 +197,11 @@ def _cells(table):
     for name, r in table.iterrows():
         cells = dict(quantity=name)
         for arm in dict.fromkeys(k for k, _ in table.columns):
-            ends = {e: r[arm, e] for e in ('value', 'low', 'high')}
-            measured = not any(v is None or v != v for v in ends.values())
+            number = r[arm, 'value']
+            interval = Interval.of(r[arm], 'value', ends='', n=table.attrs['n'])
             cells[arm] = ''
-            if measured: cells[arm] = str(Interval(**ends, n=table.attrs['n'], unit='images'))
-            elif ends['value'] == ends['value']: cells[arm] = f'{ends["value"]:.3g}'
+            if interval is not None: cells[arm] = str(interval)
+            elif number == number: cells[arm] = f'{number:.3g}'
         rows.append(cells)
     return rows
 
@@ -385,11 +385,11 @@ def _show_distances(c, distances, tests, level):
              'noise after matching over that before it, where the matching arrived.')
     for name, test in tests.items():
         rank = Interval.of(test, 'rank', ends='', unit='pairs')
-        low, middle, high = test.shuffled
+        first, middle, last = test.shuffled
         c.text(f'{name.strip("_") or "trained"}: the two distances have a rank correlation of '
                f'{rank:.2f} (p = {test.p:.3f} by permutation). The bounds of their ratio are a '
                f'factor {test.ratio:.3g} apart; with the pairs shuffled, {middle:.3g} '
-               f'[{low:.3g}, {high:.3g}]. The paper reports 2.9 for its pairs.')
+               f'[{first:.3g}, {last:.3g}]. The paper reports 2.9 for its pairs.')
 
 def distance_part(
     study:Study, # the study
@@ -439,8 +439,13 @@ def blind_chapter(
     c.text(f'A {type(D.net).__name__} of {weights:,} weights that removes noise from images of '
            f'{info.name} ({info.size[0]}x{info.size[1]} pixels), {told}, and was given no label. '
            'The representation is the average of each channel of its middle block.')
-    parts = denoising_part, representation_part, channels_part, selfguided_part, distance_part
-    for part in parts: part(study, c, models)
+    images = study.scaled(1000, least=100)
+    walks = dict(n=4, targets=10, levels=30, steps=30, shown=8) # of self-guided sampling
+    denoising_part(study, c, models)
+    representation_part(study, c, models, images)
+    channels_part(study, c, models, images)
+    selfguided_part(study, c, models, **{k: study.scaled(v, least=2) for k, v in walks.items()})
+    distance_part(study, c, models, study.scaled(20, least=6))
     c.heading('The claims, one by one')
     claims = blind_claims(c.results)
     c.claims(claims, 'What Kadkhodaie et al. (2025) say, what came out, and its control')

@@ -316,8 +316,8 @@ def over_chance(
     ratio:dict, # what `ratio_test` returned
 ) -> Interval: # below 1: closer than shuffled pairs, in nine of ten shufflings
     "B/A in units of its shuffled value, the widest interval that both allow"
-    low, middle, high = ratio['shuffled']
-    return Interval(bounds.value/middle, bounds.low/high, bounds.high/low, bounds.n, bounds.unit)
+    first, middle, last = ratio['shuffled']
+    return bounds.ratio_to(Interval(middle, first, last, bounds.n, bounds.unit))
 
 
 # %% ../../nbs/representation/28_claims.ipynb #0beca16a

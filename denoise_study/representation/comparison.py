@@ -9,7 +9,8 @@ __all__ = ['LevelReadings', 'label_scores', 'label_quantities', 'network_quantit
 # %% ../../nbs/representation/11_comparison.ipynb #0f407821
 import torch, numpy as np, pandas as pd
 from torch import Tensor, nn
-from ..core import Interval, mean_interval, paired_interval, step_generator, untrained
+from ..core import Interval, interval_cells, interval_columns, mean_interval
+from ..core import paired_interval, step_generator, untrained
 from .channels import selectivity
 from .geometry import probe_hits, shared_labels
 from .grouping import clusters, separation
@@ -195,15 +196,16 @@ def _side_by_side(found):
     columns = {}
     for name, quantities in found.items():
         cells = {quantity: _cells(i) for quantity, i in quantities.items()}
-        for part in ('value', 'low', 'high'):
+        for part in interval_columns('value', ends=''):
             columns[name, part] = {quantity: c[part] for quantity, c in cells.items()}
     return pd.DataFrame(columns).reindex(list(found['trained']))
 
 def _cells(number):
     "A number, with its ends if it has any"
-    if isinstance(number, Interval): return number.to_dict()
-    if number is None: number = np.nan
-    return dict(value=number, low=np.nan, high=np.nan)
+    interval = number if isinstance(number, Interval) else None
+    cells = interval_cells(interval, 'value', ends='')
+    if interval is None and number is not None: cells['value'] = number
+    return cells
 
 def comparison_rows(
     table:pd.DataFrame, # what `compare_representations` returned

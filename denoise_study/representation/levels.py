@@ -12,7 +12,8 @@ from functools import partial
 from itertools import cycle
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
-from ..core import curve, CYCLE, Interval, label_ends, Panels, panels
+from ..core import curve, CYCLE, Interval, interval_cells, interval_values, label_ends
+from ..core import Panels, panels
 from .probes import channel_averages
 
 # %% ../../nbs/representation/04_levels.ipynb #78a86bbb
@@ -63,21 +64,16 @@ def compare_levels(
     same = cosine_similarity(a, b)
     between = cosine_to_others(a)
     return dict(
-        **_columns('same', statistic_interval(np.mean, same)),
-        **_columns('between', statistic_interval(np.mean, between)),
+        **interval_cells(statistic_interval(np.mean, same), 'same'),
+        **interval_cells(statistic_interval(np.mean, between), 'between'),
         ceiling=cosine_similarity(a, again).mean().item(),
-        **_columns('instability', statistic_interval(_instability, same, between)),
-        **_columns('norm', statistic_interval(_shrunk, b.norm(dim=1), a.norm(dim=1))),
+        **interval_cells(statistic_interval(_instability, same, between), 'instability'),
+        **interval_cells(statistic_interval(_shrunk, b.norm(dim=1), a.norm(dim=1)), 'norm'),
         **count)
 
 def _instability(same, between): return (1 - same.mean())/(1 - between.mean())
 
 def _shrunk(length, at_reference): return length.mean()/at_reference.mean()
-
-def _columns(name, interval):
-    "Three cells of a table"
-    if interval is None: return {name: np.nan, f'{name}_low': np.nan, f'{name}_high': np.nan}
-    return {name: interval.value, f'{name}_low': interval.low, f'{name}_high': interval.high}
 
 # %% ../../nbs/representation/04_levels.ipynb #a89faf9c
 class LevelSet:
@@ -174,8 +170,7 @@ def _draw_instability(ax, table, colors):
     for tap, color in colors.items():
         o = table[table.tap == tap].sort_values('sigma')
         width = 2.5 if tap == 'mid' else 1
-        ends = o.instability_low, o.instability_high
-        curve(ax, o.sigma, o.instability, *ends, color, '.-', lw=width)
+        curve(ax, o.sigma, *interval_values(o, 'instability'), color, '.-', lw=width)
 
 def _name_curves(ax, table, colors):
     "Write names at their ends"

@@ -10,7 +10,8 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
-from ..core import check_images, curve, CYCLE, panel, step_generator, text_color
+from ..core import check_images, curve, CYCLE, interval_columns, panel, step_generator
+from ..core import text_color
 from ..denoiser import Denoiser, residual_sigma
 from .matching import match
 from .resemblance import summary
@@ -56,9 +57,8 @@ def noise_level_check(
         found = summary(ratio[info.converged])
         found = dict(ratio=found.pop('value'), **found)
         beside = summary(random[info.converged])
-        found['random'] = beside['value']
-        found['random_low'] = beside['low']
-        found['random_high'] = beside['high']
+        for to, cell in zip(interval_columns('random'), interval_columns('value', ends='')):
+            found[to] = beside[cell]
         left = info['last']/info['first']
         move = info.move/sigma
         rows.append(dict(
@@ -82,9 +82,8 @@ def plot_noise_level(
     ax.axhline(1, c='k', lw=.8)
     t = table[table.n > 1]
     if 'random' in t: ax.plot(t.sigma, t.random, ':', color=color)
-    low = t.ratio - t['std']
-    high = t.ratio + t['std']
-    curve(ax, t.sigma, t.ratio, low, high, color, 'o-', ms=4)
+    std = t['std']
+    curve(ax, t.sigma, t.ratio, t.ratio - std, t.ratio + std, color, 'o-', ms=4)
     ink = text_color(color)
     for r in t.itertuples():
         at = r.sigma, r.ratio

@@ -13,7 +13,8 @@ from itertools import combinations
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 from scipy.stats import rankdata
-from ..core import bootstrap_interval, CYCLE, Interval, panel, resamples, text_color
+from ..core import bootstrap_interval, CYCLE, Interval, interval_cells, panel, resamples
+from ..core import text_color
 
 # %% ../../nbs/representation/27_ratios.ipynb #f0762f7b
 def spread(
@@ -22,9 +23,9 @@ def spread(
 ) -> tuple: # B/A, B/A over the middle 90% of ratios, Spearman's rank correlation
     "How closely two distances go together"
     r = d2/q
-    low, high = np.quantile(r, [.05, .95])
+    first, last = np.quantile(r, [.05, .95])
     rank = np.corrcoef(rankdata(d2), rankdata(q))[0, 1]
-    return r.max()/r.min(), high/low, rank
+    return r.max()/r.min(), last/first, rank
 
 # %% ../../nbs/representation/27_ratios.ipynb #f9282afa
 def permuted(
@@ -96,7 +97,7 @@ def ratio_test(
         found = spread(d2[i], q[i])
         ranks.append(found[2])
 
-    low, high = np.quantile(ranks, [.025, .975])
+    over_pairs = bootstrap_interval(rank, ranks, len(r), 'pairs')
     shuffled = np.quantile(null[:, 0], [.05, .5, .95])
     return AttrDict(
         n=len(r),
@@ -105,9 +106,7 @@ def ratio_test(
         B=r.max(),
         ratio=ratio,
         ratio_90=ratio_90,
-        rank=rank,
-        low=low,
-        high=high,
+        **interval_cells(over_pairs, 'rank', ends=''),
         p=(1 + above)/(1 + len(null)),
         shuffled=tuple(shuffled),
         spread=near.max()/near.min())

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from collections.abc import Callable
 from torch import Tensor
-from ..core import check_images, mean_interval
+from ..core import check_images, interval_cells, mean_interval
 from ..denoiser import Denoiser
 from .targets import as_target, Target
 
@@ -97,15 +97,12 @@ def summary(
 ) -> dict: # value, low, high, std, n; nan where there is too little for them
     "Mean with bootstrap interval, and standard deviation over units"
     v = values.detach().double().cpu()
-    n, nan = len(v), math.nan
-    if n < 2: return dict(value=v.mean().item(), low=nan, high=nan, std=nan, n=n)
-    i = mean_interval(v)
-    row = dict(value=i.value)
-    row['low'] = i.low
-    row['high'] = i.high
-    row['std'] = v.std().item()
-    row['n'] = n
-    return row
+    n = len(v)
+    if n < 2:
+        nothing = interval_cells(None, 'value', ends='')
+        return nothing | dict(value=v.mean().item(), std=math.nan, n=n)
+    cells = interval_cells(mean_interval(v), 'value', ends='')
+    return cells | dict(std=v.std().item(), n=n)
 
 @torch.no_grad()
 def samples_around(

@@ -11,7 +11,7 @@ import math, torch, pandas as pd
 from functools import partial
 from scipy import stats
 from torch import Tensor, nn
-from ..core import panels, Panels, text_color
+from ..core import interval_cells, panels, Panels, text_color
 from .levels import statistic_interval
 from .maps import map_statistics
 from .probes import channel_averages, IN_COLOR, OUT_COLOR
@@ -124,16 +124,11 @@ def selectivity_predicts(
     rows = []
     for name, sign in CLAIMED.items():
         live = table[['pr', name]].dropna()
-        row = dict(property=name, claimed=sign, rank=math.nan, low=math.nan, high=math.nan)
-        row['n'] = len(live)
         found = None
         if len(live) > 3 and live.nunique().min() > 1:
             found = statistic_interval(_rank, live.pr, live[name], unit='channels', seed=seed)
-        if found is not None:
-            row['rank'] = found.value
-            row['low'] = found.low
-            row['high'] = found.high
-        rows.append(row)
+        cells = interval_cells(found, 'rank', ends='')
+        rows.append(dict(property=name, claimed=sign, **cells, n=len(live)))
     return pd.DataFrame(rows)
 
 def _rank(p, q): return stats.spearmanr(p, q).statistic

@@ -44,9 +44,9 @@ def check_sides(
     "Refuse images whose sides the network of a preset can't halve, with a `ValueError`"
     k = 2**(len(diffusion.preset(info, size)['net']['mult']) - 1)
     if not any(side%k for side in info.size): return
-    high, wide = info.size
+    height, width = info.size
     raise ValueError(
-        f'image_size: {high}x{wide} pixels; sides must be multiples of {k} for this network: '
+        f'image_size: {height}x{width} pixels; sides must be multiples of {k} for this network: '
         f'--pad-to {k} adds a black frame, --image-size resizes')
 
 # %% ../../nbs/study/02_training.ipynb #74aaadc0
@@ -65,9 +65,13 @@ def given_ddgm(
     **given, # options that say what its chain is -> what they were given; nothing: '' or 0
 ) -> 'diffusion.DDGM': # to train a denoiser for
     "A DDGM that is there already, for which no option may say what it is"
-    for name, value in given.items():
-        if value: raise ValueError(f'{name}: that of {ddgm} is used, got {value!r}; leave it out')
+    _check_none(ddgm, given)
     return open_ddgm(ddgm, '', device, option='ddgm')
+
+def _check_none(start, given):
+    "Refuse options about what a file says itself"
+    for name, value in given.items():
+        if value: raise ValueError(f'{name}: that of {start} is used, got {value!r}; leave it out')
 
 # %% ../../nbs/study/02_training.ipynb #02c00005
 def model_kind(
@@ -86,8 +90,7 @@ def started(
     **given, # options that say what a model is -> what they were given; nothing: '' or 0
 ) -> 'diffusion.DDGM|daed.DAED|denoiser.Blind': # the model
     "A model to train on, for which no option may say what it is"
-    for name, value in given.items():
-        if value: raise ValueError(f'{name}: that of {start} is used, got {value!r}; leave it out')
+    _check_none(start, given)
     return open_model(start, '', device)
 
 def train_on(

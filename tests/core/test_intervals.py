@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from denoise_study.core import Interval
+from denoise_study.core import Interval, interval_cells, interval_columns, interval_values
 
 
 def some(value=0.5, low=0.4, high=0.6, n=200, unit="images", level=0.95):
@@ -133,6 +133,20 @@ def test_difference_keeps_what_it_is_over():
     assert (flipped.low, flipped.high) == pytest.approx((0.4, 0.7)) and flipped.unit == "images"
 
 
+def test_ratio_is_the_widest_that_both_allow():
+    a, b = some(0.6, 0.5, 0.7), some(0.3, 0.2, 0.4, n=8, unit="seeds")
+    ratio = a.ratio_to(b)
+    ends = ratio.value, ratio.low, ratio.high
+    assert ends == pytest.approx((2, 1.25, 3.5))
+    assert (ratio.n, ratio.unit) == (8, "images and seeds")
+
+
+def test_widened_about_the_number():
+    i = some(0.5, 0.4, 0.7).widened(2)
+    assert (i.value, i.low, i.high) == pytest.approx((0.5, 0.3, 0.9))
+    assert some().widened(1) == some()
+
+
 def test_record_round_trip():
     for i in (
         some(),
@@ -157,6 +171,16 @@ def test_row_round_trip():
     assert row == dict(frechet=0.5, frechet_low=0.4, frechet_high=0.6, frechet_n=200)
     assert Interval.of(row, "frechet") == some()
     assert Interval.of(pd.DataFrame([row, row]).iloc[1], "frechet", level=0.9) == some(level=0.9)
+
+
+@pytest.mark.parametrize("ends", [None, "", "boot_"])
+def test_cells_are_read_back_from_their_columns(ends):
+    cells = interval_cells(some(), "frechet", ends)
+    assert tuple(cells) == interval_columns("frechet", ends)
+    assert Interval.of(cells, "frechet", ends, n=200) == some()
+    assert interval_values(cells, "frechet", ends) == [0.5, 0.4, 0.6]
+    empty = interval_cells(None, "frechet", ends)
+    assert list(empty) == list(cells) and Interval.of(empty, "frechet", ends, n=200) is None
 
 
 def test_row_of_other_origin():

@@ -17,6 +17,16 @@ def test_a_stage_is_announced_and_timed(tmp_path, capsys):
     assert "broken" not in study.seconds
 
 
+@pytest.mark.parametrize(
+    "n_eval, n, least, expected",
+    [(256, 30, 1, 30), (10_000, 30, 1, 30), (128, 30, 1, 15), (16, 30, 1, 1), (16, 4, 2, 2)],
+)
+def test_a_trial_is_short_in_every_part(tmp_path, n_eval, n, least, expected):
+    "As usual with as many test images as usual, and never longer"
+    study = Study(image_dls("digits", device="cpu"), tmp_path, n_eval=n_eval)
+    assert study.scaled(n, least) == expected
+
+
 def test_reopened_data_are_the_same_images(tmp_path):
     source = dict(data="fashion_mini", bs=32)
     study = Study(image_dls(**source, device="cpu"), tmp_path, source=source)

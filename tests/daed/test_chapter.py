@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers_daed import space
+from helpers_training import shorter_chains
 
 from denoise_study.core import Chapter, image_dls, Study, write_json
 from denoise_study.daed import CEILING, daed_chapter, daed_claims_of, ends_of_quality, FLOOR
@@ -101,7 +102,8 @@ def test_chapter_of_a_study_and_its_record(study, tmp_path):
     assert any("two-step" in x.sentence for x in again)
 
 
-def test_joint_models_and_the_control_of_their_size(study, tmp_path):
+def test_joint_models_and_the_control_of_their_size(study, tmp_path, monkeypatch):
+    shorter_chains(monkeypatch, width=16)
     study = replace(study, folder=tmp_path, steps=2, models=dict(study.models))
     small = silent(study_joint, study, wide=False)
     models = silent(study_joint, study, ("simple", "vlb"))

@@ -7,6 +7,7 @@ import torch
 from helpers import IMPROVED, openai_state
 from helpers_foreign import given_models
 from helpers_study import command
+from helpers_training import shorter_chains
 
 from denoise_study.study import denoise_splits, denoise_transfer, source_model
 
@@ -15,10 +16,11 @@ def results(folder):
     return json.loads((folder / "results.json").read_text())
 
 
-def test_splits_and_transfer(tmp_path):
+def test_splits_and_transfer(tmp_path, monkeypatch):
     "What one has trained, the other finds; a DAE has as many steps as were asked for, at most"
+    shorter_chains(monkeypatch)
     out = command(
-        tmp_path, "denoise-splits", "--folder", "run", "--steps", 11, "--levels", ".1,.3", "--n", 20
+        tmp_path, "denoise-splits", "--folder", "run", "--steps", 6, "--levels", ".1,.3", "--n", 20
     ).stdout
     r = results(tmp_path / "run")
     assert [row["model"][:4] for row in r["splits"]] == ["DDGM", "DAED", "DAED"]
@@ -26,14 +28,14 @@ def test_splits_and_transfer(tmp_path):
     for row in r["splits"]:
         assert row["n_fake"] == 20
         assert row["frechet_low"] <= row["frechet"] <= row["frechet_high"]
-        assert row["steps"] == 11 and row["valid_loss"] > 0
+        assert row["steps"] == 6 and row["valid_loss"] > 0
     two_step = {
         c["verdict"] for c in r["claims"] if c["place"] == "not of Table 1: two-step models"
     }
     assert two_step <= {"not learned", "not measured"} and "not learned" in two_step
     assert "<img" in (tmp_path / "run/report.html").read_text()
 
-    command(tmp_path, "denoise-transfer", "--source", "digits", "--folder", "run", "--steps", 11)
+    command(tmp_path, "denoise-transfer", "--source", "digits", "--folder", "run", "--steps", 6)
     r = results(tmp_path / "run")
     ways = {(row["set"], row["model"], row["how"]) for row in r["transfer"]}
     assert {

@@ -7,6 +7,7 @@ from html import escape
 
 import pytest
 from helpers_foreign import saved_pipeline
+from helpers_training import shorter_chains
 from torch import nn
 
 from denoise_study import load_pretrained
@@ -17,10 +18,11 @@ from denoise_study.study import CHAPTERS, denoise_study, forget_study, images_ch
 FORK = multiprocessing.get_context("fork")
 
 
-def test_all_chapters_in_one_report(tmp_path, capsys):
+def test_all_chapters_in_one_report(tmp_path, capsys, monkeypatch):
     "A page that holds them all, with the claims of three of them told at its head"
+    shorter_chains(monkeypatch)
     dls = image_dls("digits", bs=128, device="cpu")
-    study = Study(dls, tmp_path, steps=11, n=20, n_eval=16)
+    study = Study(dls, tmp_path, steps=6, n=20, n_eval=16)
     chapters = run_study(study)["chapters"]
     announced = re.findall(r"\[(\d+)/(\d+)\] ", capsys.readouterr().out)
     assert announced == [(str(i + 1), str(study.stages)) for i in range(study.stages)]
