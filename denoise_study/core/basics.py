@@ -139,8 +139,8 @@ def _fresh(net):
         return net.load_state_dict(type(net)(**config).state_dict())
     if list(net.parameters(recurse=False)):
         raise ValueError(
-            f'D: {type(net).__name__} has parameters, but no `reset_parameters` method; give it one, '
-            'or give `make`, a function that builds the network anew'
+            f'D: {type(net).__name__} has parameters, but no `reset_parameters` method; give it '
+            'one, or give `make`, a function that builds the network anew'
         )
     for m in net.children():
         _fresh(m)
