@@ -278,6 +278,12 @@ def _g(): pass
     assert found["by_hand"] == 3  # the argument, the key and the keyword; not the attribute
 
 
+def test_intervals_do_what_is_theirs():
+    "Who needs more places puts an interval into a table by `interval_cells`, and reads it by `of`"
+    found = lessons.hands(lessons.sources())
+    assert sum(found.values()) <= lessons.BY_HAND, {name(p): n for p, n in found.items() if n > 9}
+
+
 # Documentation of public names, read from the source as show_doc reads it
 
 DUNDERS = {"__init__", "__call__"}  # the others mean what Python says they mean
