@@ -233,7 +233,8 @@ def transfer_part(
     if nearest:
         c.results['levels'] = at_their_levels(study, {name: daeds[name] for name in nearest})
     c.results['training'] = c.results.get('training', {}) | training
-    own, *_, other = sets
+    own, *others = sets
+    other = others[-1] if others else own
     c.heading('Does the denoiser work on other images?')
     c.table(_transfer_in_words(table), f'{len(sets[own])} test images of each set, noised to '
             f'variance {level} and brought back, all from the same noise; MAE on the scale of '

@@ -78,11 +78,11 @@ def test_splits_of_a_model_that_exists(tmp_path):
 def test_a_pipeline_of_diffusers(tmp_path):
     "Split, with a denoiser trained for it, and transferred as it is"
     words = given_models(tmp_path)["diffusers"]
-    short = "--levels", 0.1, "--steps", 2, "--n", 8, "--folder", "split"
+    short = "--levels", 0.14, "--steps", 2, "--n", 8, "--folder", "split"
     command(tmp_path, "denoise-splits", *words, *short)
     rows = results(tmp_path / "split")["splits"]
-    assert [row["model"] for row in rows] == ["DDGM", "DAED 0.1"]
-    few = "--targets", "few.npz", "--n-eval", 16, "--folder", "run"
+    assert [row["model"] for row in rows] == ["DDGM", "DAED 0.14"]
+    few = "--targets", "few.npz", "--level", 0.14, "--n-eval", 16, "--folder", "run"
     command(tmp_path, "denoise-transfer", "--source", "pipeline", *few)
     ways = {(row["set"], row["model"], row["how"]) for row in results(tmp_path / "run")["transfer"]}
     assert {("few", "DDGM", how) for how in ("ancestral", "mean", "ddim")} <= ways
