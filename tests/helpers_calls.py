@@ -134,6 +134,7 @@ def calls():
         core.prd: dict(
             real=t.f, fake=t.f, clusters=3, runs=1, beta=8, level=0.9, n_boot=3, seed=0, **quiet
         ),
+        core.some_of: dict(loader=t.dls.test, n=2, seed=0),
         core.diversity: dict(images=t.x, range=(0.0, 1.0), pairs=2, level=0.95, seed=0, bs=2),
         core.scored_sets: dict(
             space=t.space, reference=t.x, sets=dict(a=t.x), range=(0.0, 1.0), seed=0

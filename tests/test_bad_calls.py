@@ -40,7 +40,7 @@ def test_senseless_options_are_refused_before_the_work(name):
     rows = list(try_commands(name))
     let_through = {row[1:3] for row in rows if row[3] != WORDS}
     assert len(rows) > 20
-    assert let_through <= {(key, "1.5") for key in ("sigma", "lr", "lr_backbone", "time_scale")}
+    assert let_through <= {(key, "1.5") for key in ("sigma", "lr", "lr_backbone")}
 
 
 def test_an_option_is_refused_before_the_first_pass_through_a_network():
