@@ -74,8 +74,8 @@ def place(self:ImageLoader):
 
 # %% ../../nbs/core/16_loaders.ipynb #fe909861
 @patch(as_prop=True)
-def _shared(self:ImageLoader):
-    "Number of images that all processes can share"
+def available(self:ImageLoader):
+    "Number of images that an epoch can visit, over all processes"
     rank, world = self.place
     short = self.n % self.bs
     left_out = short % world
@@ -87,7 +87,7 @@ def steps(self:ImageLoader,
     epochs:int, # how many
 ) -> int: # number of batches
     "Batches in the first epochs, all together"
-    whole = math.ceil(self._shared/self.bs)
+    whole = math.ceil(self.available/self.bs)
     return math.floor(epochs*min(whole, self.batches or whole))
 
 @patch
@@ -96,7 +96,7 @@ def __len__(self:ImageLoader): return self.steps(self.epoch + 1) - self.steps(se
 @patch(as_prop=True)
 def used(self:ImageLoader):
     "Number of images that this epoch visits, over all processes"
-    return min(self._shared, self.bs*len(self))
+    return min(self.available, self.bs*len(self))
 
 # %% ../../nbs/core/16_loaders.ipynb #b83c84a7
 @patch

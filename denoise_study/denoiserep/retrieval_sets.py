@@ -56,11 +56,10 @@ class IdentityLoader(ImageLoader):
         self.counts = torch.unique(torch.as_tensor(source.labels), return_counts=True)[1]
 
     @property
-    def used(self):
-        "Number of pictures that an epoch shows: whole batches of whole groups"
+    def available(self):
+        "Number of pictures that an epoch can show: whole batches of whole groups"
         groups = int((self.counts//self.k).clamp(min=1).sum())
-        whole = groups*self.k//self.bs*self.bs
-        return whole if self.batches is None else min(whole, self.batches*self.bs)
+        return groups*self.k//self.bs*self.bs
 
     def get_idxs(self) -> Tensor: # (`used`,) which pictures
         "Groups of an identity's pictures, in rounds"

@@ -116,9 +116,9 @@ def denoise_selfguide(
     core.check_picture(out)
     D, dls = open_denoiser(model, data, root, weights, device, openai)
     out = Path(out)
-    x, y = core.first_images(dls, 'test', 1000)
-    numbers = chosen_images(images, y)
-    targets = x[numbers]
+    source = dls.test.dataset
+    numbers = chosen_images(images, source.labels)
+    targets = core.from_uint8(source.batch(numbers), dls.info.range, dls.device)
     train, _ = representation.drawn_images(dls, 'train', 5000, seed)
     mean = train.mean(0)
     way = dict(mean=mean, seed=seed)

@@ -121,3 +121,25 @@ def test_one_image_of_each_class():
 def test_images_of_another_kind():
     with pytest.raises(ValueError, match="the model is for 3 channels, digits has 1"):
         open_denoiser("blind-cifar10", "digits", "", "", "cpu")
+
+
+def test_every_class_is_sampled_from_however_the_files_are_sorted(tmp_path, monkeypatch):
+    "The first image of the second class is the 1,002nd file"
+
+    class Seen(Exception):
+        pass
+
+    def stop(D, targets, *args, **kwargs):
+        raise Seen(targets)
+
+    for split, counts in dict(train=(6, 6), test=(1001, 2)).items():
+        for name, n, grey in zip("ab", counts, (40, 200)):
+            (tmp_path / f"data/{split}/{name}").mkdir(parents=True)
+            for i in range(n):
+                picture = Image.new("L", (16, 16), grey)
+                picture.save(tmp_path / f"data/{split}/{name}/{i:04}.png")
+    monkeypatch.setattr("denoise_study.representation.self_guided", stop)
+    with pytest.raises(Seen) as found:
+        denoise_selfguide("blind-digits", str(tmp_path / "data"), str(tmp_path / "s.png"))
+    targets = found.value.args[0]
+    assert (255 * targets).round().unique(dim=0)[:, 0, 0, 0].tolist() == [40, 200]
