@@ -15,6 +15,7 @@ from .hooks import LAYOUTS as LAYOUTS
 from .hooks import Place as Place
 from .hooks import channels_first as channels_first
 from .hooks import read_modules as read_modules
+from .opening import checkpoint_in as checkpoint_in
 from .opening import model_from as model_from
 from .oracles import GaussianDenoiser as GaussianDenoiser
 from .oracles import MixtureDenoiser as MixtureDenoiser

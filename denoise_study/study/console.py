@@ -235,7 +235,6 @@ def open_model(
     "A model from whatever a command line says of one"
     check_model(model=model)
     device = chosen_device(device)
-    if (Path(model)/'ddgm.safetensors').exists(): model = str(Path(model)/'ddgm.safetensors')
     if model in shipped_models():
         if weights == 'raw':
             raise ValueError(

@@ -8,7 +8,7 @@ __all__ = ['write_chapter', 'source_model', 'data_of', 'denoise_transfer', 'deno
 # %% ../../nbs/study/04_daed_commands.ipynb #3715af6c
 from pathlib import Path
 from typing import Literal
-from .. import core, daed, diffusion
+from .. import core, daed, denoiser, diffusion
 from .console import check_channels, check_data, check_model, check_numbers
 from .console import comma_numbers, open_data, open_ddgm, shipped_models
 
@@ -39,8 +39,7 @@ def source_model(
     openai:str='', # for weights of OpenAI: see `openai_facts`
 ) -> 'diffusion.DDGM|None': # the model, in eval mode; None: this is no model, but a data set
     "A diffusion model that exists already"
-    files = 'ddgm.safetensors', 'model_index.json'
-    in_folder = any((Path(source)/file).exists() for file in files)
+    in_folder = denoiser.checkpoint_in(source) or (Path(source)/'model_index.json').exists()
     in_file = source.endswith(('.safetensors', '.pt'))
     if in_folder or in_file or source in shipped_models():
         return open_ddgm(source, '', device, openai, option='source')

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from denoise_study import load_pretrained
 from denoise_study.core import save_checkpoint
 from denoise_study.denoiser import denoiser, model_from
 from denoise_study.diffusion import DDGM, Schedule, to_openai
@@ -41,3 +42,14 @@ def test_what_is_missing_or_too_much_is_named(tmp_path):
     for message, call in wrong.items():
         with pytest.raises(ValueError, match=message):
             call()
+
+
+@pytest.mark.parametrize("name", ["ddgm-digits", "daed-digits", "blind-digits"])
+def test_the_folder_of_a_training_is_its_checkpoint(name, tmp_path):
+    kind = name.partition("-")[0]
+    save_checkpoint(tmp_path / f"{kind}.safetensors", model := load_pretrained(name))
+    (tmp_path / "state.safetensors").touch()
+    found = model_from(tmp_path)
+    assert type(found) is type(model)
+    for a, b in zip(found.parameters(), model.parameters()):
+        assert torch.equal(a, b)
