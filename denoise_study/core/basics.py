@@ -123,11 +123,16 @@ def untrained(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if make is None: _fresh(D.net)
-        else: D.net.load_state_dict(make().state_dict())
+        else: _load_fresh(D.net, make())
         for p in D.net.parameters():
             if zeros and not p.any():
                 nn.init.normal_(p, std=zeros)
     return D
+
+def _load_fresh(net, fresh):
+    "The weights of a network that was built anew"
+    try: net.load_state_dict(fresh.state_dict())
+    except RuntimeError as e: raise ValueError(f'make: builds another network: {e}') from None
 
 def _fresh(net):
     "Initialise every parameter anew: by its own method, from its description, or part by part"

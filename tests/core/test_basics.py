@@ -95,6 +95,8 @@ def test_a_layer_that_cannot_start_anew_is_named():
 
     with pytest.raises(ValueError, match="Scale has parameters, but no `reset_parameters`"):
         untrained(Around(nn.Sequential(Scale())))
+    with pytest.raises(ValueError, match="make: builds another network"):
+        untrained(Around(nn.Linear(2, 2)), make=lambda: nn.Linear(3, 2))
 
 
 def test_models_without_wrapper_or_parameters():
