@@ -84,7 +84,7 @@ def after_loss(self:ObjectiveCB):
     "A loss that is no finite number ends the training, before it reaches the weights"
     loss = self.learn.loss_grad
     if not self.training or hasattr(self.learn, 'lr_finder'): return
-    if loss.is_cuda and self.step % 50: return
+    if loss.device.type != 'cpu' and self.step % 50: return
     if loss.isfinite(): return
     raise ValueError(
         f'the loss is {loss.item()} at step {self.step + 1}, and nothing can be learned from it. '

@@ -66,9 +66,7 @@ class Resume(Callback):
         "How long this training has taken so far"
         return self.earlier + time.monotonic() - self.started
 
-# %% ../../nbs/core/26_resume.ipynb #a1aca454
-_PARTS = 'where', 'record', 'rng', 'opt', 'model'
-
+# %% ../../nbs/core/26_resume.ipynb #df62a9ff
 def _check_finite(resume):
     "Weights that are no numbers must not take the place of good ones"
     sizes = [p.detach().abs().amax() for p in unwrap(resume.learn.model).parameters()]
@@ -76,6 +74,9 @@ def _check_finite(resume):
     raise ValueError(
         f'the weights hold NaN or infinity after step {resume.learn.train_iter}; the state before '
         f'stays in {resume.path}. Give a lower learning rate, or a smaller norm of the gradient')
+
+# %% ../../nbs/core/26_resume.ipynb #a1aca454
+_PARTS = 'where', 'record', 'rng', 'opt', 'model'
 
 def _unpacked(tensors, desc, path):
     "What `_state` had made"
