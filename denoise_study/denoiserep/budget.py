@@ -26,7 +26,7 @@ class Budget:
     "What the arms may use: the same for all"
     steps:int=200 # training steps of an arm; in 'alternate', half train the backbone
     rounds:int=2 # of denoisers, then backbone, in 'alternate'
-    lr:float=1e-2 # learning rate of denoisers
+    lr:float=.03 # of denoisers: the part of the way to the minimum that a step goes
     whiten:bool=True # denoisers learn on whitened features; False: written plainly, as in the paper
     lr_backbone:float=1e-4 # learning rate of the backbone, where it is trained
     lam:float=.1 # weight of the side loss in 'label_aug'; the slides do not say
@@ -34,22 +34,30 @@ class Budget:
     n_solve:int=1000 # training images for the closed form
     minus_steps:int=0 # T of DenoiseRep^-; 0: as many as there are denoised layers
     loss:str='l1' # side loss, see `denoise_rep`
-    rows:int|None=4096 # feature vectors of a layer that it looks at in a step
+    rows:int|None=2048 # feature vectors of a layer that it looks at in a step
 
 # %% ../../nbs/denoiserep/14_budget.ipynb #9b47fb7c
 def denoiser_rates(
     dr, # `DenoiseRep`
     budget:Budget, # with the rates
     backbone:bool=False, # the backbone is trained, too
-) -> np.ndarray: # a learning rate for each group of parameters
-    "Learning rates of denoisers, and of the backbone behind them"
-    rates = []
+    weight:float=1., # of the side loss in the loss
+) -> tuple: # (groups,) a learning rate and (groups,) an eps of Adam for each group of parameters
+    "Gradient descent for whitened denoisers, Adam for plain ones and for the backbone behind them"
+    rates, eps = [], []
     for slot in dr.slots.values():
         d = slot.denoiser
-        plain = d.whitening is None
-        rates.append(budget.lr/d.noise if plain else budget.lr)
-    if backbone: rates.append(budget.lr_backbone)
-    return np.array(rates)
+        if d.whitening is None:
+            rates.append(budget.lr/10/d.noise) # the best of three on garments
+            eps.append(1e-8)
+            continue
+        channels = d.weight[..., 0].numel() # the side loss is a mean over so many
+        rates.append(budget.lr*channels/weight)
+        eps.append(1.) # far above every gradient
+    if backbone:
+        rates.append(budget.lr_backbone)
+        eps.append(1e-8)
+    return np.array(rates), np.array(eps)
 
 def phased(
     schedule:Callable, # share of a phase, in [0,1] -> rate
@@ -91,12 +99,15 @@ def train_denoisers(
     if merged is not None:
         more, _ = step_loaders(merged, seed, budget.steps, phases)
         dls = merge_loaders(dls, more, seed=seed)
-    elif task.augment: cbs.append(Augment(task.augment, seed))
+    elif task.augment and scheme != 'label_free': cbs.append(Augment(task.augment, seed))
     learn = denoiserep_learner(
         dls, dr, scheme, task.loss, lam=budget.lam, phase=epochs, noise=noise,
         seed=seed, cbs=cbs, train_mode=task.train_mode)
 
-    rates = denoiser_rates(dr, budget, backbone=in_turns)
+    weight = budget.lam if scheme == 'label_aug' and budget.lam else 1.
+    rates, eps = denoiser_rates(dr, budget, in_turns, weight)
+    learn.create_opt()
+    learn.opt.set_hypers(eps=list(eps))
     fall = combined_cos(.5, rates, rates, rates/100)
     schedule = ParamScheduler({'lr': phased(fall, phases if in_turns else 1)})
     with torch.random.fork_rng():

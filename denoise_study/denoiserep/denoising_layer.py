@@ -201,6 +201,8 @@ def side_loss(self:DenoisingLayer,
         x0 = x0.to(self.weight.dtype)
 
         eps = noise_like(x0, generator)
+        x0 = torch.cat([x0, x0]) # each with a noise and its opposite
+        eps = torch.cat([eps, -eps])
         xt = self.signal*x0 + self.noise*eps
         error = eps - predict_noise(xt, self.W_D, self.bias)
 

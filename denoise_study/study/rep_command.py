@@ -100,7 +100,7 @@ def denoise_rep_command(
     checkpoint:str='', # weights of each network, with commas; default: train one for each seed
     seeds:int=8, # repetitions
     steps:int=200, # training steps of an arm
-    lr:float=.01, # learning rate of denoisers
+    lr:float=.03, # of denoisers: the part of the way to the minimum that a step goes
     lr_backbone:float=1e-4, # learning rate of the backbone, in `alternate`
     lam:float=.1, # weight of the side loss, in `label_aug`
     rounds:int=2, # of denoisers, then backbone, in `alternate`

@@ -27,6 +27,21 @@ def test_side_loss_of_some_rows():
     )
 
 
+def test_side_loss_is_the_mean_over_each_noise_and_its_opposite():
+    "By two plain losses, and with the scatter that pairs take away"
+    x = torch.randn(300, 1, 8, generator=gen())
+    net = nn.Sequential(nn.Linear(8, 3))
+    d = wild(denoise_rep(net, t=20, example=x[:2, 0]), 0.1).slots["0"].denoiser
+    eps = torch.randn(x.shape, generator=gen(1))
+
+    def plain(eps):
+        xt = d.signal * x + d.noise * eps
+        return (eps - torch.einsum("ngi,gji->ngj", xt, d.W_D)).abs().mean()
+
+    expected = (plain(eps) + plain(-eps)) / 2
+    assert float(d.side_loss(x, "l1", gen(1))) == pytest.approx(float(expected), rel=1e-6)
+
+
 def test_autocast_does_not_reach_the_denoiser():
     dr, x = wild(denoise_rep(net(), example=X)), torch.randn(50, 1, 8, generator=gen())
     d, seen = dr.slots["head"].denoiser, []
