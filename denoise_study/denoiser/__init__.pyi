@@ -15,6 +15,11 @@ from .hooks import LAYOUTS as LAYOUTS
 from .hooks import Place as Place
 from .hooks import channels_first as channels_first
 from .hooks import read_modules as read_modules
+from .hub import CARD as CARD
+from .hub import FILE_ON_HUB as FILE_ON_HUB
+from .hub import file_on_hub as file_on_hub
+from .hub import model_card as model_card
+from .hub import on_hub as on_hub
 from .opening import checkpoint_in as checkpoint_in
 from .opening import model_from as model_from
 from .oracles import GaussianDenoiser as GaussianDenoiser
