@@ -66,7 +66,8 @@ def _hub_model():
             for of_a_file in ('weights', 'file', 'digest'): info.pop(of_a_file, None)
             folder = Path(save_directory)
             save_checkpoint(folder/FILE_ON_HUB, self.model, **info)
-            write_json(folder/'config.json', dict(model=type(self.model).__name__, file=FILE_ON_HUB))
+            kind = type(self.model).__name__
+            write_json(folder/'config.json', dict(model=kind, file=FILE_ON_HUB))
 
         @classmethod
         def _from_pretrained(cls, *, model_id, **kwargs):
