@@ -18,6 +18,7 @@ from .console import option_name as option_name
 from .console import parser_of as parser_of
 from .console import run_command as run_command
 from .console import shipped_models as shipped_models
+from .console import warned_once as warned_once
 from .daed_commands import data_of as data_of
 from .daed_commands import denoise_splits as denoise_splits
 from .daed_commands import denoise_transfer as denoise_transfer

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from configparser import ConfigParser
 from importlib import metadata
 from pathlib import Path
@@ -213,3 +214,22 @@ def test_numbers_with_commas():
     assert comma_numbers("images", "3, 5", int) == [3, 5]
     with pytest.raises(ValueError, match="images: numbers with commas between .* got '1.5'"):
         comma_numbers("images", "1.5", int)
+
+
+def test_a_warning_is_read_once_whatever_libraries_do_to_the_memory():
+    "Each `catch_warnings` that is left wipes what Python remembers of having warned"
+
+    def noisy():
+        "Warns three times"
+        for _ in range(3):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+            warnings.warn("few images")
+        warnings.warn("other images")
+
+    said = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = lambda message, *args, **kwargs: said.append(str(message))
+        run_command(noisy, "noisy", [])
+    assert said == ["few images", "other images"]
