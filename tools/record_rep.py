@@ -49,7 +49,7 @@ ROWS = dict(
         "vit_small",
         "base,label_free,closed_form,placebo,label_aug,alternate,control",
         given=dict(flip=True, bs=128, steps=6000),
-        budget=dict(steps=400),
+        budget=dict(steps=1700),  # an epoch in each phase of alternate
     ),
     omniglot=Row(
         "retrieval",
