@@ -158,7 +158,7 @@ def rep_outcome(
 ) -> Outcome: # of all arms
     "Every arm, with placebo and equal training (slides, 'Analysis of Label Informations')"
     arms = 'label_free', 'closed_form', 'placebo', 'label_aug', 'alternate', 'control'
-    steps = min(study.steps or 200, 200) # half of them for the denoisers of `alternate`
+    steps = min(study.steps or 160, 160) # half of them for the denoisers of `alternate`
     budget = Budget(steps=steps, lr_backbone=1e-3, rows=512)
     with study.stage('denoising the features of a classifier'):
         return run_protocol(task, arms, seeds, budget, study.folder/'rep', progress=False)

@@ -56,9 +56,10 @@ def sample_quality(
     "Samples against test images, beside training images and an untrained network"
     n = len(samples)
     blank = untrained(model, study.seed, zeros=.02)
+    few = max(1, model.sched.T//4)
     sets = {
         'model': samples,
         'training images': study.images('train', n),
-        'untrained network': blank.sample(n, seed=study.seed, progress=False)}
+        'untrained network': blank.sample(n, seed=study.seed, steps=few, progress=False)}
     test = study.images('test', 10_000)
     return scored_sets(study.space, test, sets, study.dls.info.range, study.seed)
