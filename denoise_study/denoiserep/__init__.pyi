@@ -11,6 +11,11 @@ from .arms import rotated_step as rotated_step
 from .arms import set_step as set_step
 from .arms import solved_arm as solved_arm
 from .arms import trained_arm as trained_arm
+from .borrowed import BorrowedDetector as BorrowedDetector
+from .borrowed import BorrowedSegmenter as BorrowedSegmenter
+from .borrowed import borrowed_detector as borrowed_detector
+from .borrowed import borrowed_segmenter as borrowed_segmenter
+from .borrowed import set_target as set_target
 from .boxes import BoxLoader as BoxLoader
 from .boxes import BoxSource as BoxSource
 from .boxes import box_dls as box_dls

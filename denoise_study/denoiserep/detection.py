@@ -23,6 +23,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import box_convert, box_iou
 from ..core import evaluating, one_of
+from .borrowed import borrowed_detector
 from .boxes import box_dls, BoxLoader, coco_dls, shapes
 from .task import about_task, pseudo_values, Scores, Task
 
@@ -207,11 +208,13 @@ def _tiny(n_classes, width=32):
         box_detections_per_img=10, box_batch_size_per_image=32)
 
 def detector(
-    name:str, # 'fasterrcnn_tiny', or a detector of torchvision
+    name:str, # 'fasterrcnn_tiny', 'transformers/detr', or a detector of torchvision
     n_classes:int, # number of classes, without the background
 ) -> nn.Module: # untrained
     "A detector by name"
     if name == 'fasterrcnn_tiny': return _tiny(n_classes)
+    if name.startswith('transformers/'):
+        return borrowed_detector(name.removeprefix('transformers/'), n_classes)
     known = list_models(module=torchvision.models.detection)
     one_of('backbone', name, ['fasterrcnn_tiny', *known])
     return get_model(name, weights=None, weights_backbone=None, num_classes=n_classes + 1)

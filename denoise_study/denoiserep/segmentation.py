@@ -15,6 +15,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from torchvision.models import get_model, list_models
 from ..core import evaluating, one_of
+from .borrowed import borrowed_segmenter
 from .classifiers import Prepared
 from .masks import ade_dls, IGNORE, MaskLoader, shape_masks
 from .task import about_task, pseudo_values, Scores, Task
@@ -115,11 +116,13 @@ def _conv(c_in, c_out, stride):
     return nn.Sequential(conv, nn.BatchNorm2d(c_out), nn.ReLU())
 
 def segmenter(
-    name:str, # 'fcn_tiny', or a segmentation network of torchvision
+    name:str, # 'fcn_tiny', 'transformers/segformer', or a network of torchvision
     n_classes:int, # number of classes
 ) -> Prepared: # untrained; takes images in [0,1]
     "A segmentation network by name"
     if name == 'fcn_tiny': return Prepared(TinyFCN(n_classes))
+    if name.startswith('transformers/'):
+        return Prepared(borrowed_segmenter(name.removeprefix('transformers/'), n_classes))
     known = list_models(module=torchvision.models.segmentation)
     one_of('backbone', name, ['fcn_tiny', *known])
     return Prepared(get_model(name, weights=None, weights_backbone=None, num_classes=n_classes))
