@@ -57,7 +57,8 @@ pytestmark = [
 
 REPORT = """const done = arguments[2];
 Promise.resolve(window.MathJax?.startup?.promise).then(() => {
-  const article = document.querySelector("article").cloneNode(true);
+  // a report of a command has none
+  const article = (document.querySelector("article") ?? document.body).cloneNode(true);
   article.querySelectorAll("pre, code, mjx-container, script").forEach(e => e.remove());
   const broken = [...document.images].filter(i => i.complete && i.naturalWidth === 0 &&
   i.currentSrc).map(i => i.src);
@@ -78,7 +79,8 @@ e.scrollWidth > e.clientWidth + 1 && e.textContent.split("\\n").every(l => l.len
 return [here ? here.top >= 0 && here.bottom <= innerHeight : true, cut.length,
   document.querySelectorAll("article img").length]"""
 
-WIDE = """return [...document.querySelectorAll("article *")].filter(e =>
+WIDE = """const article = document.querySelector("article") ?? document.body;
+return [...article.querySelectorAll("*")].filter(e =>
 e.getBoundingClientRect().right > innerWidth + 1 && !e.closest("pre, .table-wrapper, .output,
 .math, mjx-container, details, figure, .scroll"))
   .slice(0, 3).map(e => e.outerHTML.slice(0, 120))"""

@@ -51,7 +51,7 @@ def switch_in_words(
     point:dict, # record of `transition_point`
 ) -> str: # the finding
     "From where on the error is larger by so much, or that it is nowhere"
-    what = f'the error on "{point["b"]}" is {100*point["least"]:g}% larger than on "{point["a"]}"'
+    what = f'The error on "{point["b"]}" is {100*point["least"]:g}% larger than on "{point["a"]}"'
     if point['share'] is None: return f'{what} nowhere within the steps that were tried.'
     share, first, last = interval_values(point, 'share')
     end = 'the last step tried or later' if last is None else f'{100*last:.2g}%'
@@ -97,8 +97,8 @@ def switch_part(
     c.figure(plot_transition(errors, middle), f'Left: error of {n} test images of each set, '
              'noised and brought back by ancestral sampling, with 95% intervals. Right: how much '
              'larger it is on the other set, with a band that holds for all steps at once.')
-    c.text('By the error itself: ' + ' '.join(map(switch_in_words, raw)),
-           "In units of the best linear denoiser's error on each set: "
+    c.text(' '.join(map(switch_in_words, raw)),
+           "The same in units of the best linear denoiser's error on each set. "
            + ' '.join(map(switch_in_words, fair)),
            'If there were a switch, these places would be close to each other.')
     c.table(_by_n_in_words(by_n), 'The same from fewer images. An effect stays where it is and '

@@ -87,7 +87,7 @@ def images_chapter(
     elif shipped:
         c.text(f'Of the models, {", ".join(shipped.values())} come with the package: the same '
                'network, images, splits, seed and steps as a training here. What they lack was '
-               'trained here; `--fresh` trains everything.')
+               'trained here; the option --fresh trains everything.')
     else:
         c.text('All models were trained here.')
     return c
