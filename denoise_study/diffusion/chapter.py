@@ -114,7 +114,7 @@ def samples_part(
         _scores_table(rows),
         f'Against {own["n_real"]} test images in the feature space {own["feature_space"]}; '
         f'95% bootstrap intervals; precision and recall by {own["k"]} nearest neighbours. The '
-        'untrained network is sampled in a quarter of the steps: it makes as little of them.')
+        'untrained network is sampled in a quarter of the steps.')
     distance, real, blank = (f'{r["frechet"]["value"]:.3g}' for r in rows)
     c.text(
         f"The model's samples are at Fréchet distance {distance} from the test images. "
