@@ -1,5 +1,6 @@
 "What several test files share: seeded draws, small models, OpenAI's layout, scripts to be run"
 
+import builtins
 import math
 import os
 import subprocess
@@ -27,6 +28,18 @@ WIDTHS = 6, 10, 14, 22  # all different, so that an index off by one has the wro
 
 
 # Draws and comparisons
+
+
+def hide_library(monkeypatch, library):
+    "As if it were not installed"
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name == library:
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
 
 
 def gen(seed=0):

@@ -1,6 +1,5 @@
 "Models given to the hub and taken from it, with nobody at the other end"
 
-import builtins
 from pathlib import Path
 
 import huggingface_hub
@@ -12,6 +11,7 @@ from huggingface_hub import errors
 from denoise_study import load_pretrained
 from denoise_study.denoiser import FILE_ON_HUB, file_on_hub, model_from, on_hub
 from denoise_study.denoiser import hub
+from helpers import hide_library
 
 
 class Hub:
@@ -69,15 +69,8 @@ def test_a_repository_without_our_file_is_not_ours(there, tmp_path):
 
 
 def test_without_the_library_it_says_what_to_install(monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name == "huggingface_hub":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
     hub._hub_model.cache_clear()
-    monkeypatch.setattr(builtins, "__import__", without)
+    hide_library(monkeypatch, "huggingface_hub")
     with pytest.raises(ImportError, match=r"denoise_study\[hub\]"):
         on_hub(None)
     assert file_on_hub("you/model") is None

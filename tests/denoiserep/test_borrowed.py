@@ -1,7 +1,5 @@
 "Networks of transformers: names, checkpoints, a set detector in torchvision's language"
 
-import builtins
-
 import pytest
 import torch
 from torch import nn
@@ -12,6 +10,7 @@ from denoise_study.denoiserep import BorrowedDetector, box_dls, denoise_rep, det
 from denoise_study.denoiserep import detector, load_network, pixel_loss, score_detection
 from denoise_study.denoiserep import score_segmentation, segmenter, set_target, shape_masks, shapes
 from denoise_study.denoiserep import train_denoisers, what_was_learned, Budget
+from helpers import gen, hide_library
 
 
 def small_detr(n_classes=2):
@@ -80,28 +79,27 @@ def test_boxes_go_to_the_network_and_come_back():
     assert torch.allclose(box_convert(told["boxes"], "cxcywh", "xyxy") * scale, boxes)
 
 
-def test_padding_is_seen_by_nobody_but_the_backbones_border():
-    "Scores of a small picture beside a large one are close to those that it has alone"
+def test_a_mask_keeps_the_padding_away():
+    "A small picture beside a large one: nearer to itself alone than without the mask"
     net = small_detr().eval()
-    small, large = torch.rand(3, 48, 48), torch.rand(3, 96, 96)
+    small, large = torch.rand(3, 48, 48, generator=gen()), torch.rand(3, 160, 160, generator=gen())
+    alone, seen, _ = net.padded([small])
+    both, mask, _ = net.padded([small, large])
+    assert mask[0].sum() == 48 * 48 and mask[1].all() and not both[0, :, 48:].any()
     with torch.no_grad():
-        alone, beside = net([small])[0], net([small, large])[0]
-    assert beside["boxes"].max() <= 48
-    assert torch.allclose(alone["scores"], beside["scores"], atol=0.1)
+        own = net.net(pixel_values=alone, pixel_mask=seen).logits[0]
+        masked = net.net(pixel_values=both, pixel_mask=mask).logits[0]
+        bare = net.net(pixel_values=both, pixel_mask=torch.ones_like(mask)).logits[0]
+        boxes = net([small, large])[0]["boxes"]
+    assert (masked - own).abs().max() < 0.7 * (bare - own).abs().max()
+    assert boxes.max() <= 48
 
 
 def test_names_are_refused_in_words(monkeypatch):
     for build, name in ((segmenter, "transformers/detr"), (detector, "transformers/segformer")):
         with pytest.raises(ValueError, match=f"backbone: {name} is none for this task"):
             build(name, 2)
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name == "transformers":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    hide_library(monkeypatch, "transformers")
     with pytest.raises(ValueError, match="needs transformers"):
         segmenter("transformers/segformer", 2)
 
