@@ -123,7 +123,7 @@ def denoise_train(
     folder:str='', # checkpoint, log, pictures; run again to continue; default: runs/ and the model
     model:Literal['', *MODELS]='', # what to train; default: ddgm
     start:str='', # train on from the weights in this file, or of a pretrained model
-    size:Literal['small', 'paper']='small', # network and training
+    size:Literal['small', 'paper', 'transformer']='small', # network and training
     loss:Literal['', 'simple', 'vlb', 'hybrid']='', # of ddgm (all) and daed; default: simple
     level:float=0., # noise variance that a daed leaves to its denoiser; 0: .1
     steps:int=0, # training steps; 0: those of the size
@@ -153,6 +153,8 @@ def denoise_train(
     kind = model_kind(found) if start else model or 'ddgm'
     check_options(kind, **of_kind)
     core.one_of('model', kind, MODELS)
+    if size == 'transformer' and kind != 'blind':
+        raise ValueError(f'size: a transformer is there for blind denoisers only, got a {kind}')
     core.one_of('schedule', schedule or 'linear', SCHEDULES)
     if kind == 'ddgm' and schedule == 'linear_combine':
         raise ValueError('schedule: linear_combine is for daed models only, whose first step it is')
@@ -160,7 +162,10 @@ def denoise_train(
 
     form = dict(pad_to=pad_to)
     if kind == 'blind': form = dict(pad_to=pad_to or 8, range=(0., 1.))
-    dls, _ = open_data(data, root, image_size, size, device, **form)
+    batches = 'small' if size == 'transformer' else size
+    dls, _ = open_data(data, root, image_size, batches, device, **form)
+    if size == 'transformer':
+        for loader in dls.loaders: loader.bs = denoiser.blind_preset(dls.info, size)['bs']
     how = dict(size=size, steps=steps or None, bf16=bf16, seed=seed, fresh=fresh)
     folder = Path(folder or f'runs/{kind}{"-more" if start else ""}')
     if start:
