@@ -6,10 +6,11 @@ from pictures import pictures
 from results import chip, data_of, escape, figure, in_short
 from summaries import record, RESULTS
 
+TRANSFORMERS = sorted(f.stem for f in RESULTS.glob("blind_*_transformer.json"))
 # a paper's page -> the results files that bear on its claims, the first first
 RECORDS = dict(
     daed=["daed_fashion_mnist", *sorted(f.stem for f in RESULTS.glob("table1_*.json"))],
-    representations=["blind_fashion_mnist", "blind_cifar10"],
+    representations=["blind_fashion_mnist", "blind_cifar10", *TRANSFORMERS],
     denoiserep=sorted(f.stem for f in RESULTS.glob("rep_*.json")),
 )
 NAMES = dict(fashion_mnist="FashionMNIST", cifar10="CIFAR-10", omniglot="Omniglot")
@@ -33,7 +34,12 @@ FEW = 3  # findings of a claim that are written out
 def about(name):
     "What a record is about, in words"
     data = data_of(record(name))
-    return NAMES.get(data, data) + ", trained jointly" * name.startswith("table1_")
+    said = NAMES.get(data, data)
+    if name.startswith("table1_"):
+        said += ", trained jointly"
+    if name in TRANSFORMERS:
+        said += ", of a transformer"
+    return said
 
 
 def claims_of(paper):

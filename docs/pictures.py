@@ -15,7 +15,8 @@ from denoise_study.daed import plot_splits
 from denoise_study.denoiser import plot_psnr
 from denoise_study.denoiserep import plot_arms
 from denoise_study.diffusion import plot_sweep, sweep_axes, sweep_curves
-from denoise_study.representation import plot_noise_level, plot_ratio, plot_stability
+from denoise_study.representation import plot_active, plot_noise_level, plot_ratio
+from denoise_study.representation import plot_stability
 
 IMAGES = Path(__file__).resolve().parent / "images"
 
@@ -276,6 +277,17 @@ BLIND = [
         "Figure 20 shows the noise before and after on the diagonal.",
         lambda r: plot_noise_level(pd.DataFrame(r["noise_level"])),
         "noise_level",
+    ),
+    Picture(
+        "active",
+        "How many channels of each block are active for an image (participation ratio times "
+        "channels), at five noise levels; grey: all that there are; right: untrained.",
+        "How many channels are active, and where?",
+        ("Kadkhodaie discussion",),
+        "The paper names the interaction of depth and noise level as essential to characterise, "
+        "and leaves it open.",
+        lambda r: plot_active(pd.DataFrame(r["active"])),
+        "active",
     ),
     Picture("4", "Images from each of ten clusters."),
     Picture("7", "What two selective and two common channels answer to the test images."),

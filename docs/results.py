@@ -38,6 +38,11 @@ TITLES = {
         "A blind denoiser of CIFAR-10",
         "The same claims on small photographs, of the denoiser `blind-cifar10` on test images.",
     ),
+    "blind_fashion_mnist_transformer": (
+        "A transformer that removes noise from FashionMNIST",
+        "The same claims, asked of a transformer denoiser of as many weights: which of them are "
+        "about convolutional U-Nets, and which about learning to denoise?",
+    ),
     "rep_cifar10": (
         "DenoiseRep on CIFAR-10",
         "The claims of Xu et al. (2024) over five networks, three published and two trained here, "

@@ -24,7 +24,8 @@ from denoise_study.diffusion import show_samples, show_ways_back
 from denoise_study.daed import plot_splits, plot_transition, show_transfer, transition_point
 from denoise_study.denoiser import plot_psnr, psnr_curve
 from denoise_study.denoiserep import Budget, Outcome, plot_arms
-from denoise_study.representation import CLAIMED, plot_channels, plot_clusters, plot_noise_level
+from denoise_study.representation import active_channels, CLAIMED, plot_active, plot_channels
+from denoise_study.representation import plot_clusters, plot_noise_level
 from denoise_study.representation import plot_marginals, plot_participation, plot_ratio, plot_rows
 from denoise_study.representation import plot_score_difference, plot_stability, plot_subspaces
 from denoise_study.representation import ratio_test, separation, show_around, stability
@@ -175,6 +176,12 @@ def _(**kw):
 @drawn("representation.plot_participation", 3)
 def _(**kw):
     return plot_participation(A, A, taps=("enc2", "mid", "dec2"), **kw)
+
+
+@drawn("representation.plot_active", 2)
+def active(**kw):
+    table = active_channels(D, X, sigmas=(0.2, 0.5), draws=2, progress=False)
+    return plot_active(pd.concat([table.assign(network=k) for k in ("one", "other")]), **kw)
 
 
 @drawn("representation.plot_stability", 2)

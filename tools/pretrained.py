@@ -30,6 +30,9 @@ RECIPES = {  # name -> arguments of denoise-train
     "ddgm-fashion_mnist": dict(data="fashion_mnist", model="ddgm", steps=1500, bf16=True),
     "daed-fashion_mnist": dict(data="fashion_mnist", model="daed", width=24, steps=1500, bf16=True),
     "blind-fashion_mnist": dict(data="fashion_mnist", model="blind", steps=3200, bf16=True),
+    "transformer-fashion_mnist": dict(
+        data="fashion_mnist", model="blind", size="transformer", steps=6400, noise_law="log"
+    ),
     # a folder: PNG files in train/ and test/, with a subfolder for each class
     "blind-cifar10": dict(data="./cifar10", model="blind", steps=12000, bf16=True, noise_law="log"),
     # denoisers for the first n steps of a model above, at the levels of a study's chapter
@@ -96,13 +99,13 @@ def denoising(model, dls, n, seed=0):
     "PSNR on test images, beside the best linear denoiser and the untrained network"
     D = denoiser(model)
     named = {
-        "blind U-Net": D,
+        type(D.net).__name__: D,
         "best linear": GaussianDenoiser.fit(drawn_images(dls, "train", 10_000)[0]),
         "untrained": untrained(D, seed),
     }
     table = psnr_curve(named, drawn_images(dls, "test", n)[0], SIGMAS, seed, progress=False)
     at = table[table.sigma == 0.5].set_index("denoiser")
-    row = at.loc["blind U-Net"]
+    row = at.loc[type(D.net).__name__]
     said = (
         f"PSNR at noise .5: {row.psnr:.1f} dB from {row.psnr_in:.1f} ({int(row.n)} images; "
         f"best linear {at.psnr['best linear']:.1f})"
@@ -153,7 +156,9 @@ def make(name, runs, root, n, run):
         shrink(checkpoint, Path(d) / "half.safetensors")
         model = load_checkpoint(Path(d) / "half.safetensors")
     numbers, said = denoising(model, dls, n) if blind else quality(model, dls, n)
-    info = shrink(checkpoint, out, command=command, measured=said)["info"]
+    # a denoiser that goes with a model that ships leaves that model's weights to its file
+    rest = out.with_name(f"{args['model']}.safetensors") if "levels" in args else None
+    info = shrink(checkpoint, out, rest, command=command, measured=said)["info"]
     training = {
         k: info[k]
         for k in (

@@ -16,7 +16,12 @@ from recording import arguments, keep
 from denoise_study.core import Chapter, claims_table, run_info, Study, write_json
 from denoise_study.denoiser import denoiser
 from denoise_study.representation import blind_dls, blind_models, channels_part, denoising_part
-from denoise_study.representation import distance_part, recorded_claims, representation_part
+from denoise_study.representation import (
+    depth_part,
+    distance_part,
+    recorded_claims,
+    representation_part,
+)
 from denoise_study.representation import selfguided_part, study_blind
 from denoise_study.study import open_data, open_model
 
@@ -26,8 +31,9 @@ PARTS = dict(
     channels=channels_part,
     distance=distance_part,
     selfguided=selfguided_part,
+    depth=depth_part,
 )
-READ = "denoising", "representation", "channels"  # parts that need no guidance
+READ = "denoising", "representation", "channels", "depth"  # parts that need no guidance
 
 
 def made(folder, study, part, sizes, run, judge):
@@ -77,6 +83,7 @@ def record(
     root,
     folder,
     checkpoint,
+    suffix,
     parts,
     n,
     targets,
@@ -110,7 +117,7 @@ def record(
     claims = recorded_claims(c.results)
     c.claims(claims, "Claims of the paper")
     how = dict(run=run, data=source[0].info.to_dict(), seed=seed, n=n, targets=targets)
-    keep(f"blind_{source[0].info.name}", c, how)
+    keep("_".join(filter(None, ["blind", source[0].info.name, suffix])), c, how)
     print(claims_table(claims)[["claim", "verdict"]].to_string())
 
 
@@ -121,6 +128,9 @@ if __name__ == "__main__":
         nargs="*",
         default=[],
         help="trained denoisers, by file or name; default: train one",
+    )
+    p.add_argument(
+        "--suffix", default="", help="of the record's name, for a second kind of network"
     )
     p.add_argument(
         "--parts",

@@ -119,6 +119,7 @@ def load_checkpoint(
     if weights not in (None, 'raw', 'ema'):
         raise ValueError(f"weights: 'raw' or 'ema' is accepted, got {weights!r}")
     tensors, desc = read_tensors(path, 'checkpoint', model=dict, info=dict)
+    tensors = _with_rest(tensors, desc.get('rest'), path)
     weights, state = _chosen(tensors, weights, path)
     if model is None: model = _made(desc['model'], state, path)
     else: check_same_model(describe(unwrap(model)), desc['model'], path)
@@ -135,3 +136,15 @@ def _chosen(tensors, weights, path):
         raise ValueError(f'weights: {path} holds {sorted(kinds)} weights, not {weights!r}')
     state = {k[4:]: v for k, v in tensors.items() if k.startswith(f'{weights}.')}
     return weights, state
+
+def _with_rest(tensors, rest, path):
+    "With those that a file leaves to another one beside it, if it does"
+    if rest is None: return tensors
+    if not isinstance(rest, dict) or not {'file', 'digest'} <= set(rest):
+        raise ValueError(f'{path}: rest: a file and a digest are needed, got {str(rest)[:80]}')
+    beside = Path(path).with_name(Path(str(rest['file'])).name)
+    others, _ = read_tensors(beside)
+    lacking = {k: v for k, v in others.items() if k not in tensors}
+    if content_digest(lacking, {}) != rest['digest']:
+        raise ValueError(f'{path}: {beside.name} has other weights than those that it goes with')
+    return tensors | lacking

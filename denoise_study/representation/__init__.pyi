@@ -15,6 +15,7 @@ from .chapter import blind_models as blind_models
 from .chapter import block_changes as block_changes
 from .chapter import channels_part as channels_part
 from .chapter import denoising_part as denoising_part
+from .chapter import depth_part as depth_part
 from .chapter import distance_part as distance_part
 from .chapter import groups_part as groups_part
 from .chapter import one_of_each as one_of_each
@@ -54,6 +55,8 @@ from .densities import conditional_distance as conditional_distance
 from .densities import plot_score_difference as plot_score_difference
 from .densities import score_distance as score_distance
 from .densities import score_integral as score_integral
+from .depth import active_channels as active_channels
+from .depth import plot_active as plot_active
 from .geometry import label_agreement as label_agreement
 from .geometry import linear_probe as linear_probe
 from .geometry import neighbours as neighbours

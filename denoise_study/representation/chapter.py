@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PSNR_LEVELS', 'blind_dls', 'study_blind', 'BlindModels', 'study_judge', 'blind_models', 'denoising_part',
            'groups_part', 'block_changes', 'stability_pairs', 'representation_part', 'channels_part', 'other_targets',
-           'one_of_each', 'selfguided_part', 'distance_part', 'blind_chapter']
+           'one_of_each', 'selfguided_part', 'distance_part', 'depth_part', 'blind_chapter']
 
 # %% ../../nbs/representation/29_chapter.ipynb #4c8bca8a
 import numpy as np
@@ -21,6 +21,7 @@ from .channels import plot_marginals, plot_rows
 from .responses import channel_statistics, plot_channels
 from .responses import selectivity_predicts
 from .claims import blind_claims, BLOCKS
+from .depth import active_channels, plot_active
 from .densities import conditional_distance, plot_score_difference
 from .comparison import compare_representations, comparison_rows
 from .grouping import central_members, clusters, plot_clusters
@@ -102,7 +103,8 @@ def denoising_part(
 ) -> pd.DataFrame: # from `psnr_curve`; also in `c.results['psnr']`
     "PSNR beside the best linear denoiser and the untrained network"
     linear = GaussianDenoiser.fit(drawn_images(models.dls, 'train', 10_000)[0])
-    named = {'blind U-Net': models.D, 'best linear': linear, 'untrained': models.fresh}
+    ours = type(models.D.net).__name__
+    named = {ours: models.D, 'best linear': linear, 'untrained': models.fresh}
     test = drawn_images(models.dls, 'test', study.n_eval, study.seed)[0]
     with study.stage('measuring the denoiser'):
         table = psnr_curve(named, test, PSNR_LEVELS, study.seed, progress=False)
@@ -112,7 +114,7 @@ def denoising_part(
              f'{table.n[0]} test images, with 95% intervals.')
     mse = table.set_index(['denoiser', 'sigma']).mse
     levels = table.sigma.unique()
-    better = [f'{s:g}' for s in levels if mse['blind U-Net', s] < mse['best linear', s]]
+    better = [f'{s:g}' for s in levels if mse[ours, s] < mse['best linear', s]]
     c.text('Its squared error is below that of the best linear denoiser at '
            f'{len(better)} of {len(levels)} noise levels ({", ".join(better) or "none"}).')
     return table
@@ -425,6 +427,26 @@ def distance_part(
     c.figure(axs, 'Difference of the scores that know one image or the other, times the noise '
              'level, from the noisy first image; the noise level falls from left to right.')
 
+# %% ../../nbs/representation/29_chapter.ipynb #5d1f0a78
+def depth_part(
+    study:Study, # the study
+    c:Chapter, # chapter to write into
+    models:BlindModels, # what is looked at
+    n:int=200, # test images
+):
+    "How many channels are active in each block (open question of Kadkhodaie et al. 2025)"
+    images = drawn_images(models.dls, 'test', n, study.seed)[0]
+    tables = []
+    with study.stage('counting active channels'):
+        for name, D in dict(trained=models.D, untrained=models.fresh).items():
+            table = active_channels(D, images, seed=study.seed, draws=4, progress=False)
+            tables.append(table.assign(network=name))
+    table = c.results['active'] = pd.concat(tables)
+    c.heading('How many channels are active, and where?')
+    c.figure(plot_active(table), 'Number of active channels of each block for an image '
+             f'(participation ratio times channels), mean over {n} test images, at five noise '
+             'levels, in the trained network and in the same one untrained.')
+
 # %% ../../nbs/representation/29_chapter.ipynb #db0a2fb6
 def blind_chapter(
     study:Study, # the study
@@ -446,6 +468,7 @@ def blind_chapter(
     channels_part(study, c, models, images)
     selfguided_part(study, c, models, **{k: study.scaled(v, least=2) for k, v in walks.items()})
     distance_part(study, c, models, study.scaled(20, least=6))
+    depth_part(study, c, models, study.scaled(200, least=20))
     c.heading('The claims, one by one')
     claims = blind_claims(c.results)
     c.claims(claims, 'What Kadkhodaie et al. (2025) say, what came out, and its control')

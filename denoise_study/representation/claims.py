@@ -32,24 +32,26 @@ def table_rows(
 _PAPER = 'Kadkhodaie'
 
 def denoising_claim(
-    psnr, # what `psnr_curve` returned
+    psnr, # what `psnr_curve` returned, the trained denoiser first
 ) -> Claim: # better than the best linear denoiser
     "Is the network worth being asked? At every level that was measured"
     at = table_rows(psnr, 'denoiser', 'sigma')
+    ours = next(iter(at))[0] # the first of the table is what was trained
     findings = []
     for sigma in dict.fromkeys(r['sigma'] for r in at.values()):
-        trained = Interval.of(at['blind U-Net', sigma], 'psnr', ends='')
+        trained = Interval.of(at[ours, sigma], 'psnr', ends='')
         linear = Interval.of(at['best linear', sigma], 'psnr', ends='')
         findings.append(Finding(f'dB at {sigma:g}:', trained, 'best linear', linear))
     return Claim('It beats the best linear denoiser', 'check', findings)
 
 def denoiser_learned(
-    psnr, # what `psnr_curve` returned
+    psnr, # what `psnr_curve` returned, the trained denoiser first
     steps:int|None=None, # of its training, where they are known
 ) -> Learned: # at .5, the level of most readings of phi
     "Evidence that the denoiser whose phi is read learned more than a linear one can"
     at = table_rows(psnr, 'denoiser', 'sigma')
-    gain = at['blind U-Net', .5]['psnr'] - at['best linear', .5]['psnr']
+    ours = next(iter(at))[0]
+    gain = at[ours, .5]['psnr'] - at['best linear', .5]['psnr']
     return Learned('denoiser', 'dB above the best linear one at .5', gain, 0, steps)
 
 # %% ../../nbs/representation/28_claims.ipynb #272b9c01

@@ -193,7 +193,7 @@ def open_data(
     data:str, # data set: a name, a folder of images, or an .npz file
     root:str, # folder of the named data sets; '' for the default
     image_size:int, # resize images to this many pixels; 0: as they are
-    size:str, # 'small' or 'paper', for the batch size of its preset
+    size:str, # 'small', 'paper' or 'transformer', for the batch size of its preset
     device:str, # cpu, cuda, or auto
     pad_to:int=0, # pad sides with black to multiples of this; 0: as they are
     **form, # other arguments of `image_dls`: range
@@ -207,8 +207,9 @@ def open_data(
         device=chosen_device(device))
     if pad_to: source['pad_to'] = pad_to
     dls = core.image_dls(**source, **form)
+    preset = denoiser.blind_preset if size == 'transformer' else diffusion.preset
     for loader in dls.loaders:
-        loader.bs = diffusion.preset(dls.info, size)['bs']
+        loader.bs = preset(dls.info, size)['bs']
     return dls, source
 
 # %% ../../nbs/study/01_console.ipynb #edcdbad8

@@ -8,12 +8,14 @@ __all__ = ['pretrained_models', 'load_pretrained', 'shrink']
 # %% ../../nbs/study/00_pretrained.ipynb #699dbc22
 import json
 import pandas as pd
+import torch
 from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
 from safetensors import safe_open
 from torch import nn
-from ..core import load_checkpoint, one_of, read_tensors, write_tensors
+from ..core import content_digest, load_checkpoint, one_of, read_tensors
+from ..core import write_tensors
 
 # %% ../../nbs/study/00_pretrained.ipynb #8aa3d84d
 def _files():
@@ -62,6 +64,7 @@ def load_pretrained(
 def shrink(
     checkpoint:str|Path, # file that `save_checkpoint` wrote
     path:str|Path, # file to write: the averaged weights if there are some, in float16
+    rest:str|Path|None=None, # file beside `path`: weights that it has, too, are left to it
     **info, # added to its description
 ) -> dict: # the description
     "A checkpoint small enough to be given away"
@@ -75,5 +78,14 @@ def shrink(
     count = sum(v.numel() for v in kept.values())
     info = dict(parameters=count, precision='float16') | info
     desc = desc | dict(info=desc['info'] | info)
+    if rest is not None:
+        shared, _ = read_tensors(rest)
+        kept = {k: v for k, v in kept.items() if not _same(v, shared.get(k))}
+        left = {k: v for k, v in shared.items() if k not in kept}
+        desc['rest'] = dict(file=Path(rest).name, digest=content_digest(left, {}))
     write_tensors(path, kept, desc)
     return desc
+
+def _same(one, other):
+    "Are two tensors equal in every bit? There may be no other"
+    return other is not None and one.dtype == other.dtype and torch.equal(one, other)

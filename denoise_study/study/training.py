@@ -162,10 +162,7 @@ def denoise_train(
 
     form = dict(pad_to=pad_to)
     if kind == 'blind': form = dict(pad_to=pad_to or 8, range=(0., 1.))
-    batches = 'small' if size == 'transformer' else size
-    dls, _ = open_data(data, root, image_size, batches, device, **form)
-    if size == 'transformer':
-        for loader in dls.loaders: loader.bs = denoiser.blind_preset(dls.info, size)['bs']
+    dls, _ = open_data(data, root, image_size, size, device, **form)
     how = dict(size=size, steps=steps or None, bf16=bf16, seed=seed, fresh=fresh)
     folder = Path(folder or f'runs/{kind}{"-more" if start else ""}')
     if start:

@@ -8,7 +8,8 @@ import torch
 from helpers_training import Linear, small
 from torch import nn
 
-from denoise_study.core import build, check_state, describe, load_checkpoint, load_state
+from denoise_study.core import build, check_state, content_digest, describe, load_checkpoint
+from denoise_study.core import load_state
 from denoise_study.core import read_tensors, save_checkpoint, write_tensors
 from denoise_study.diffusion import DDGM
 
@@ -35,6 +36,34 @@ def test_what_does_not_fit_is_named(tmp_path):
         load_checkpoint(path, weights="ema")
     with pytest.raises(ValueError, match="1 tensors missing .*'bias'.*1 unknown .*'b'.*0 of anoth"):
         load_state(nn.Linear(1, 1), dict(weight=torch.ones(1, 1), b=torch.ones(1)), "f")
+
+
+def test_weights_left_to_another_file(tmp_path):
+    "Half of the tensors in a file beside: the same model, or nothing at all"
+    whole, part, beside = (tmp_path / f"{k}.safetensors" for k in ("whole", "part", "beside"))
+    save_checkpoint(whole, small(), seed=4)
+    tensors, desc = read_tensors(whole)
+    own = {k: v for k, v in tensors.items() if "conv" in k}
+    others = {k: v for k, v in tensors.items() if k not in own}
+    write_tensors(beside, others, desc)
+    digest = content_digest(others, {})
+
+    def opened(rest):
+        write_tensors(part, own, dict(desc, rest=rest))
+        return load_checkpoint(part)
+
+    same = opened(dict(file="beside.safetensors", digest=digest)).state_dict()
+    expected = load_checkpoint(whole).state_dict()
+    assert all(torch.equal(v, same[k]) for k, v in expected.items())
+    with pytest.raises(ValueError, match="beside.safetensors has other weights than those"):
+        opened(dict(file="beside.safetensors", digest="0"))
+    with pytest.raises(FileNotFoundError, match="away.safetensors"):
+        opened(dict(file="away.safetensors", digest=digest))
+    with pytest.raises(ValueError, match="rest: a file and a digest are needed, got 5"):
+        opened(5)
+    # only beside it: a path leads nowhere else
+    outside = str(tmp_path.parent / "beside.safetensors")
+    assert opened(dict(file=outside, digest=digest)).info["seed"] == 4
 
 
 def test_a_model_of_somebody_else_is_loaded_into(tmp_path):

@@ -50,7 +50,7 @@ def test_parts_train_nothing(study, monkeypatch):
     D, dls = study.models["blind"]
     models, c = BlindModels(D, untrained(D, 0), dls), Chapter("x")
     table = denoising_part(study, c, models)
-    assert set(table.denoiser) == {"blind U-Net", "best linear", "untrained"}
+    assert set(table.denoiser) == {"BlindUNet", "best linear", "untrained"}
     around = selfguided_part(study, c, models, n=2, targets=2, levels=2, steps=2)
     assert "class hit" not in set(around.measure) and c.results["judge"] is None
     assert 0 <= c.results["converged"] <= 1 and len(c.blocks) > 4

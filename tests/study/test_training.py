@@ -47,6 +47,18 @@ def test_noise_law_is_for_blind_models():
         denoise_train(noise_law="log")
 
 
+def test_a_transformer_is_a_blind_denoiser(tmp_path):
+    "Trained in batches of its own preset, and refused for the other models"
+    with pytest.raises(ValueError, match="size: a transformer is there for blind denoisers only"):
+        denoise_train(model="ddgm", size="transformer", folder=str(tmp_path))
+    denoise_train(
+        model="blind", size="transformer", steps=2, width=8, image_size=16, folder=str(tmp_path)
+    )
+    model = load_checkpoint(tmp_path / "blind.safetensors")
+    assert type(model.net).__name__ == "BlindTransformer"
+    assert model.info["run"]["bs"] == 64
+
+
 @pytest.mark.parametrize(
     "given",
     [
