@@ -158,10 +158,15 @@ def pictures(path):
 BUDGETS = [title, size, cell_lines, line_columns, imports_alone, no_star, clean_outputs, pictures]
 
 
+def failed(checks, given):
+    "Name of each check that finds something -> what it finds"
+    found = {check.__name__: check(given) for check in checks}
+    return {name: wrong for name, wrong in found.items() if wrong}
+
+
 @each_notebook
-@pytest.mark.parametrize("check", BUDGETS, ids=lambda f: f.__name__)
-def test_notebook(path, check):
-    assert check(path) == []
+def test_notebook(path):
+    assert failed(BUDGETS, path) == {}
 
 
 # Lessons: define, call, look. tools/lessons.py measures, and has the limits
@@ -420,11 +425,8 @@ def undeclared(src):
 
 
 @each_module
-@pytest.mark.parametrize(
-    "check", [undocumented, undescribed, undefined, undeclared], ids=lambda f: f.__name__
-)
-def test_module(path, check):
-    assert check(read(path)) == []
+def test_module(path):
+    assert failed([undocumented, undescribed, undefined, undeclared], read(path)) == {}
 
 
 GOOD = """

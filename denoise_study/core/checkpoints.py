@@ -139,12 +139,16 @@ def _chosen(tensors, weights, path):
 
 def _with_rest(tensors, rest, path):
     "With those that a file leaves to another one beside it, if it does"
-    if rest is None: return tensors
-    if not isinstance(rest, dict) or not {'file', 'digest'} <= set(rest):
+    if rest is None:
+        return tensors
+    known = isinstance(rest, dict) and {'file', 'digest'} <= set(rest)
+    if not known:
         raise ValueError(f'{path}: rest: a file and a digest are needed, got {str(rest)[:80]}')
-    beside = Path(path).with_name(Path(str(rest['file'])).name)
-    others, _ = read_tensors(beside)
-    lacking = {k: v for k, v in others.items() if k not in tensors}
+
+    name = Path(str(rest['file'])).name # beside it and nowhere else
+    lacking, _ = read_tensors(Path(path).with_name(name))
+    for own in tensors:
+        lacking.pop(own, None)
     if content_digest(lacking, {}) != rest['digest']:
-        raise ValueError(f'{path}: {beside.name} has other weights than those that it goes with')
+        raise ValueError(f'{path}: {name} has other weights than those that it goes with')
     return tensors | lacking
