@@ -22,7 +22,7 @@ sys.path[:0] = [str(HERE), str(ROOT / "tools")]
 from faces import notebooks as rooms, room_of, WINGS  # noqa: E402
 from links import Names  # noqa: E402
 from nb2sphinx import Site, convert, exported  # noqa: E402
-from papers import came_out, figures, others  # noqa: E402
+from papers import beside, came_out, figures, others  # noqa: E402
 from pictures import draw_pictures  # noqa: E402
 from readme import code_md  # noqa: E402
 from results import figure, overview, page as result_page, records, RESULTS  # noqa: E402
@@ -173,6 +173,7 @@ def offered(site, books, doc):
         came_out=came_out,
         figures=figures,
         others=others,
+        beside=beside,
     )
 
 

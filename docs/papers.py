@@ -3,7 +3,7 @@ of what was measured."""
 
 from denoise_study.core import by_verdict, Claim, Verdict
 from pictures import pictures
-from results import chip, data_of, escape, figure, in_short
+from results import chip, data_of, escape, figure, grid, in_short
 from summaries import record, RESULTS
 
 TRANSFORMERS = sorted(f.stem for f in RESULTS.glob("blind_*_transformer.json"))
@@ -98,7 +98,7 @@ def figures(paper):
     "The claims with pictures: what the paper shows, ours, and the verdicts below"
     out = []
     for p, names in shown(paper):
-        own = names if paper == "denoiserep" else names[:1]
+        own = names if p.each else names[:1]
         out += [f"### {p.title}", f"*{', '.join(p.places)}.* {p.paper}"]
         out += [figure(p.file(name), f"{p.seen} ({about(name)})") for name in own]
         out.append(lines(paper, p.places))
@@ -110,3 +110,16 @@ def others(paper):
     pictured = {place for p, _ in shown(paper) for place in p.places}
     every = {c.place: 0 for claims in claims_of(paper).values() for c in claims}
     return lines(paper, [place for place in every if place not in pictured])
+
+
+def beside(one, other):
+    "Claims, and what two records say of each: the verdict, and the first of its findings"
+    rows = []
+    pairs = zip(*(map(Claim.from_dict, record(name)["claims"]) for name in (one, other)))
+    for claims in pairs:
+        cells = [escape(claims[0].sentence)]
+        for c in claims:
+            texts = list(filter(None, map(in_short, c.findings)))
+            cells.append(" ".join([chip(c.verdict), *texts[:1]]))
+        rows.append(cells)
+    return grid(["claim", about(one), about(other)], rows)

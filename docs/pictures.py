@@ -32,6 +32,7 @@ class Picture:
     paper: str = ""  # what the paper's own figure shows
     draw: object = None  # record -> what a figure function returns; None: as it was recorded
     needs: str = ""  # what of the record it is drawn from, where that is not always there
+    each: bool = False  # on the paper's page of every record that has it, not only of the first
 
     def file(self, stem):
         "Its name in the folder of images"
@@ -288,6 +289,7 @@ BLIND = [
         "and leaves it open.",
         lambda r: plot_active(pd.DataFrame(r["active"])),
         "active",
+        each=True,
     ),
     Picture("4", "Images from each of ten clusters."),
     Picture("7", "What two selective and two common channels answer to the test images."),
@@ -306,6 +308,7 @@ REP = [
         "The slides have tables: gains of about .1 to 1.5 points in nearly all rows, without "
         "intervals and without training of the same length as a control.",
         plot_arms,
+        each=True,
     )
 ]
 

@@ -48,6 +48,12 @@ def parting():
     return constructed(onset=8).assign(ms_ssim=1.0, win=7, scales=1)
 
 
+@cache
+def active():
+    table = active_channels(D, X, sigmas=(0.2, 0.5), draws=2, progress=False)
+    return pd.concat([table.assign(network=k) for k in ("one", "other")])
+
+
 def channels():
     return pd.DataFrame(
         {k: np.linspace(0.1, 1, 8) ** (i + 1) for i, k in enumerate(("pr", *CLAIMED))}
@@ -179,9 +185,8 @@ def _(**kw):
 
 
 @drawn("representation.plot_active", 2)
-def active(**kw):
-    table = active_channels(D, X, sigmas=(0.2, 0.5), draws=2, progress=False)
-    return plot_active(pd.concat([table.assign(network=k) for k in ("one", "other")]), **kw)
+def _(**kw):
+    return plot_active(active(), **kw)
 
 
 @drawn("representation.plot_stability", 2)
