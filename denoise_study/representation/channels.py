@@ -44,7 +44,7 @@ def purity_of_sets(
     labels:Tensor, # (N,) int64, of all images
 ) -> np.ndarray: # (S,) in [1/k,1]
     "Share of the most frequent label in each set of images"
-    of_sets = labels.numpy()[np.asarray(sets)]
+    of_sets = labels.cpu().numpy()[np.asarray(sets)]
     most = [np.bincount(o).max() for o in of_sets]
     return np.array(most)/of_sets.shape[1]
 

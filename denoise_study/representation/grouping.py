@@ -49,6 +49,7 @@ def central_members(
 ) -> dict: # 'cluster 3 (57)' -> indices, nearest first
     "The members of each cluster that lie nearest to its centroid, for `plot_rows`"
     x = as_rows(phi).x.double()
+    labels = labels.cpu()
     rows = {}
     for g in labels.unique().tolist():
         members = (labels == g).nonzero()[:, 0]

@@ -77,12 +77,14 @@ def select(self:Averages,
 def as_rows(
     phi, # `Features`, an (N,C) tensor, or images (N,C,H,W)
     name:str='phi', # what an error calls it
-) -> Features: # one row an image; of images their pixels
+) -> Features: # one row an image, on the CPU; of images their pixels
     "Vectors of images, from whatever holds some"
     if isinstance(phi, Averages):
         raise TypeError(f"{name}: got Averages; pick a tap, averages['mid'] or another")
     if isinstance(phi, Tensor) and phi.ndim == 4: phi = Features(phi.flatten(1), 'pixels')
-    return as_features(phi, name)
+    rows = as_features(phi, name)
+    if rows.x.device.type == 'cpu': return rows
+    return Features(rows.x.cpu(), rows.space)
 
 # %% ../../nbs/representation/00_readings.ipynb #e9e37cb1
 def check_same_space(
@@ -105,9 +107,9 @@ def check_image_labels(
     labels, # whole numbers, one an image
     n:int, # how many images there are
     name:str='labels', # what an error calls them
-) -> Tensor: # (n,) int64
+) -> Tensor: # (n,) int64, on the CPU
     "Labels of all images, none of them missing"
-    y = torch.as_tensor(labels).long()
+    y = torch.as_tensor(labels).long().cpu()
     if y.shape != (n,):
         raise ValueError(f'{name}: got shape {tuple(y.shape)}; {n} images need a label each')
     missing = int((y < 0).sum())
