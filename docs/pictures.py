@@ -6,11 +6,10 @@ docs/images; each stands beside what the paper shows at that place.
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import pandas as pd
 from fastcore.basics import AttrDict
 
-from denoise_study.core import CYCLE, figure_of, Interval, panel, use_style
+from denoise_study.core import CYCLE, Interval, panel, svg, use_style
 from denoise_study.daed import plot_splits
 from denoise_study.denoiser import plot_psnr
 from denoise_study.denoiserep import plot_arms
@@ -36,7 +35,8 @@ class Picture:
 
     def file(self, stem):
         "Its name in the folder of images"
-        return f"{stem}-{self.name}.{'svg' if self.draw else 'png'}"
+        lines = f"{stem}-{self.name}.svg"
+        return lines if self.draw or (IMAGES / lines).exists() else f"{stem}-{self.name}.png"
 
 
 def of_kind(rows, **wanted):
@@ -412,7 +412,6 @@ def pictures(stem, record):
 def draw_pictures(stem, record, folder):
     "Write those that are made from the numbers"
     use_style()
-    matplotlib.rcParams["svg.hashsalt"] = "denoise_study"  # the same file from the same numbers
     for p in pictures(stem, record):
         if p.draw:
-            figure_of(p.draw(record)).savefig(folder / p.file(stem), metadata={"Date": None})
+            (folder / p.file(stem)).write_bytes(svg(p.draw(record)))

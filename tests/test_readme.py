@@ -96,6 +96,13 @@ def test_fence_outlasts_the_text():
     assert readme.fence("```", "text") == "````text\n```\n````"
 
 
+def test_lines_are_files_of_svg(build):
+    lines = dict(output_type="execute_result", metadata={}, data={"image/svg+xml": ["<svg>", "é"]})
+    files = readme.render(build(code("plot()", lines)) / "nbs/index.ipynb")
+    assert files["docs/images/index-0-0.svg"] == "<svg>é".encode()
+    assert "](docs/images/index-0-0.svg)" in files["README.md"].decode()
+
+
 def test_check(build, capsys):
     root = build(md("# A title"), code("plot()", PLOT))
     assert readme.main(["--check"], root) == 1 and "README.md" in capsys.readouterr().err

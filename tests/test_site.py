@@ -6,16 +6,19 @@ without the `docs` extra."""
 
 import ast
 import importlib.util
+import math
 import re
 import shutil
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import faces
 import pytest
@@ -78,6 +81,11 @@ const cut = [...document.querySelectorAll("article .cell_input pre")].filter(e =
 e.scrollWidth > e.clientWidth + 1 && e.textContent.split("\\n").every(l => l.length <= 100));
 return [here ? here.top >= 0 && here.bottom <= innerHeight : true, cut.length,
   document.querySelectorAll("article img").length]"""
+
+# as wide as they are shown
+DRAWINGS = """return [...document.querySelectorAll("article img")].filter(i =>
+i.currentSrc.endsWith(".svg")).map(i => [i.currentSrc, i.getBoundingClientRect().width])"""
+LETTERS = 7  # pixels, on a phone: what is smaller is not read
 
 WIDE = """const article = document.querySelector("article") ?? document.body;
 return [...article.querySelectorAll("*")].filter(e =>
@@ -181,19 +189,32 @@ def look(driver, page, everything=False):
     return wrong
 
 
+@cache
+def smallest_letters(url):
+    "Size of the smallest letters of a drawing, as a share of its width"
+    drawing = Path(url2pathname(urlparse(url).path)).read_text(encoding="utf-8")
+    sizes = [int(n) for n in re.findall(r' font-size="(\d+)"', drawing)]
+    return min(sizes, default=math.inf) / int(re.search(r'viewBox="0 0 (\d+) ', drawing)[1])
+
+
 def on_a_phone(driver):
-    "What of the page that is open is wider than a phone's screen"
+    "What of the page that is open is wider than a phone's screen, or too small there to be read"
     screen = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     width = driver.execute_script("return document.documentElement.scrollWidth")
     wrong = [f"{width} pixels wide", *driver.execute_script(WIDE)] if width > 390 else []
+    for url, shown in driver.execute_script(DRAWINGS):
+        size = shown * smallest_letters(url)
+        if size < LETTERS:
+            wrong.append(f"{url.rpartition('/')[2]}: letters of {size:.1f} pixels")
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     return wrong
 
 
 def test_pages(browser, pages):
     """Every page: no console errors, no missing files, formulas drawn, names for all that has none,
-    pictures of results; and on a phone no page is wider than the screen"""
+    pictures of results; and on a phone no page is wider than the screen, and drawings have letters
+    that can be read"""
     second = start(1280, 900)
 
     def half(driver, some):

@@ -29,9 +29,9 @@ def arguments(doc, data, folder):
 def keep(name, chapter, how):
     "The numbers of a chapter in docs/results, its pictures in docs/images"
     write_json(DOCS / f"results/{name}.json", how | chapter.results)
-    for old in DOCS.glob(f"images/{name}-*.png"):
+    for old in DOCS.glob(f"images/{name}-*.*"):
         old.unlink()
-    for i, p in enumerate(
-        re.findall(r'src="data:image/png;base64,([^"]+)"', "".join(chapter.blocks))
-    ):
-        (DOCS / f"images/{name}-{i}.png").write_bytes(base64.b64decode(p))
+    blocks = "".join(chapter.blocks)
+    found = re.findall(r'src="data:image/(png|svg)[^;]*;base64,([^"]+)"', blocks)
+    for i, (kind, data) in enumerate(found):
+        (DOCS / f"images/{name}-{i}.{kind}").write_bytes(base64.b64decode(data))

@@ -6,7 +6,6 @@
 __all__ = ['Chapter', 'write_report']
 
 # %% ../../nbs/core/40_report.ipynb #b7e249dc
-import base64
 import html
 import io
 import re
@@ -14,9 +13,10 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from fastcore.basics import patch
+from matplotlib import rc_context
 from .claims import claims_html
 from .writing import replacing, write_text
-from .plots import figure_of, png
+from .drawing import figure_of, is_drawing, png, static_picture, svg
 from .verdicts import Verdict, verdict_css
 
 # %% ../../nbs/core/40_report.ipynb #56f0face
@@ -52,19 +52,20 @@ def figure(self:Chapter,
     alt:str|None=None, # what it shows, for those who can't see it; None: the caption
 ):
     "Add a picture, stored in the file itself"
-    picture = png(drawn, colors=256)
-    self.figures.append(dict(png=picture, svg=_svg(drawn)))
-    src = base64.b64encode(picture).decode()
+    shown = static_picture(drawn, colors=256)
+    for_print = svg(drawn) if is_drawing(drawn) else _svg(drawn)
+    self.figures.append(dict(png=png(drawn, colors=256), svg=for_print))
     width = figure_of(drawn).get_figwidth()
     alt = html.escape(alt or caption, quote=True)
     self.blocks.append(
-        f'<figure><img src="data:image/png;base64,{src}" style="width:{width:g}in" alt="{alt}">'
+        f'<figure><img src="{shown.url}" style="width:{width:g}in" alt="{alt}">'
         f'<figcaption>{html.escape(caption)}</figcaption></figure>')
 
 def _svg(drawn):
-    "The same drawn with lines, without a date in it"
+    "Lines around images, without a date or a random name in it"
     buffer = io.BytesIO()
-    figure_of(drawn).savefig(buffer, format='svg', metadata=dict(Date=None))
+    with rc_context({'svg.hashsalt': 'denoise_study'}):
+        figure_of(drawn).savefig(buffer, format='svg', metadata=dict(Date=None))
     return buffer.getvalue()
 
 @patch

@@ -3,7 +3,7 @@
   // excerpts are fetched, which a browser refuses for files
   if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS !== "undefined") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 
-  const scrollable = "pre, .table-wrapper, .scroll, article figure, article section > p, .cell_output .output, div.math, mjx-container";
+  const scrollable = "pre, .table-wrapper, .scroll, article figure, article section > p, .cell_output, .cell_output .output, div.math, mjx-container";
 
   function reachable() {
     for (const box of document.querySelectorAll(scrollable)) {

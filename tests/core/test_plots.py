@@ -1,20 +1,12 @@
-"Plots: pictures are small and choose themselves, names beside curves and grids do not touch"
-
-import io
+"Plots: panels show themselves, names beside curves and grids do not touch, knobs turn"
 
 import numpy as np
 import pytest
 from matplotlib import rc_context, rcParams
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from PIL import Image
 
-from denoise_study.core import curve, CYCLE, figure_of, knob, label_ends, label_grid, names_width
-from denoise_study.core import Panel, panel, panels, png, static_picture, text_color, use_style
-
-
-def opened(data):
-    return Image.open(io.BytesIO(data))
+from denoise_study.core import curve, CYCLE, knob, label_ends, label_grid, names_width, Panel
+from denoise_study.core import panel, panels, png, svg, text_color, use_style
 
 
 def test_the_style_changes_only_on_request():
@@ -25,30 +17,12 @@ def test_the_style_changes_only_on_request():
         assert not rcParams["axes.spines.top"]
 
 
-def test_a_png_has_the_size_and_colors_that_were_asked_for():
-    ax = panel(None, (2, 1))
-    ax.imshow(np.random.default_rng(0).random((20, 40, 3)))
-    for dpi, colors in ((80, 64), (50, 7)):
-        picture = opened(png(ax, dpi, colors))
-        assert picture.size == (2 * dpi, dpi) and len(picture.getcolors()) <= colors
-    # shown 100 pixels an inch, whatever it has
-    assert static_picture(ax, 50, 7)._repr_png_() == (png(ax, 50, 7), dict(width=200))
-
-
-def test_only_axes_and_figures_have_a_figure():
-    axs = panels(None, (2, 2))
-    assert figure_of(axs) is figure_of(axs[0, 0]) is figure_of([axs[1, 1]]) is axs.figure
-    part = Figure().subfigures(1, 2)[0]
-    assert figure_of(part.subplots()) is part.figure  # the whole figure, not a part of it
-    for wrong in ("a name", [], None):
-        with pytest.raises(TypeError, match="drawn: Axes, several of them, or a Figure"):
-            figure_of(wrong)
-
-
 def test_new_panels_show_themselves():
     axs = panels(None, 3, ncols=2)
     assert axs.shape == (3,) and len(axs.figure.axes) == 3
-    assert all(type(ax) is Panel and ax._repr_png_() == axs._repr_png_() for ax in axs)
+    assert all(
+        type(ax) is Panel and ax._repr_mimebundle_() == axs._repr_mimebundle_() for ax in axs
+    )
 
 
 def test_a_curve_has_a_band():
@@ -83,22 +57,31 @@ def test_rows_and_columns_are_named_at_their_middle():
     assert names_width([]) == 0.12 and names_width(["abc", "a"]) == pytest.approx(0.12 + 0.225)
 
 
+def shades():
+    ax = panel(None, (1, 1))
+    ax.imshow([[0, 1]])
+    return ax
+
+
 def test_a_knob_has_a_picture_for_every_position():
-    figures = {str(n): panel(None, (1, 1)) for n in range(3)}
+    figures = {"lines": panel(None, (1, 1)), "image": shades(), "last": panel(None, (1, 1))}
     slider, stack = knob("n", figures, start=2).children
     assert slider.index == stack.selected_index == 2 and len(stack.children) == 3
-    assert stack.children[0].value == png(figures["0"], 160, 24)
-    assert stack.children[0].width == "100"  # of the page: 1.6 pixels for each of it
+    lines, image, _ = stack.children
+    assert (lines.format, lines.value) == ("svg+xml", svg(figures["lines"]))
+    assert (image.format, image.value) == ("png", png(figures["image"], 160, 24))
+    assert image.width == "100"  # of the page: 1.6 pixels for each of it
 
 
 def test_a_knob_that_does_not_run_is_its_first_picture():
-    "Viewers without widgets take the PNG of the output"
+    "Viewers without widgets take the picture of the output"
     from base64 import b64decode
 
     from IPython.core.formatters import DisplayFormatter
 
-    box = knob("n", {str(n): panel(None, (1, 1)) for n in range(3)}, start=1)
-    shown, form = DisplayFormatter().format(box)
-    assert form["image/png"] == {"width": 100}
-    assert b64decode(shown["image/png"]) == box.children[1].children[1].value
-    assert "application/vnd.jupyter.widget-view+json" in shown
+    for start, kind, read in (0, "image/png", b64decode), (1, "image/svg+xml", str.encode):
+        box = knob("n", {"image": shades(), "lines": panel(None, (1, 1))}, start=start)
+        shown, form = DisplayFormatter().format(box)
+        assert form == ({kind: {"width": 100}} if kind == "image/png" else {})
+        assert read(shown[kind]) == box.children[1].children[start].value
+        assert "application/vnd.jupyter.widget-view+json" in shown

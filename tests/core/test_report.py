@@ -76,20 +76,37 @@ def test_a_picture_says_what_it_shows():
     c.figure(panel(None), 'A "caption"')
     c.figure(panel(None), "A caption", alt="two axes")
     assert 'alt="A &quot;caption&quot;"' in c.blocks[0] and 'alt="two axes"' in c.blocks[1]
-    assert all("data:image/png;base64," in block for block in c.blocks)
+    assert all('src="data:image/svg+xml;base64,' in block for block in c.blocks)
+
+
+def test_a_picture_of_an_image_is_pixels():
+    c = Chapter("A chapter")
+    ax = panel(None)
+    ax.imshow([[0, 1]])
+    c.figure(ax, "Two pixels")
+    assert 'src="data:image/png;base64,' in c.blocks[0]
+
+
+def pictured():
+    "A chapter with a figure of lines and one of an image"
+    c = Chapter("A chapter & more")
+    lines, image = panel(None, (2, 1)), panel(None, (2, 1))
+    lines.plot([1, 2])
+    image.imshow([[0, 1]])
+    c.figure(lines, "lines")
+    c.figure(image, "an image")
+    return c
 
 
 def test_pictures_are_files_of_their_own(tmp_path):
     "PNG and SVG of each, the same bytes again; those of a run before that had more go"
-    c = Chapter("A chapter & more")
-    for y in ([1, 2], [2, 1]):
-        ax = panel(None, (2, 1))
-        ax.plot(y)
-        c.figure(ax, "a line")
+    c = pictured()
     names = [f"a-chapter-more-{i}.{kind}" for i in (1, 2) for kind in ("png", "svg")]
     assert [p.name for p in c.write_figures(tmp_path)] == names
-    assert (tmp_path / names[0]).read_bytes().startswith(b"\x89PNG")
-    assert b"<svg" in (tmp_path / names[1]).read_bytes()
+    read = [(tmp_path / name).read_bytes() for name in names]
+    assert read[0].startswith(b"\x89PNG") and read[1].startswith(b"<svg")
+    assert b"<image" in read[3] and b"<image" not in read[1]  # lines around pixels
+    assert [data for picture in pictured().figures for data in picture.values()] == read
     (tmp_path / "another-1.png").write_bytes(b"")
     c.figures.pop()
     c.write_figures(tmp_path)
