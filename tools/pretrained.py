@@ -132,7 +132,7 @@ def measure(name, root, n, run):
 def trained(name, runs, root):
     "The checkpoint of a recipe, trained if it is not there"
     args = RECIPES[name]
-    folder = Path(runs) / args["data"] / args["model"]
+    folder = Path(runs) / args["data"] / args.get("size", args["model"])
     if "levels" in args:
         checkpoint = folder / f"dae-{name.rpartition('-')[2]}/daed.safetensors"
         dls = opened(args, root, {})
