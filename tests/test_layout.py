@@ -161,6 +161,8 @@ def pictures(path):
 PAPER = 0.7  # more than this share of a figure of lines is white, and less of one of images
 WHITE = {  # pictures that are mostly white and yet no lines
     "d6ad1566": "digits, thin strokes on white",
+    "4e57b17d": "nine hundred marks on a line",
+    "3618b4a1": "six hundred marks",
     "e6f69404": "clouds of thousands of points",
     "20bf55f8": "images, and curves below them",
     "31fa56d9": "a file that a command wrote",

@@ -204,7 +204,7 @@ def svg(
 
 # %% ../../nbs/core/01_drawing.ipynb #e9d1bd66
 _PIXELS = AxesImage, BboxImage, FigureImage, QuadMesh
-_MARKS = 1000 # that many are smaller as a picture
+_MARKS = 500 # of 200 bytes each; more are smaller as a picture
 
 def is_drawing(
     drawn, # Axes, several of them, or a Figure
