@@ -29,8 +29,8 @@ PARTS = dict(
     denoising=denoising_part,
     representation=representation_part,
     channels=channels_part,
-    distance=distance_part,
     selfguided=selfguided_part,
+    distance=distance_part,
     depth=depth_part,
 )
 READ = "denoising", "representation", "channels", "depth"  # parts that need no guidance

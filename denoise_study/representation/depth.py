@@ -59,7 +59,9 @@ def plot_active(
     axs = panels(axs, len(networks), (3.2*len(networks) + .4, 2.8), sharey=True)
     for ax, name in zip(axs, networks):
         _draw_active(ax, table[table.network == name])
-        ax.set(xlabel='block', title=name, yscale='log')
+        ax.set(xlabel='block', title=name)
+        ax.set_yscale('log', base=2)
+        ax.yaxis.set_major_formatter('{x:g}')
     axs[0].set_ylabel('active channels')
     axs[-1].legend(title='noise', fontsize=8, title_fontsize=8, loc='upper left',
                    bbox_to_anchor=(1, 1))
