@@ -1,4 +1,4 @@
-"""A GPU that has been thought of: it finds what is left on the wrong device, on a machine without one.
+"""A GPU that has been thought of: it finds what is left on the wrong device, where there is no GPU.
 
     with phantom_gpu():
         net = UNet(channels=1).to("cuda")

@@ -330,7 +330,7 @@ def test_a_clock_waits_for_the_device(phantom, monkeypatch):
 @pytest.mark.parametrize("chapter", ["ddgm", "daed", "blind", "rep"])
 def test_a_chapter(gpu, few, chapter, tmp_path, monkeypatch):
     "As small as it can be: what is said of the images means nothing"
-    shorter_chains(monkeypatch, T=22, **NET)
+    shorter_chains(monkeypatch, **NET)
     form = dict(data=few, bs=64, device=gpu)
     how = dict(steps=2, n=8, n_eval=8, bf16=True)
     study = Study(image_dls(**form), tmp_path, source=form, **how)

@@ -1,11 +1,16 @@
 "The tools beside the library: what tutorials link to, which notebooks are run, names on the site"
 
+import ast
+import builtins
+import json
 import re
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import badges
 import faces
+import gpu_check
 import nbformat
 import pytest
 import refresh
@@ -168,3 +173,58 @@ def test_every_verdict_has_a_color_in_reports_and_on_the_site(tmp_path):
     report = (tmp_path / "report.html").read_text(encoding="utf-8")
     rules = [f".{v.css}{{background:{v.color}}}" for v in Verdict]
     assert [rule for rule in rules if rule not in site or rule not in report] == []
+
+
+# The check on a GPU
+
+
+@pytest.fixture
+def dry(tmp_path):
+    return Namespace(device="cpu", tiny=True, out=tmp_path / "check.json", cell="16_loaders")
+
+
+def test_the_dry_run_measures_and_runs_a_cell(dry):
+    rows = {name: list(gpu_check.STAGES[name][0](dry)) for name in ("peak", "phi", "cells")}
+    assert {r["format"] for r in rows["peak"]} == {"fp32", "bf16"}
+    assert all(r["tflops"] > 0 for r in rows["peak"])
+    assert all(r["encoder_images_per_second"] > 0 for r in rows["phi"])
+    (cell,) = rows["cells"]
+    assert cell["cell"] == "core/16_loaders" and "error" not in cell, cell
+
+
+@pytest.mark.slow
+def test_the_dry_run_of_every_cell_and_speed(dry):
+    dry.cell = ""
+    for row in gpu_check.cells(dry):
+        assert "error" not in row, row
+    speeds = [*gpu_check.training(dry), *gpu_check.sampling(dry)]
+    assert {"denoise_study", "BlindUNet"} <= {r["network"] for r in speeds if "network" in r}
+
+
+def test_a_failing_cell_says_why(dry, monkeypatch):
+    (path,) = [p for p, _ in gpu_check.cuda_cells() if dry.cell in str(p)]
+    monkeypatch.setattr(gpu_check, "code_cells", lambda path: ["#| cuda\nx = 1/0"])
+    assert "ZeroDivisionError" in gpu_check.cell(dry, path, 0)["error"]
+
+
+def test_every_cell_finds_its_names():
+    "In the module of its notebook, in the imports, or in what was defined before it"
+    cells = list(gpu_check.cuda_cells())
+    assert len(cells) > 10
+    for path, i in cells:
+        names = gpu_check.names_for(path, i)
+        body = ast.parse(gpu_check.code_cells(path)[i]).body
+        own = set().union(*map(gpu_check.defined, body)) | {"subprocess"}
+        used = set().union(*map(gpu_check.used, body)) - own - vars(builtins).keys()
+        assert used <= names.keys(), (path, used - names.keys())
+
+
+def test_a_stage_out_of_time_leaves_a_whole_file(dry):
+    record = dict(stages={})
+    gpu_check.stage("machine", dry, 0.0, record)
+    assert json.loads(dry.out.read_text())["stages"]["machine"]["state"] == "out of time"
+    command = ["--device", "cpu", "--tiny", "--only", "machine", "--out", str(dry.out)]
+    gpu_check.main(command)
+    found = json.loads(dry.out.read_text())["stages"]["machine"]
+    assert found["state"] == "done" and found["rows"][0]["packages"]["torch"]
+    assert [p.name for p in dry.out.parent.iterdir()] == [dry.out.name]

@@ -169,6 +169,13 @@ PEERS = {
 }
 
 
+def now(device):
+    "Seconds, when the device has done all that it was asked for"
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return CLOCK()
+
+
 class Run:
     "One model in one setting; `step()` trains it once and returns the seconds"
 
@@ -176,30 +183,31 @@ class Run:
         torch.manual_seed(0)
         made = make()
         self.net, self.call = made if isinstance(made, tuple) else (made, made)
+        self.net.to(x.device)  # in place: `call` may be a function around it
         if last:
-            self.net = self.net.to(memory_format=torch.channels_last)
+            self.net.to(memory_format=torch.channels_last)
             x = x.contiguous(memory_format=torch.channels_last)
         if compiled:
             self.call = torch.compile(self.call)
         self.x, self.eps = x, torch.randn_like(x)
-        self.t, self.bf16 = torch.randint(1000, x.shape[:1]), bf16
+        self.t, self.bf16 = torch.randint(1000, x.shape[:1], device=x.device), bf16
         self.params = list(self.net.parameters())
         self.ema = [p.detach().clone() for p in self.params]
         self.opt = torch.optim.Adam(self.params, lr=1e-4, fused=bf16)
 
     def loss(self):
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.x.device.type, torch.bfloat16, enabled=self.bf16):
             out = self.call(self.x, self.t)
         return F.mse_loss(out.float(), self.eps)
 
     def step(self):
-        start = CLOCK()
+        start = now(self.x.device)
         self.loss().backward()
         self.opt.step()
         self.opt.zero_grad()
         with torch.no_grad():
             torch._foreach_lerp_(self.ema, self.params, 1e-4)
-        return CLOCK() - start
+        return now(self.x.device) - start
 
     def gflop(self):
         "Multiplications and additions of forward and backward, in 1e9 per image"
@@ -209,25 +217,26 @@ class Run:
         return count.get_total_flops() / len(self.x) / 1e9
 
 
-def conv_limit(dtype, n, reps=5):
+def conv_limit(dtype, n, reps=5, device=torch.device("cpu")):
     """GFLOP/s of the U-Net's commonest convolution alone, 128 to 128 channels at 16x16, forward and
     backward"""
     x = (
-        torch.randn(n, 128, 16, 16, dtype=dtype)
+        torch.randn(n, 128, 16, 16, dtype=dtype, device=device)
         .contiguous(memory_format=torch.channels_last)
         .requires_grad_()
     )
-    w = torch.randn(128, 128, 3, 3, dtype=dtype, requires_grad=True)
+    w = torch.randn(128, 128, 3, 3, dtype=dtype, device=device, requires_grad=True)
     g, best = torch.ones_like(x), math.inf
     for _ in range(reps):
-        start = CLOCK()
+        start = now(device)
         torch.autograd.grad(F.conv2d(x, w, padding=1), (x, w), g)
-        best = min(best, CLOCK() - start)
+        best = min(best, now(device) - start)
     return 3 * 2 * 9 * 128 * 128 * 256 * n / best / 1e9
 
 
-def measure(names, batch, reps, compiled):
-    x = torch.randn(batch, 1, 32, 32)
+def measure(names, batch, reps, compiled, device="cpu", size=32):
+    device = torch.device(device)
+    x = torch.randn(batch, 1, size, size, device=device)
     settings = {"fp32": (False, False)} | {
         "bf16+fused": (True, False),
         "bf16+fused, channels-last": (True, True),
@@ -248,8 +257,8 @@ def measure(names, batch, reps, compiled):
             seconds = run.step()
             if r:
                 rows[k]["seconds"].append(seconds)
-    limit = {False: conv_limit(torch.float32, batch), True: conv_limit(torch.bfloat16, batch)}
-    return rows, {"fp32": limit[False], "bf16": limit[True]}
+    types = dict(fp32=torch.float32, bf16=torch.bfloat16)
+    return rows, {k: conv_limit(v, batch, device=device) for k, v in types.items()}
 
 
 def report(rows, limits, batch):
@@ -295,6 +304,7 @@ if __name__ == "__main__":
     p.add_argument("--batch", type=int, default=64)
     p.add_argument("--reps", type=int, default=7, help="rounds after one to warm up")
     p.add_argument("--only", nargs="*", default=list(PEERS), choices=list(PEERS))
+    p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     p.add_argument("--compile", action="store_true", help="torch.compile every model")
     p.add_argument("--json", help="write the table to this file")
     p.add_argument(
@@ -306,7 +316,7 @@ if __name__ == "__main__":
     if a.cpu_time:
         torch.set_num_threads(1)
         CLOCK = time.process_time
-    rows, limits = measure(a.only, a.batch, a.reps, a.compile)
+    rows, limits = measure(a.only, a.batch, a.reps, a.compile, a.device)
     about = dict(
         batch=a.batch,
         rounds=a.reps,
@@ -320,5 +330,7 @@ if __name__ == "__main__":
     if a.json:
         write_json(
             a.json,
-            dict(run=run_info(), **about, best_against_fastest_peer_fp32=double, table=table),
+            dict(
+                run=run_info(a.device), **about, best_against_fastest_peer_fp32=double, table=table
+            ),
         )
