@@ -43,6 +43,7 @@ from .distances import Moments as Moments
 from .distances import check_sets as check_sets
 from .distances import frechet as frechet
 from .distances import frechet_interval as frechet_interval
+from .distances import image_moments as image_moments
 from .distances import mean_and_factor as mean_and_factor
 from .drawing import Picture as Picture
 from .drawing import figure_of as figure_of
@@ -53,7 +54,9 @@ from .drawing import svg as svg
 from .features import Features as Features
 from .features import as_features as as_features
 from .features import compute_features as compute_features
+from .features import feature_batches as feature_batches
 from .features import range_of as range_of
+from .features import space_name as space_name
 from .files import check_picture as check_picture
 from .files import content_digest as content_digest
 from .files import read_json as read_json
@@ -128,6 +131,13 @@ from .plots import panel as panel
 from .plots import panels as panels
 from .plots import text_color as text_color
 from .plots import use_style as use_style
+from .processes import by_first as by_first
+from .processes import of_all as of_all
+from .processes import rank_and_size as rank_and_size
+from .processes import share as share
+from .processes import stacked as stacked
+from .processes import together as together
+from .processes import whole as whole
 from .report import Chapter as Chapter
 from .report import write_report as write_report
 from .resampling import bootstrap_interval as bootstrap_interval

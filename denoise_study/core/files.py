@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from .images import to_uint8
 from .plots import figure_of
+from .processes import rank_and_size
 from .writing import check_writable, replacing, write_text
 
 # %% ../../nbs/core/20_files.ipynb #7309d8fe
@@ -150,14 +151,16 @@ def _plain(o):
 # %% ../../nbs/core/20_files.ipynb #6618adab
 def run_info(
     device='cpu', # device that the numbers were computed on
-) -> dict: # command, commit, device, python, versions: JSON-able
+) -> dict: # command, commit, device, python, versions; of several also processes
     "The circumstances of a result"
     device = torch.device(device)
     name = f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
     if device.type == 'cuda': name = torch.cuda.get_device_name(device)
     words = [Path(a).name if os.path.isabs(a) else a for a in sys.argv]
     packages = 'denoise_study', 'torch', 'torchvision', 'fastai', 'numpy'
-    return dict(
+    _, world = rank_and_size()
+    several = dict(processes=world) if world > 1 else {}
+    return several | dict(
         command=' '.join(words),
         commit=_commit(),
         device=f'{device.type} ({name})',

@@ -265,7 +265,7 @@ def first_images(
 ) -> tuple: # (n,C,H,W) images in the range of the data, on its device; (n,) labels
     "The first images of a split and their labels"
     one_of('split', split, ('train', 'valid', 'test'))
-    loader = getattr(dls, split).new(shuffle=False, drop_last=False)
+    loader = getattr(dls, split).new(shuffle=False, drop_last=False, shard=(0, 1))
     images, labels = [], []
     count = 0
     for x, y in loader:

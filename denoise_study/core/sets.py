@@ -15,24 +15,29 @@ from .basics import with_bar
 from .distances import check_sets, frechet_interval
 from .features import compute_features, Features
 from .intervals import Interval
+from .processes import of_all, share, whole
 from .resampling import bootstrap_interval, resamples
 
 # %% ../../nbs/core/35_sets.ipynb #b82dfda1
-def _distances(a, b, bs, progress):
-    "Squared distances of `bs` rows of `a` at a time to all of `b`"
-    squares = (b**2).sum(1)
-    for rows in with_bar(a.split(bs), progress):
-        both = (rows**2).sum(1)[:, None] + squares
-        yield torch.addmm(both, rows, b.T, alpha=-2)
+_BLOCK = 2**21 # distances held at a time: 16 MB
 
-def _radii(x, k, bs, progress):
+def _distances(a, b, rows, progress):
+    "Squared distances to all of `b`, `rows` rows of `a` at a time; this process's rows only"
+    squares = (b**2).sum(1)
+    mine = share(len(a), rows)
+    for i in with_bar(mine[::rows], progress):
+        some = slice(i, min(i + rows, len(a)))
+        both = (a[some]**2).sum(1)[:, None] + squares
+        yield some, both.addmm_(a[some], b.T, alpha=-2)
+
+def _radii(x, k, rows, progress):
     "Squared distance of each row of `x` to its `k`-th nearest other row"
     radii = []
-    for i, d in enumerate(_distances(x, x, bs, progress)):
-        d.diagonal(i*bs).fill_(torch.inf) # a point is not its own neighbour
+    for some, d in _distances(x, x, rows, progress):
+        d.diagonal(some.start).fill_(torch.inf) # a point is not its own neighbour
         nearest = d.topk(k, largest=False).values
-        radii.append(nearest[:, -1])
-    return torch.cat(radii)
+        radii.append(nearest[:, -1].clone())
+    return whole(radii, x.device)
 
 def _largest(x): return (x**2).sum(1).max()
 
@@ -43,21 +48,19 @@ def _halves(n, splits=20):
     order = torch.stack([torch.randperm(n, generator=gen) for _ in range(splits)])
     return order < n//2
 
-def _half_radii(x, halves, k, bs, progress):
+def _half_radii(x, halves, k, rows, progress):
     "(splits, N) squared distance of each row to its `k`-th nearest in its own half"
     radii = []
-    for i, d in enumerate(_distances(x, x, bs, progress)):
-        first = i*bs
-        d.diagonal(first).fill_(torch.inf)
+    for some, d in _distances(x, x, rows, progress):
+        d.diagonal(some.start).fill_(torch.inf)
         enough = min(len(x) - 1, k + 40) # for k in each half
         near, who = d.topk(enough, largest=False)
 
-        half = halves[:, first:first + len(d), None]
+        half = halves[:, some, None]
         rank = (halves[:, who] == half).cumsum(-1)
         place = (rank >= k).int().argmax(-1)
-        own = near.gather(1, place.T)
-        radii.append(own.T)
-    return torch.cat(radii, 1)
+        radii.append(near.gather(1, place.T))
+    return whole(radii, x.device).T
 
 def _inside_halves(d, radii, halves):
     "(splits, 2, N) is each of N in a ball of the first half, of the other? `d` is (balls, N)"
@@ -88,7 +91,7 @@ def knn_precision_recall(
     real, # `Features` or an (N,dim) tensor: the reference
     fake, # the same for the set under test
     k:int=3, # each ball reaches its centre's k-th nearest neighbour
-    bs:int=1024, # rows of the distance matrix held at a time
+    bs:int=1024, # rows of the distance matrix held at a time, fewer of large sets
     progress:bool=False, # show progress bars?
     level:float=.95, # coverage of both intervals
 ) -> AttrDict: # `precision` and `recall` with intervals, k
@@ -96,35 +99,41 @@ def knn_precision_recall(
     if not (isinstance(k, int) and k >= 1):
         raise ValueError(f'`k` is {k!r}; pass an integer of at least 1')
     real, fake = check_sets(real, fake, min_n=k + 1)
-    r, f = real.x.double(), fake.x.double()
-    centre = torch.cat([r, f]).mean(0)
-    r = r - centre
-    f = f - centre
+    r, f = _centred(real.x, fake.x)
+    rows = max(1, min(bs, _BLOCK//max(len(r), len(f))))
     tol = 1e-13*max(_largest(r), _largest(f)) # a tie counts as inside
-    real_radii = _radii(r, k, bs, progress) + tol
-    fake_radii = _radii(f, k, bs, progress) + tol
+    real_radii = _radii(r, k, rows, progress) + tol
+    fake_radii = _radii(f, k, rows, progress) + tol
     real_halves = _halves(len(r)).to(r.device)
     fake_halves = _halves(len(f)).to(f.device)
-    real_by_half = _half_radii(r, real_halves, k, bs, progress) + tol
-    fake_by_half = _half_radii(f, fake_halves, k, bs, progress) + tol
+    real_by_half = _half_radii(r, real_halves, k, rows, progress) + tol
+    fake_by_half = _half_radii(f, fake_halves, k, rows, progress) + tol
 
     precise = []
     precise_halves = []
     reached = torch.zeros(len(r), dtype=torch.bool, device=r.device)
     reached_halves = reached.repeat(len(fake_halves), 2, 1)
-    parts = zip(
-        fake_radii.split(bs), fake_by_half.split(bs, 1), fake_halves.split(bs, 1),
-        _distances(f, r, bs, progress))
-    for radii, by_half, halves, d in parts:
-        inside_real = d <= real_radii
-        inside_fake = d <= radii[:, None]
-        precise.append(inside_real.any(1))
-        precise_halves.append(_inside_halves(d.T, real_by_half, real_halves))
-        reached |= inside_fake.any(0)
-        reached_halves |= _inside_halves(d, by_half, halves)
-    precision = _share_interval(torch.cat(precise), torch.cat(precise_halves, -1), level)
-    recall = _share_interval(reached, reached_halves, level)
+    for some, d in _distances(f, r, rows, progress):
+        precise.append((d <= real_radii).any(1))
+        by_half = _inside_halves(d.T, real_by_half, real_halves)
+        precise_halves.append(by_half.movedim(-1, 0))
+        reached |= (d <= fake_radii[some, None]).any(0)
+        reached_halves |= _inside_halves(d, fake_by_half[:, some], fake_halves[:, some])
+    inside = whole(precise, r.device)
+    inside_halves = whole(precise_halves, r.device).movedim(0, -1)
+    precision = _share_interval(inside, inside_halves, level)
+    recall = _share_interval(_in_any(reached), _in_any(reached_halves), level)
     return AttrDict(k=k, precision=AttrDict(precision.to_dict()), recall=AttrDict(recall.to_dict()))
+
+def _centred(real, fake):
+    "Both in float64, around their common mean: distances keep their digits"
+    r, f = real.double(), fake.double()
+    centre = (r.sum(0) + f.sum(0))/(len(r) + len(f))
+    return r - centre, f - centre
+
+def _in_any(found):
+    "What any of the processes has found"
+    return torch.stack(of_all(found.cpu())).any(0).to(found.device)
 
 # %% ../../nbs/core/35_sets.ipynb #4d0e595c
 def _prd_curve(p, q, angles=1001):

@@ -16,6 +16,7 @@ from .arguments import checked
 from .basics import short_digest
 from .inception import Inception768
 from .metrics import to_unit
+from .processes import by_first
 
 # %% ../../nbs/core/33_spaces.ipynb #9fd4fac9
 class SmallCNN(nn.Module):
@@ -76,6 +77,7 @@ def fit(cls:SmallCNN,
     if len(info.classes or []) < 2:
         raise ValueError(f'`dls` ({info.name}) has classes {info.classes}; pass labelled data')
     loaders = [copy(o) for o in dls.loaders] # the caller's keep their place in their epochs
+    for loader in loaders: loader.shard = (0, 1) # one process trains on all images
     train = loaders[0]
     train.seed, train.epoch, train.start = seed, 0, 0
     tested = len(loaders) > 2 and len(loaders[2]) > 0
@@ -112,4 +114,5 @@ def feature_space(
         space.name = 'pixels averaged to 8x8'
         return space
     epochs = round(100_000/dls.info.n_train) # large sets need fewer passes
-    return SmallCNN.fit(dls, epochs=min(12, max(2, epochs)), seed=seed)
+    fit = lambda: SmallCNN.fit(dls, epochs=min(12, max(2, epochs)), seed=seed)
+    return by_first(fit) # the same weights in all processes

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 from safetensors import SafetensorError
+from tempfile import TemporaryDirectory
+from .processes import rank_and_size
 
 # %% ../../nbs/core/18_writing.ipynb #096cbdbf
 _LEFTOVER = re.compile(r'\..+\.(\d+)-[0-9a-f]{8}\.tmp')
@@ -63,6 +65,9 @@ def replacing(
 ) -> Iterator[Path]: # yields another path, to write to; at the end that file replaces `path`
     "Replace a file in one step: the old file or the new one; an OSError leaves the old one"
     path = Path(path)
+    if rank_and_size()[0]: # of several processes that share their work the first one writes
+        with TemporaryDirectory() as folder: yield Path(folder)/path.name
+        return
     tmp = _beside(path)
     _writing.add(tmp.name)
     try:

@@ -81,7 +81,8 @@ def some_of(
     gen = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(loader.n, generator=gen)[:n]
     source = Subset(loader.dataset, drawn.sort().values)
-    return loader.new(dataset=source, shuffle=False, drop_last=False, start=0, batches=None)
+    form = dict(shuffle=False, drop_last=False, start=0, batches=None, shard=(0, 1))
+    return loader.new(dataset=source, **form)
 
 # %% ../../nbs/core/36_yardsticks.ipynb #859b2d55
 @checked

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from torch import Tensor
 from typing import NamedTuple
 from ..core import check_images, checked, device_of, evaluating, image_generators
-from ..core import in_words, noise_like, one_of, with_bar
+from ..core import in_words, noise_like, one_of, share, whole, with_bar
 from .contract import Denoiser
 
 # %% ../../nbs/denoiser/10_samplers.ipynb #f5c91a2a
@@ -44,9 +44,9 @@ def _check_start(x, generator, **shares):
     if x.dtype not in (torch.float32, torch.float64):
         raise TypeError(f'x: float32 images are accepted, got {x.dtype}; x.float() makes them')
     _check_generator(x, generator)
-    for name, share in shares.items():
-        if not 0 < share <= 1:
-            raise ValueError(f'{name}: a number above 0 and up to 1 is needed, got {share!r}')
+    for name, part in shares.items():
+        if not 0 < part <= 1:
+            raise ValueError(f'{name}: a number above 0 and up to 1 is needed, got {part!r}')
 
 def _levels(sigmas):
     "Noise levels as numbers"
@@ -196,11 +196,11 @@ def sample(
                          f'accepted, got {in_words(mean)}') from None
     done = []
     with evaluating(D):
-        for i in with_bar(range(0, n, bs), progress):
+        for i in with_bar(share(n, bs)[::bs], progress):
             gens = image_generators(seed, range(i, min(i + bs, n)), device, 'sample')
             x = mean.expand(len(gens), *shape)
             if kwargs.get('rule') != 'renoise': x = x + sigma*noise_like(x, gens)
             for step in _METHODS[method](D, x, gens, **kwargs): pass
             done.append(step.x)
-    x = torch.cat(done)
+    x = whole(done, device)
     return x.clamp(0, 1) if clip else x

@@ -84,6 +84,7 @@ from .updown import upsample_conv as upsample_conv
 from .walk import WALK_BLOCK as WALK_BLOCK
 from .walk import reconstructions as reconstructions
 from .walk import show_ways_back as show_ways_back
+from .walk import walk_parts as walk_parts
 from .ways import WAYS_BACK as WAYS_BACK
 from .ways import WAY_COLORS as WAY_COLORS
 from .ways import check_model_fits as check_model_fits

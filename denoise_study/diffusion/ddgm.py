@@ -11,7 +11,8 @@ from fastcore.basics import patch, store_attr
 from pathlib import Path
 from torch import Tensor, nn
 from ..core import check_images, checked, device_of, evaluating, image_generators
-from ..core import image_noise, in_words, need_draws, noise_like, one_of, with_bar
+from ..core import image_noise, in_words, need_draws, noise_like, one_of
+from ..core import share, whole, with_bar
 from .likelihood import check_grey_levels, discretized_log_likelihood
 from .likelihood import normal_kl, prior_bits
 from .openai import from_openai as openai_net, openai_settings
@@ -237,19 +238,20 @@ def sample(self:DDGM,
     for name in kwargs:
         one_of(f'option of {method!r}', name, ('eta',) if method == 'ddim' else ())
     dev = device_of(self)
-    calls = -(-n//bs)*model.sched.T
+    mine = share(n, bs) # all of them, but for a process among several
+    calls = -(-len(mine)//bs)*model.sched.T
     bar = iter(with_bar(range(calls), progress))
 
     batches = []
     with evaluating(model):
-        for i in range(0, n, bs):
+        for i in mine[::bs]:
             gens = image_generators(seed, range(i, min(i + bs, n)), dev, 'sample')
             xt = noise_like(torch.empty(len(gens), *self.shape, device=dev), gens)
             for _, xt, _ in walk(model, xt, gens, clip=clip, **kwargs):
                 next(bar)
             batches.append(xt.clamp(*self.range))
     next(bar, None) # closes it
-    return torch.cat(batches)
+    return whole(batches, dev)
 
 # %% ../../nbs/diffusion/13_ddgm.ipynb #024d6bf3
 @patch
@@ -298,12 +300,13 @@ def bits_per_dim(self:DDGM,
     "Variational bound on the negative log likelihood with every term (DAED eq. 4)"
     self._check_bytes(x0)
     T = self.sched.T
-    calls = -(-len(x0)//bs)*T
+    mine = share(len(x0), bs)
+    calls = -(-len(mine)//bs)*T
     bar = iter(with_bar(range(calls), progress))
 
     batches = []
     with evaluating(self):
-        for i in range(0, len(x0), bs):
+        for i in mine[::bs]:
             batch = x0[i:i + bs]
             gens = image_generators(seed, range(i, i + len(batch)), x0.device, 'likelihood')
             terms = []
@@ -316,7 +319,7 @@ def bits_per_dim(self:DDGM,
             batches.append(torch.stack(terms, 1))
     next(bar, None) # closes it
 
-    L = torch.cat(batches)
+    L = whole(batches)
     L_T = prior_bits(x0, self.sched.alpha_bar[-1])
     return dict(L_T=L_T, L_t=L[:,1:], L_0=L[:,0], total=L.sum(1) + L_T)
 

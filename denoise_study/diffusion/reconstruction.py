@@ -7,11 +7,12 @@ __all__ = ['reconstruction_sweep', 'summarise']
 
 # %% ../../nbs/diffusion/18_reconstruction.ipynb #b3284ba6
 import torch, numpy as np, pandas as pd
+from itertools import chain
 from ..core import check_images, checked, compare_images, device_of, mean_interval
-from ..core import interval_cells, with_bar
+from ..core import interval_cells, of_all, share, with_bar
 from .oracle import LinearDenoiser
 from .signal import as_named, log_power
-from .walk import reconstructions, WALK_BLOCK
+from .walk import reconstructions, walk_parts
 from .ways import check_model_fits, image_errors, kind_of, times_or_level
 from .ways import WAYS_BACK
 
@@ -74,12 +75,18 @@ def _error_table(model, x0, arm, pieces, draws, scale):
         table[['mae', 'mse', 'ms_ssim']] = errors.numpy()
         tables.append(table)
 
+    tables = chain.from_iterable(of_all(tables)) # each process has worked at a share
     table = pd.concat(tables, ignore_index=True)
     way = table.how.map(WAYS_BACK.index)
     order = np.lexsort([table.image, table.seed, table.t, way]) # the last key counts most
     return table.iloc[order].reset_index(drop=True)
 
 # %% ../../nbs/diffusion/18_reconstruction.ipynb #df062aae
+def _my_parts(x, seeds):
+    "Those parts of a sweep that this process works at"
+    parts = walk_parts(len(x), seeds)
+    return [parts[i] for i in share(len(parts))]
+
 def _steps_of_walk(ts, hows):
     "Steps of the walk that serves these times"
     if set(hows) & {'ancestral', 'ddim', 'average'}: return max(ts)
@@ -114,15 +121,14 @@ def reconstruction_sweep(
 
     steps = 0
     for model, data in arms:
-        blocks = -(-len(images[data])//WALK_BLOCK)
-        steps += len(seeds)*blocks*_steps_of_walk(times[model], hows)
+        steps += len(_my_parts(images[data], seeds))*_steps_of_walk(times[model], hows)
     bar = iter(with_bar(range(steps), progress))
     tables = []
     for name, data in arms:
         model, x = models[name], images[data]
         back = reconstructions(
             model, x, times[name], hows, seeds, draws, linear.get(data), clip, bs,
-            tick=lambda: next(bar))
+            tick=lambda: next(bar), parts=_my_parts(x, seeds))
         arm = dict(model=name, kind=kind_of(model), set=data)
         tables.append(_error_table(model, x, arm, back, draws, scale))
     next(bar, None) # closes it

@@ -9,7 +9,7 @@ __all__ = ['IN_COLOR', 'OUT_COLOR', 'channel_averages', 'participation', 'plot_p
 import numpy as np
 from pathlib import Path
 from torch import Tensor, nn
-from ..core import CYCLE, data_digest, device_of, evaluating, Panels, panels
+from ..core import by_first, CYCLE, data_digest, device_of, evaluating, Panels, panels
 from ..core import short_digest, text_color, with_bar
 from .readings import Averages
 from .resuming import check_same_reading, RowFile
@@ -40,14 +40,18 @@ def channel_averages(
     run = dict(
         denoiser=D.name, taps=list(taps), sigma=float(sigma), draws=draws, seed=seed, data=data,
         **_images_read(walk))
-    if path is not None and Path(path).exists(): return _finished(path, run)
+    found = by_first(lambda: _finished(path, run))
+    if found is not None: return found
 
-    rows = RowFile(path, run)
+    mine = walk.share() # all of them, but for a process among several
+    rows = RowFile(path, run, mine)
     read = lambda x: D.averages(x, sigma, taps)
     with evaluating(D):
-        for x, y in with_bar(walk.after(rows.done), progress, len(walk)):
+        batches = walk.between(mine.start + rows.done, mine.stop)
+        for x, y in with_bar(batches, progress, min(len(walk), -(-len(mine)//walk.size))):
             x = x.to(device_of(D))
-            rows.append(noisy_mean(read, x, rows.done, sigma, draws, seed, bs), y)
+            first = mine.start + rows.done
+            rows.append(noisy_mean(read, x, first, sigma, draws, seed, bs), y)
     return rows.finish()
 
 def _images_read(walk):
@@ -65,7 +69,8 @@ def _images_read(walk):
 def _digest(tensor): return short_digest(tensor.detach().cpu().contiguous().numpy().tobytes())
 
 def _finished(path, run):
-    "The result of the same run, if that is what `path` holds"
+    "The result of the same run, if that is what `path` holds; None if there is no such file"
+    if path is None or not Path(path).exists(): return None
     res = Averages.load(path)
     known = {k: v for k, v in run.items() if v is not None}
     check_same_reading(known, res.run, path)

@@ -8,9 +8,11 @@ __all__ = ['check_same_reading', 'RowFile']
 # %% ../../nbs/representation/02_resuming.ipynb #4029cf0c
 import json, torch, numpy as np
 from fastcore.basics import patch
+from glob import escape
 from io import BytesIO
 from pathlib import Path
 from torch import Tensor
+from ..core import of_all, rank_and_size, stacked, whole
 from .readings import Averages
 
 # %% ../../nbs/representation/02_resuming.ipynb #3f046b0b
@@ -26,12 +28,30 @@ def check_same_reading(
             f'{k}: this run has {v!r}, but {path} is of a run with {found[k]!r}. '
             'Ask for the same, or give another path, or delete that file.')
 
+# %% ../../nbs/representation/02_resuming.ipynb #59f37762
+def _part_of(path, images):
+    "The file of some rows; in several processes each has its own"
+    _, world = rank_and_size()
+    if world == 1: return path.with_name(f'{path.name}.part')
+    return path.with_name(f'{path.name}.{images.start}-{images.stop}.part')
+
+def _check_parts(path, wanted):
+    "Refuse to begin anew beside the rows that another number of processes has left"
+    name = escape(path.name)
+    found = [*path.parent.glob(f'{name}.part'), *path.parent.glob(f'{name}.*-*.part')]
+    others = sorted(part.name for part in found if part.name not in wanted)
+    if not others: return
+    raise ValueError(
+        f'{path}: beside it lie {", ".join(others)}, rows of a run in another number of '
+        f'processes, got {len(wanted)} now. Start as many as there were files, or delete them')
+
 # %% ../../nbs/representation/02_resuming.ipynb #86fe73dc
 class RowFile:
     "Rows of an unfinished run: in memory, or appended to a file beside `path` that outlives a kill"
     def __init__(self,
         path:str|Path|None, # file of the finished result; the rows lie beside it, in `<path>.part`
         run:dict, # description of the run, JSON-able
+        images:range|None=None, # which images, of a process that has a share of them; None: all
     ):
         self.path = None if path is None else Path(path)
         self.run = run
@@ -40,7 +60,8 @@ class RowFile:
         if path is None:
             self.file = BytesIO()
             return
-        self.part = self.path.with_name(f'{self.path.name}.part')
+        self.part = _part_of(self.path, images)
+        _check_parts(self.path, of_all(self.part.name))
         self.file = self._continued()
 
     def _continued(self):
@@ -106,18 +127,30 @@ def _write_head(self:RowFile, columns):
 @patch
 def finish(self:RowFile) -> Averages: # of all rows, also in `path` if there is one
     "The result of the run"
-    if self.dtype is None: raise ValueError('images: there are none; pass at least one')
-    if self.path is None:
-        data = np.frombuffer(self.file.getbuffer(), np.uint8)
-    else:
-        data = np.memmap(self.part, np.uint8, 'r')
-        self.file.close()
-
-    rows = data[self.start:].view(self.dtype)
-    tensors = {k: torch.from_numpy(np.ascontiguousarray(rows[k])) for k in rows.dtype.names}
+    layouts = [names for names in of_all(self.dtype and self.dtype.names) if names]
+    if not layouts: raise ValueError('images: there are none; pass at least one')
+    tensors = {name: self._column(name) for name in layouts[0]}
     labels = tensors.pop('labels')
-    res = Averages(tensors, labels, dict(self.run, n=len(rows)))
+    res = Averages(tensors, labels, dict(self.run, n=len(labels)))
     if self.path is not None:
+        self.file.close()
         res.save(self.path)
+        of_all('it is there') # before the first part goes
         self.part.unlink()
     return res
+
+@patch
+def _column(self:RowFile, name):
+    "One entry of the rows of all processes"
+    pieces = (torch.from_numpy(np.ascontiguousarray(rows[name])) for rows in self._pieces())
+    column = stacked(pieces, self.done)
+    return whole([] if column is None else [column])
+
+@patch
+def _pieces(self:RowFile, size=2**16):
+    "The rows of this process, some at a time"
+    for first in range(0, self.done, size):
+        place = self.start + first*self.dtype.itemsize
+        count = min(size, self.done - first)
+        if self.path is None: yield np.frombuffer(self.file.getbuffer(), self.dtype, count, place)
+        else: yield np.fromfile(self.part, self.dtype, count, offset=place)

@@ -6,10 +6,12 @@
 __all__ = ['image_draws', 'noisy_mean', 'ImageWalk', 'drawn_images', 'check_noise_level', 'check_taps']
 
 # %% ../../nbs/representation/01_walking.ipynb #a9c20b46
-import torch, warnings
+import sys, torch, warnings
 from collections.abc import Iterator
+from fastcore.basics import patch
 from torch import Tensor, nn
-from ..core import check_images, ImageLoader, range_of, step_generator, to_unit
+from ..core import check_images, ImageLoader, in_words, range_of, rank_and_size
+from ..core import share, step_generator, to_unit
 
 # %% ../../nbs/representation/01_walking.ipynb #edb6f26a
 def image_draws(
@@ -118,6 +120,32 @@ def _with_labels(batch):
     if isinstance(batch, (tuple, list)) and len(batch) > 1: return batch[0], batch[1].long()
     x = batch[0] if isinstance(batch, (tuple, list)) else batch
     return x, torch.full((len(x),), -1)
+
+# %% ../../nbs/representation/01_walking.ipynb #c6a3da7e
+@patch(as_prop=True)
+def size(self:ImageWalk) -> int: # of a batch
+    "How many images come at a time"
+    return getattr(self.images, 'bs', self.bs)
+
+@patch
+def share(self:ImageWalk) -> range: # numbers of images
+    "What this process works at: whole batches, one after the other"
+    if self.n is not None: return share(self.n, self.size)
+    if rank_and_size() == (0, 1): return range(sys.maxsize)
+    raise ValueError('images: in several processes a tensor or a loader of `image_dls` is '
+                     f'accepted, which says how many there are, got {in_words(self.images)}')
+
+@patch
+def between(self:ImageWalk,
+    first:int, # number of an image
+    last:int, # number of the one before which to stop
+) -> Iterator: # pairs: (n,C,H,W) pixels in [0,1], (n,) labels, -1 where there is none
+    "The batches of some images"
+    if first >= last: return
+    for x, y in self.after(first):
+        yield x[:last - first], y[:last - first]
+        first += len(x)
+        if first >= last: return
 
 # %% ../../nbs/representation/01_walking.ipynb #d689ded2
 def drawn_images(

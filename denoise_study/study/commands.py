@@ -30,6 +30,8 @@ COMMANDS = dict( # the word after `denoise-` -> its function
     selfguide=denoise_selfguide,
     rep=denoise_rep_command)
 
+_SHARED = 'sample', 'evaluate', 'probe' # those whose work several processes share
+
 def list_commands() -> str: # a line for each
     "What the help of every command ends with"
     lines = ['all commands, as scripts or after `python -m denoise_study` without `denoise-`:']
@@ -55,4 +57,5 @@ def command_line(
     parser.add_argument('arguments', nargs=REMAINDER)
     given = parser.parse_args(words)
     function = COMMANDS[given.command]
-    run_command(function, f'denoise-{given.command}', given.arguments, list_commands())
+    name = f'denoise-{given.command}'
+    run_command(function, name, given.arguments, list_commands(), given.command in _SHARED)

@@ -8,12 +8,13 @@ __all__ = ['RANGES', 'DATA_SETS', 'option_name', 'parser_of', 'warned_once', 'ru
            'open_ddgm', 'check_channels']
 
 # %% ../../nbs/study/01_console.ipynb #e5ea723e
+import os
 import re
 import warnings
 from argparse import Action, ArgumentParser, BooleanOptionalAction, RawDescriptionHelpFormatter
 from argparse import SUPPRESS
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from fastcore.docments import docments
 from importlib.metadata import version
 from importlib.resources import files
@@ -93,11 +94,12 @@ def run_command(
     name:str, # of the command
     words:list, # what was typed after it
     epilog:str='', # at the end of the help
+    shared:bool=False, # of several processes each does a share; the first writes and prints
 ):
     "Call a function as a terminal does: what the user can mend ends with one line; so does Ctrl-C"
     given = vars(parser_of(f, name, epilog).parse_intermixed_args(words))
     try:
-        with warned_once(): f(**given)
+        with warned_once(), _all_at_work(shared): f(**given)
     except KeyboardInterrupt as e:
         print(str(e) or f'{name}: stopped') # a training says more than that
         raise SystemExit(130) from None
@@ -105,6 +107,17 @@ def run_command(
         raise SystemExit(f'{name}: {_as_typed(e, f)}') from e
     except core.FolderInUse as e: # looked at last: this loads PyTorch
         raise SystemExit(f'{name}: {e}') from e
+
+@contextmanager
+def _all_at_work(shared):
+    "The processes of a launcher share a command, and the first speaks for all"
+    if not shared or int(os.environ.get('WORLD_SIZE', 1)) < 2:
+        yield
+        return
+    with core.together(), open(os.devnull, 'w') as nowhere, warnings.catch_warnings():
+        rank, _ = core.rank_and_size()
+        if rank: warnings.simplefilter('ignore')
+        with redirect_stdout(nowhere) if rank else nullcontext(): yield
 
 def _as_typed(error, f):
     "A message that names options as a command line has them, without what fastai puts before it"

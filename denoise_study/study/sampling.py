@@ -26,9 +26,10 @@ def denoise_sample(
     openai:str='', # of weights in OpenAI's format: a published name, or T=1000,heads=4,...
     device:str='auto', # cpu, cuda, or auto
     seed:int=0, # seed of the noise
+    bs:int=256, # images at a time; of several processes each takes whole batches
 ):
     "Sample images from a trained model"
-    check_numbers(n=n, steps=steps, seed=seed)
+    check_numbers(n=n, steps=steps, seed=seed, bs=bs)
     check_model(model=model)
     core.one_of('method', method, ('ancestral', 'ddim'))
     core.check_picture(out)
@@ -37,7 +38,7 @@ def denoise_sample(
     core.check_writable(file)
     ddgm = open_ddgm(model, weights, device, openai)
     if steps: _check_steps(ddgm, steps)
-    x = ddgm.sample(n, seed, method, steps or None, clip=clip)
+    x = ddgm.sample(n, seed, method, steps or None, bs, clip=clip)
     core.save_images(file, x, ddgm.range)
 
     shown = x[:400]
@@ -104,7 +105,8 @@ def sample_set(
     source = sources.get('test', sources['train'])
     if source.hw is None:
         raise ValueError(f'samples: pictures of one size are accepted, those of {samples} differ')
-    loader = core.ImageLoader(source.prepare(), 256, (0., 1.), device=chosen_device(device))
+    device = chosen_device(device)
+    loader = core.ImageLoader(source.prepare(), 256, (0., 1.), device=device, shard=(0, 1))
     if n > loader.n:
         raise ValueError(f'n: up to {loader.n} images of {samples} are accepted, got {n}')
     return core.some_of(loader, n, seed) if n else loader
@@ -156,7 +158,7 @@ def _evaluate_samples(samples, out, n, inception, seed, data, root, **about):
         quality=rows)
     core.write_json(out, record)
     x, _ = loader.one_batch()
-    real, _ = dls.test.one_batch()
+    real, _ = core.first_images(dls, 'test', 64)
     picture = out.with_suffix('.png')
     core.save_figure(picture, diffusion.show_samples(x, real, loader.range), dpi=110)
     print_scores(record)

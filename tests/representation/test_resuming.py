@@ -112,3 +112,15 @@ def test_another_run_is_refused(tmp_path, change, word, finished):
         rows.file.close()
     with pytest.raises(ValueError, match=f"^{word}.*delete"):
         read(**{**args, **change})
+
+
+def test_rows_of_another_number_of_processes_are_refused(tmp_path):
+    path = tmp_path / "phi.safetensors"
+    (tmp_path / "phi.safetensors.0-24.part").touch()
+    with pytest.raises(
+        ValueError, match=r"lie phi.safetensors.0-24.part, rows of a run in another"
+    ):
+        RowFile(path, {})
+    (tmp_path / "phi.safetensors.0-24.part").unlink()
+    (tmp_path / "phi.safetensors.later.part").touch()  # of something else
+    assert RowFile(path, {}).done == 0
