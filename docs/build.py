@@ -26,6 +26,7 @@ from papers import beside, came_out, figures, others  # noqa: E402
 from pictures import draw_pictures  # noqa: E402
 from readme import code_md  # noqa: E402
 from results import figure, overview, page as result_page, records, RESULTS  # noqa: E402
+from scale import OFFERED as COSTS  # noqa: E402
 from summaries import summary  # noqa: E402
 
 TUTORIALS = [
@@ -174,6 +175,7 @@ def offered(site, books, doc):
         figures=figures,
         others=others,
         beside=beside,
+        **COSTS,
     )
 
 

@@ -14,6 +14,10 @@ import gpu_check
 import nbformat
 import pytest
 import refresh
+import torch
+from torch import nn
+
+from denoise_study.diffusion import UNet
 
 ROOT = Path(__file__).parents[1]
 
@@ -228,3 +232,47 @@ def test_a_stage_out_of_time_leaves_a_whole_file(dry):
     found = json.loads(dry.out.read_text())["stages"]["machine"]
     assert found["state"] == "done" and found["rows"][0]["packages"]["torch"]
     assert [p.name for p in dry.out.parent.iterdir()] == [dry.out.name]
+
+
+def products(net, *inputs):
+    "Operations of its convolutions and linear layers, counted from the shapes of their outputs"
+    found = []
+
+    def count(layer, given, out):
+        if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+            found.append(2 * out.numel() * layer.weight[0].numel())
+
+    for layer in net.modules():
+        layer.register_forward_hook(count)
+    with torch.no_grad():
+        net(*inputs)
+    return sum(found)
+
+
+def test_costs_of_large_jobs_are_those_of_the_code():
+    from jinja2 import Environment, StrictUndefined
+
+    from scale import cost, jobs, OFFERED, RATE, saturation
+
+    samples, phi, fid = jobs().values()
+    with torch.device("meta"):
+        unet = UNet.paper("cifar10", channels=3).eval()
+        each = products(unet, torch.empty(1, 3, 32, 32), torch.zeros(1))
+    assert 0.85 < 1000 * each / samples.flops <= 1  # the rest is attention
+    assert fid.flops == pytest.approx(
+        2 * 5.71e9, rel=0.01
+    )  # Szegedy et al. 2016, and an outer product
+
+    one, eight, many = (cost(samples, world) for world in (1, 8, 64))
+    assert one["messages"] == one["received"] == 0 and eight["messages"] == 56
+    assert eight["received"] == 50_000 * 3 * 32 * 32 * 4 * 7 // 8
+    assert (one["images"], eight["images"], many["images"]) == (50_000, 6250, 1000)
+    assert many["computing"] == pytest.approx(1000 * samples.flops / RATE)
+    assert cost(fid, 64)["received"] == 63 * 8 * (2048**2 + 2048)
+    for job in (phi, fid):
+        world = saturation(job)
+        assert cost(job, world)["busiest"] != "computing" == cost(job, world // 2)["busiest"]
+
+    text = (ROOT / "docs/pages/further/many.md").read_text(encoding="utf-8")
+    page = Environment(undefined=StrictUndefined).from_string(text).render(OFFERED, of=str)
+    assert OFFERED["scale"]("phi") in page and f"{eight['received'] / 1e6:,.0f} MB" in page
