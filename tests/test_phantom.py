@@ -16,7 +16,7 @@ from torch import nn
 
 from denoise_study import load_pretrained
 from denoise_study.core import compare_sets, image_dls, load_arrays, load_checkpoint
-from denoise_study.core import Study
+from denoise_study.core import SmallCNN, Study
 from denoise_study.daed import split, train_dae, train_daed, transfer_table
 from denoise_study.denoiser import denoiser, psnr_curve, sample, train_blind
 from denoise_study.denoiserep import ARMS, box_dls, Budget, classification_task, detection_task
@@ -237,6 +237,13 @@ def test_scores_of_sets(gpu):
     x = rand(60, 1, 8, 8).to(gpu)
     scores = compare_sets(x[:30], x[30:], nn.Flatten(), progress=False, n_boot=5, device=gpu)
     assert scores.frechet["value"] > 0
+
+
+def test_a_classifier_stays_where_it_was_trained(gpu, few):
+    dls = image_dls(few, bs=64, device=gpu)
+    space = SmallCNN.fit(dls, epochs=1, dim=8, progress=False)
+    x, _ = dls.test.one_batch()
+    assert on_gpu(*space.parameters(), space.head(space(x)))
 
 
 def test_probes(gpu, few, blind):

@@ -55,7 +55,7 @@ class _ToUnit(nn.Module):
 
 def _digest_of(module):
     "Which weights these are"
-    tensors = module.cpu().state_dict().values()
+    tensors = module.state_dict().values() # the module stays where it is
     return short_digest(b''.join(t.cpu().numpy().tobytes() for t in tensors))
 
 @patch(cls_method=True)
