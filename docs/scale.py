@@ -8,7 +8,6 @@ import torch
 import torchvision
 from torch.utils.flop_counter import FlopCounterMode
 
-from denoise_study.core import share
 from denoise_study.denoiser import BlindUNet, denoiser
 from denoise_study.diffusion import UNet
 from results import grid
@@ -66,7 +65,8 @@ def jobs():
 
 def cost(job, world):
     "Operations of the busiest process, bytes, messages and seconds on so many GPUs"
-    most = max(len(share(job.n, job.bs, (rank, world))) for rank in range(world))
+    batches = -(-job.n // job.bs)
+    most = min(job.n, -(-batches // world) * job.bs)  # the largest `share`
     received = job.n * job.rows * (world - 1) // world + job.sums * (world - 1)
     seconds = dict(
         computing=(most * job.flops + job.alone) / RATE,

@@ -17,6 +17,7 @@ import refresh
 import torch
 from torch import nn
 
+from denoise_study.core import share
 from denoise_study.diffusion import UNet
 
 ROOT = Path(__file__).parents[1]
@@ -259,14 +260,16 @@ def test_costs_of_large_jobs_are_those_of_the_code():
         unet = UNet.paper("cifar10", channels=3).eval()
         each = products(unet, torch.empty(1, 3, 32, 32), torch.zeros(1))
     assert 0.85 < 1000 * each / samples.flops <= 1  # the rest is attention
-    assert fid.flops == pytest.approx(
-        2 * 5.71e9, rel=0.01
-    )  # Szegedy et al. 2016, and an outer product
+    # Szegedy et al. 2016, and an outer product
+    assert fid.flops == pytest.approx(2 * 5.71e9, rel=0.01)
 
     one, eight, many = (cost(samples, world) for world in (1, 8, 64))
     assert one["messages"] == one["received"] == 0 and eight["messages"] == 56
     assert eight["received"] == 50_000 * 3 * 32 * 32 * 4 * 7 // 8
     assert (one["images"], eight["images"], many["images"]) == (50_000, 6250, 1000)
+    for job in (samples, phi):
+        shares = [len(share(job.n, job.bs, (rank, 64))) for rank in range(64)]
+        assert sum(shares) == job.n and max(shares) == cost(job, 64)["images"]
     assert many["computing"] == pytest.approx(1000 * samples.flops / RATE)
     assert cost(fid, 64)["received"] == 63 * 8 * (2048**2 + 2048)
     for job in (phi, fid):
