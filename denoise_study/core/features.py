@@ -35,7 +35,8 @@ class Features:
             raise ValueError(f'`x` has shape {tuple(x.shape)}; pass (N,dim) features')
         if not x.is_floating_point():
             raise TypeError(f'`x` is {x.dtype}; pass floating-point features')
-        bad = (~x.isfinite().all(1)).sum().item()
+        parts = x.split(2**16) # asked all at once it takes as much memory again
+        bad = sum(int((~rows.isfinite().all(1)).sum()) for rows in parts)
         if bad:
             raise ValueError(f'`x` holds NaN or infinity in {bad} of {len(x)} rows; '
                              'look at their images')
