@@ -378,6 +378,13 @@ OF = {
         lambda r: dots(r["images_per_second"], "images a second", log=True),
         "Images a second, ready to be trained on.",
     ),
+    "bench_memory": single(
+        lambda r: dots(
+            counted(r["rows"], "what", "ratio"), "peak memory with many images over few", 1
+        ),
+        "Peak memory of each job with many images over that with few (ten times as many, or four "
+        "or five where an image costs much), what is kept by nature taken off.",
+    ),
     "bench_denoiserep": single(
         lambda r: dots(costs(r), "time, relative to the plain network", 1),
         "Time of a network with denoising layers, fused and not.",

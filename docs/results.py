@@ -76,6 +76,10 @@ TITLES = {
         "Speed of the metrics",
         "Beside other implementations, with the difference of their results.",
     ),
+    "bench_memory": (
+        "Memory of large jobs",
+        "Does the peak stay where it is when there are ten times as many images?",
+    ),
     "bench_data": ("Speed of the input pipeline", "Images a second, ready to be trained on."),
 }
 WORDS = dict(

@@ -167,17 +167,6 @@ WHITE = {  # pictures that are mostly white and yet no lines
     "20bf55f8": "images, and curves below them",
     "31fa56d9": "a file that a command wrote",
 }
-# kept before lines were SVG: the next run of these notebooks writes them so
-BEFORE = {
-    "29_chapter",
-    "a_diffusers_model_under_the_microscope",
-    "denoise_the_features_of_a_network_you_already_have",
-    "the_study_in_five_minutes",
-    "what_a_blind_denoiser_sees",
-    "where_does_a_diffusion_model_stop_generating",
-    "your_own_denoiser",
-    "your_own_images",
-}
 
 
 def paper(png):
@@ -188,8 +177,6 @@ def paper(png):
 
 def lines_as_pixels(path):
     "A figure of lines alone is kept as SVG, which is sharp on every screen"
-    if path.stem in BEFORE:
-        return []
     kept = [
         (c.id, o.data["image/png"])
         for c in cells(path, "code")
