@@ -10,7 +10,7 @@ TRANSFORMERS = sorted(f.stem for f in RESULTS.glob("blind_*_transformer.json"))
 # a paper's page -> the results files that bear on its claims, the first first
 RECORDS = dict(
     daed=["daed_fashion_mnist", *sorted(f.stem for f in RESULTS.glob("table1_*.json"))],
-    representations=["blind_fashion_mnist", "blind_cifar10", *TRANSFORMERS],
+    representations=["blind_fashion_mnist", "blind_cifar10", "blind_digits", *TRANSFORMERS],
     denoiserep=sorted(f.stem for f in RESULTS.glob("rep_*.json")),
 )
 NAMES = dict(fashion_mnist="FashionMNIST", cifar10="CIFAR-10", omniglot="Omniglot")
@@ -39,6 +39,9 @@ def about(name):
         said += ", trained jointly"
     if name in TRANSFORMERS:
         said += ", of a transformer"
+    more = len(record(name).get("trainings", ()))
+    if more:
+        said += f", over {1 + more} trainings"
     return said
 
 

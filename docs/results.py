@@ -38,6 +38,11 @@ TITLES = {
         "A blind denoiser of CIFAR-10",
         "The same claims on small photographs, of the denoiser `blind-cifar10` on test images.",
     ),
+    "blind_digits": (
+        "Blind denoisers of digits",
+        "The same claims on the smallest images, over five trainings that differ in their seed: "
+        "what is said of denoisers, and not of one of them.",
+    ),
     "blind_fashion_mnist_transformer": (
         "A transformer that removes noise from FashionMNIST",
         "The same claims, asked of a transformer denoiser of as many weights: which of them are "
