@@ -84,7 +84,8 @@ return [here ? here.top >= 0 && here.bottom <= innerHeight : true, cut.length,
 
 # as wide as they are shown; previews in tables lead to the whole picture
 DRAWINGS = """return [...document.querySelectorAll("article img")].filter(i =>
-i.currentSrc.endsWith(".svg") && !i.closest("td")).map(i => [i.currentSrc, i.getBoundingClientRect().width])"""
+i.currentSrc.endsWith(".svg") && !i.closest("td"))
+.map(i => [i.currentSrc, i.getBoundingClientRect().width])"""
 LETTERS = 7  # pixels, on a phone: what is smaller is not read
 
 WIDE = """const article = document.querySelector("article") ?? document.body;
