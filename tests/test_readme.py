@@ -176,3 +176,17 @@ def test_an_interval_stands_beside_its_number(monkeypatch, row, key, said):
     from results import cell
 
     assert str(cell(row, key)) == said
+
+
+def test_the_front_page_has_the_numbers_of_the_records(monkeypatch):
+    "What nbs/index.ipynb keeps of `summary(...)` is what the records say today"
+    root = Path(__file__).parents[1]
+    monkeypatch.syspath_prepend(root / "docs")
+    from summaries import summary
+
+    kept = {}
+    for cell in json.loads((root / "nbs/index.ipynb").read_text(encoding="utf-8"))["cells"]:
+        called = re.search(r"Markdown\(summary\('(\w+)'\)\)", "".join(cell["source"]))
+        if called:
+            kept[called[1]] = "".join(cell["outputs"][0]["data"]["text/markdown"])
+    assert kept and kept == {name: summary(name) for name in kept}
