@@ -23,7 +23,7 @@ CHAPTERS = dict( # word -> chapter; its wing is loaded when it is written
     daed=lambda study: daed.daed_chapter(study),
     blind=lambda study: representation.blind_chapter(study),
     rep=lambda study: denoiserep.rep_chapter(study))
-STAGES = dict(ddgm=4, daed=3, blind=7, rep=2) # of each, beside the training of denoisers
+STAGES = dict(ddgm=4, daed=3, blind=8, rep=2) # of each, beside the training of denoisers
 
 # %% ../../nbs/study/08_study.ipynb #b4e18f48
 def chosen_chapters(
