@@ -377,7 +377,8 @@ def selfguided_part(
 # %% ../../nbs/representation/29_chapter.ipynb #85834e75
 def _show_distances(c, distances, tests, level):
     "Distances of densities and noise level, for the reader"
-    axs = panels(None, 1 + len(tests), (3.6*(1 + len(tests)), 3.4))
+    rows = -(-(1 + len(tests))//2) # two beside each other: wider ones can't be read on a phone
+    axs = panels(None, 1 + len(tests), (7.2, 3.4*rows), 2)
     for ax, (name, test) in zip(axs, tests.items()):
         plot_ratio(distances[name], test, ax)
         if name: ax.set_title(f'untrained: {ax.get_title()}', fontsize=8)
