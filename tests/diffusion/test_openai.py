@@ -53,7 +53,8 @@ def test_openai_checkpoints(case):
     y = torch.tensor([0, 4, 2]) if net.n_classes else None
     kw = load | ref | dict(n_blocks=layout["n_blocks"], levels=len(layout["mult"]))
     theirs, ours = openai_forward(sd, x, t, y, **kw), net(x, t, y)
-    assert ours.dtype == torch.float32 and (ours - theirs).norm() < 1e-5 * theirs.norm()
+    # float32 without AVX-512 differs by 1.06e-5 in one of 14 networks
+    assert ours.dtype == torch.float32 and (ours - theirs).norm() < 2e-5 * theirs.norm()
 
     # gradients in float64, so that nothing hides behind rounding; those of the weights are
     # exported like weights
