@@ -90,7 +90,9 @@ def test_a_datablock_trains_and_its_range_is_looked_at_once(tmp_path):
     quiet_fit(learn)
     assert torch.isfinite(torch.stack(learn.recorder.losses)).all()
     wild = blocks(tmp_path, Normalize.from_stats([0.5], [0.1], cuda=False))
-    with pytest.raises(ValueError, match=r"dls, first batch: values from -[45][.0-9]* to .*\[-1, 1\]"):
+    with pytest.raises(
+        ValueError, match=r"dls, first batch: values from -[45][.0-9]* to .*\[-1, 1\]"
+    ):
         denoise_learner(wild, Linear())
     other = Linear()
     other.shape = 1, 28, 28
