@@ -263,16 +263,16 @@ def openai_state(
 # Programs
 
 
-def script(name, *args, processes=0):
+TORCHRUN = "torch.distributed.run --standalone --nproc_per_node"
+# without --multi_gpu it starts one process on a CPU, whatever number it is told
+ACCELERATE = "accelerate.commands.launch --multi_gpu --num_machines 1 --mixed_precision no"
+ACCELERATE += " --dynamo_backend no --main_process_port 0 --num_processes"
+
+
+def script(name, *args, processes=0, launcher=TORCHRUN):
     "Command that runs a file of tests/scripts, in several processes where that is asked for"
-    # torchrun: accelerate's own launcher starts one process on a CPU, whatever number it is told
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    return [
-        sys.executable,
-        *(launcher if processes else []),
-        str(SCRIPTS / f"{name}.py"),
-        *map(str, args),
-    ]
+    start = ["-m", *launcher.split(), str(processes)] if processes else []
+    return [sys.executable, *start, str(SCRIPTS / f"{name}.py"), *map(str, args)]
 
 
 def run_script(name, *args, processes=0):

@@ -63,7 +63,8 @@ def share(
 ) -> range: # numbers of this process's images, one after the other; perhaps none
     "The part of `n` images that a process works at"
     n = whole_number('n', n)
-    rank, world = place or rank_and_size()
+    rank, world = [whole_number('place', i) for i in place or rank_and_size()]
+    if rank >= world: raise ValueError(f'place: a rank below the processes is needed, got {place}')
     batches = -(-n//size)
     first = batches*rank//world*size
     last = batches*(rank + 1)//world*size

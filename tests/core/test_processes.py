@@ -5,23 +5,25 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from helpers import ENV, script
+from helpers import ACCELERATE, ENV, script, TORCHRUN
 
 from denoise_study.core import by_first, of_all, rank_and_size, read_json, read_tensors, share
 from denoise_study.core import together, whole
 
 
-def run(folder, processes=0):
+def run(folder, **launch):
     "What the script made, what it told in a file and what it printed"
-    command = script("run_sharing", folder, processes=processes)
-    done = subprocess.run(command, check=True, env=ENV, capture_output=True, text=True)
+    command = script("run_sharing", folder, **launch)
+    done = subprocess.run(command, env=ENV, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     tensors, _ = read_tensors(folder / "all.safetensors")
     return tensors, read_json(folder / "told.json"), done.stdout
 
 
-def test_two_processes_make_what_one_makes(tmp_path):
+@pytest.mark.parametrize("launcher", [TORCHRUN, pytest.param(ACCELERATE, marks=pytest.mark.slow)])
+def test_two_processes_make_what_one_makes(launcher, tmp_path):
     one, told, _ = run(tmp_path / "one")
-    two, told2, printed = run(tmp_path / "two", processes=2)
+    two, told2, printed = run(tmp_path / "two", processes=2, launcher=launcher)
     assert (told["worked"], told2["worked"]) == (["0 of 1"], ["0 of 2", "1 of 2"])
     assert told2["same"] and told2["first"] == "0"
     assert set(one) == set(two) and len(one["samples"]) == 70 and told["rows"] == 50
