@@ -175,7 +175,7 @@ def show_batch(self:ImageLoader,
     ax:Axes|None=None, # where to draw; None: a new figure
 ) -> Axes: # the axes with the one grid picture
     "Draw the first `max_n` images of a batch, with their classes if they have any"
-    x, y = b or self.one_batch()
+    x, *_, y = b or self.one_batch()
     titles = None
     if self.classes:
         titles = [self.classes[k] if k >= 0 else '' for k in y[:max_n].tolist()]

@@ -32,6 +32,10 @@ from .budget import side_loss as side_loss
 from .budget import solving_inputs as solving_inputs
 from .budget import train_denoisers as train_denoisers
 from .budget import what_was_learned as what_was_learned
+from .cameras import CameraBlock as CameraBlock
+from .cameras import FIRST_BLOCKS as FIRST_BLOCKS
+from .cameras import camera_block as camera_block
+from .cameras import tell_cameras as tell_cameras
 from .chapter import cost_part as cost_part
 from .chapter import exact_part as exact_part
 from .chapter import exact_rows as exact_rows
@@ -142,6 +146,7 @@ from .retrieval import identity_loss as identity_loss
 from .retrieval import retrieval_task as retrieval_task
 from .retrieval import score_retrieval as score_retrieval
 from .retrieval_sets import CUHK as CUHK
+from .retrieval_sets import CameraLoader as CameraLoader
 from .retrieval_sets import IdentityLoader as IdentityLoader
 from .retrieval_sets import MARKET as MARKET
 from .retrieval_sets import OMNIGLOT as OMNIGLOT
@@ -149,6 +154,8 @@ from .retrieval_sets import READERS as READERS
 from .retrieval_sets import ReidPart as ReidPart
 from .retrieval_sets import RetrievalTest as RetrievalTest
 from .retrieval_sets import VERI as VERI
+from .retrieval_sets import camera_numbers as camera_numbers
+from .retrieval_sets import count_cameras as count_cameras
 from .retrieval_sets import read_cuhk03 as read_cuhk03
 from .retrieval_sets import read_market as read_market
 from .retrieval_sets import read_msmt as read_msmt
@@ -186,6 +193,7 @@ from .task import check_identity as check_identity
 from .task import file_digest as file_digest
 from .task import pseudo_values as pseudo_values
 from .task import set_digest as set_digest
+from .tracing import Inputs as Inputs
 from .tracing import WeightTracer as WeightTracer
 from .tracing import WeightUse as WeightUse
 from .tracing import call_model as call_model

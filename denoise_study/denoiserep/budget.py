@@ -17,7 +17,7 @@ from fastai.data.core import DataLoaders
 from ..core import evaluating
 from .fitting import Augment, quiet_fit, step_loaders
 from .task import Task
-from .tracing import call_model
+from .tracing import call_model, Inputs
 from .training import denoiserep_learner, merge_loaders
 
 # %% ../../nbs/denoiserep/14_budget.ipynb #3fec6a75
@@ -73,11 +73,11 @@ def solving_inputs(
     task:Task, # the data
     seed:int, # which images
     budget:Budget, # how many
-) -> list: # batches of training images, as the model takes them
+) -> Inputs: # batches of training images, as the model takes them
     "What moments of features are computed from"
     train = task.dls.train
     batches = -(-budget.n_solve//train.bs) # rounded up
-    return list(task.inputs(train, batches, seed))
+    return Inputs(task.inputs(train, batches, seed))
 
 def train_denoisers(
     task:Task, # the data, the loss

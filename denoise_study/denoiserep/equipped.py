@@ -234,9 +234,11 @@ def input_moments(self:EquippedModel,
     "Moments of what comes into each layer of the original network, in one pass over the data"
     moments = {n: InputMoments() for n in self.slots}
     def see(use): moments[use.denoiser.name].update(use.features)
-    batches = with_bar(dl, progress and not isinstance(dl, Tensor))
+    one = isinstance(dl, Tensor)
+    total = len(dl) if hasattr(dl, '__len__') and not one else None
+    batches = with_bar(model_inputs(dl), progress and not one, total)
     with self.disabled():
-        for batch in model_inputs(batches): self.trace(batch, see)
+        for batch in batches: self.trace(batch, see)
     if not all(m.n for m in moments.values()): raise ValueError('dl: no batches')
     return moments
 

@@ -59,7 +59,7 @@ class Augment(Callback):
     def before_batch(self):
         if not self.training: return
         step = self.epoch*1_000_000 + self.iter
-        gen = step_generator(self.seed, step, self.x.device, 'augment')
+        gen = step_generator(self.seed, step, self.xb[0].device, 'augment')
         changed = self.f(self.xb[0], gen)
         self.learn.xb = changed, *self.xb[1:]
 

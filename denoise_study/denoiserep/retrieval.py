@@ -13,10 +13,12 @@ from functools import partial
 from pathlib import Path
 from torch import Tensor, nn
 from ..core import evaluating
+from .cameras import camera_block, tell_cameras
 from .classification import shift_flip
 from .classifiers import backbone, last_linear
 from .ranking import rank_scores
-from .retrieval_sets import READERS, reid_dls, RetrievalTest, split_classes
+from .retrieval_sets import count_cameras, READERS, reid_dls, RetrievalTest
+from .retrieval_sets import split_classes
 from .task import about_task, Scores, Task
 
 # %% ../../nbs/denoiserep/23_retrieval.ipynb #ca9a5c92
@@ -44,16 +46,29 @@ class Embedder(nn.Module):
         self.head = nn.Linear(width, n_ids)
         self.pairs = pairs
 
+    def raw(self,
+        x:Tensor, # (N,C,H,W) images in [0,1]
+        camera:Tensor|None=None, # (N,) who took them, for a network with a camera embedding
+    ) -> Tensor: # (N,d)
+        "Features in front of the neck"
+        side = camera_block(self.net)
+        if side is not None: side.camera = camera
+        elif camera is not None:
+            raise ValueError('camera: this network has no camera embedding; see `tell_cameras`')
+        return self.net(x)
+
     def features(self,
         x:Tensor, # (N,C,H,W) images in [0,1]
+        camera:Tensor|None=None, # (N,) who took them, for a network with a camera embedding
     ) -> Tensor: # (N,d)
         "What is compared"
-        return self.out(self.neck(self.net(x)))
+        return self.out(self.neck(self.raw(x, camera)))
 
     def forward(self,
         x:Tensor, # (N,C,H,W) images in [0,1]
+        camera:Tensor|None=None, # (N,) who took them, for a network with a camera embedding
     ) -> Tensor|dict: # (N,n_ids) scores of the training identities; with `pairs` as `out` of a dict
-        raw = self.net(x)
+        raw = self.raw(x, camera)
         features = self.out(self.neck(raw))
         scores = self.head(features)
         if not self.pairs: return scores
@@ -93,8 +108,8 @@ def score_retrieval(
     "mAP and CMC of a network (slides, mAP and R1)"
     features = []
     with evaluating(model):
-        for x, _ in test.new(shuffle=False, drop_last=False):
-            features.append(model.features(x).float().cpu())
+        for *told, _ in test.new(shuffle=False, drop_last=False):
+            features.append(model.features(*told).float().cpu())
     f = torch.cat(features)
     q, g = test.query, test.gallery
     return rank_scores(f[q], f[g], test.ids[q], test.ids[g], test.camera[q], test.camera[g])
@@ -109,26 +124,36 @@ def retrieval_task(
     flip:bool=False, # mirror half of the training pictures
     neck:bool=False, # see `Embedder`
     margin:float=0., # of `batch_hard_triplet`, added to the loss (Luo et al.: .3); 0: without it
+    cameras:float=0., # strength of a camera embedding (He et al. 2021: 3), see `tell_cameras`
     layers:object='all', # layers to denoise, see `denoise_rep`
     dls=None, # loaders from `reid_dls` or `split_classes`, instead of `data`
     build:Callable|None=None, # () -> untrained `Embedder` of one's own, instead of `backbone_name`
     **kwargs, # other arguments of those
 ) -> Task: # for `run_protocol`
     "Retrieval and re-identification as a task of the protocol"
-    dls = dls or _loaders(data, **kwargs)
+    dls = dls or _loaders(data, cameras > 0, **kwargs)
     n = len(dls.info.classes)
+    n_cameras = count_cameras(dls)
+    if cameras and not n_cameras:
+        raise ValueError(f'cameras: the batches of {dls.info.name} do not say who took a picture; '
+                         '`reid_dls(..., cameras=True)` makes such batches')
     size = dls.info.size
-    def embedder(): return Embedder(backbone(backbone_name, size, n), n, neck, margin > 0)
+    def embedder():
+        net = backbone(backbone_name, size, n)
+        if cameras: tell_cameras(net, n_cameras, cameras)
+        return Embedder(net, n, neck, margin > 0)
     augment = partial(shift_flip, pad=size[0]//8, flip=flip)
     about = about_task(dls, backbone_name, checkpoint, steps=steps, lr=lr, flip=flip)
     about |= dict(neck=neck, margin=margin)
+    if cameras: about |= dict(cameras=cameras)
     return Task(
         'retrieval', dls, build or embedder, score_retrieval, 'mAP', about=about,
         loss=partial(identity_loss, margin=margin), checkpoint=checkpoint, steps=steps, lr=lr,
         layers=layers, exclude=r'.*cpb_mlp.*|head', head='out', augment=augment)
 
-def _loaders(data, **kwargs):
+def _loaders(data, cameras, **kwargs):
     "A re-identification set, if the folder holds one; else any labelled set, split by its classes"
     folder = Path(data).expanduser()
-    if any((folder/mark).exists() for mark in READERS): return reid_dls(folder, **kwargs)
+    if any((folder/mark).exists() for mark in READERS):
+        return reid_dls(folder, cameras=cameras, **kwargs)
     return split_classes(data, **kwargs)
