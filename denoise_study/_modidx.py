@@ -3360,6 +3360,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'denoise_study/study/rep_command.py'),
                                                  'denoise_study.study.rep_command.denoise_rep_command': ( 'study/rep_command.html#denoise_rep_command',
                                                                                                           'denoise_study/study/rep_command.py'),
+                                                 'denoise_study.study.rep_command.of_retrieval': ( 'study/rep_command.html#of_retrieval',
+                                                                                                   'denoise_study/study/rep_command.py'),
                                                  'denoise_study.study.rep_command.open_networks': ( 'study/rep_command.html#open_networks',
                                                                                                     'denoise_study/study/rep_command.py'),
                                                  'denoise_study.study.rep_command.open_task': ( 'study/rep_command.html#open_task',

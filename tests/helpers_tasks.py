@@ -35,3 +35,15 @@ def jpg(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(0).integers(0, 255, (16, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
+
+
+def market(folder, cameras=(1, 3), test=(1, 3)):
+    "A re-identification set of four people and two cameras, with a fifth to search"
+    for i in range(4):
+        for c in cameras:
+            for k in range(3):
+                jpg(folder / f"bounding_box_train/{i:04d}_c{c}s1_{k}_00.jpg")
+    for c in test:
+        jpg(folder / f"query/0007_c{c}s1_1_00.jpg")
+        jpg(folder / f"bounding_box_test/0007_c{c}s1_2_00.jpg")
+    return folder

@@ -31,6 +31,7 @@ from .rep_command import RECIPE_ARMS as RECIPE_ARMS
 from .rep_command import TASKS as TASKS
 from .rep_command import arms_of as arms_of
 from .rep_command import denoise_rep_command as denoise_rep_command
+from .rep_command import of_retrieval as of_retrieval
 from .rep_command import open_networks as open_networks
 from .rep_command import open_task as open_task
 from .rep_command import run_networks as run_networks

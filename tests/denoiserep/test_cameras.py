@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers_tasks import jpg, QUICK
+from helpers_tasks import market, QUICK
 
 from denoise_study.core import ArraySource
 from denoise_study.denoiserep import backbone, CameraLoader, camera_block, count_cameras, Embedder
@@ -61,18 +61,6 @@ def test_cameras_go_with_their_pictures(kind):
                 assert all(map(torch.equal, first, (x, camera, y)))
     plain = kind(images, bs=8, shuffle=True, device="cpu")
     assert plain.n_inp == 1 and len(plain.one_batch()) == 2
-
-
-def market(folder, cameras=(1, 3), test=(1, 3)):
-    "A made-up set"
-    for i in range(4):
-        for c in cameras:
-            for k in range(3):
-                jpg(folder / f"bounding_box_train/{i:04d}_c{c}s1_{k}_00.jpg")
-    for c in test:
-        jpg(folder / f"query/0007_c{c}s1_1_00.jpg")
-        jpg(folder / f"bounding_box_test/0007_c{c}s1_2_00.jpg")
-    return folder
 
 
 def test_a_told_transformer_goes_through_the_protocol(tmp_path):

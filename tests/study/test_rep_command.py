@@ -4,6 +4,7 @@ import json
 
 import pytest
 from helpers_study import command
+from helpers_tasks import market
 
 from denoise_study.denoiserep import ARMS
 from denoise_study.study import arms_of, open_task, RECIPE_ARMS
@@ -55,3 +56,21 @@ def test_several_networks_are_one_interval(tmp_path):
     assert r["comparisons"][0]["interval"]["unit"].startswith("networks x")
     assert r["budget"]["n_solve"] == 64 and "moved" in out
     assert all(len(i["test"]) == 16 for i in r["identity"].values())
+
+
+def test_a_transformer_is_told_who_took_the_picture(tmp_path):
+    command(
+        tmp_path,
+        *("denoise-rep", "--task", "retrieval", "--data", market(tmp_path / "Market")),
+        *("--backbone", "vit_small", "--image-size", 16, "--bs", 4, "--n-solve", 8),
+        *("--neck", "--triplet", 0.3, "--k", 2, "--cameras", 3),
+        *("--recipe", "closed_form", "--seeds", 2, "--base-steps", 4),
+    )
+    r = json.loads((tmp_path / "rep.json").read_text())
+    about = {k: r["about"][k] for k in ("neck", "margin", "cameras")}
+    assert about == dict(neck=True, margin=0.3, cameras=3) and r["metric"] == "mAP"
+
+
+def test_options_of_retrieval_are_refused_elsewhere(tmp_path):
+    said = command(tmp_path, "denoise-rep", "--cameras", 3, ok=False).stderr
+    assert "cameras: the task retrieval has it, classification has not" in said
