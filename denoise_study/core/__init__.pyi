@@ -159,6 +159,7 @@ from .sources import one_image as one_image
 from .sources import take_rows as take_rows
 from .spaces import SmallCNN as SmallCNN
 from .spaces import feature_space as feature_space
+from .spaces import shipped_space as shipped_space
 from .splits import DataInfo as DataInfo
 from .splits import Splits as Splits
 from .splits import draw_sides as draw_sides
