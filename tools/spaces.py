@@ -22,11 +22,11 @@ SETS = {  # name -> arguments of `image_dls`: the forms that the commands ask fo
 }
 
 
-def make(name, root):
+def make(name, root, run):
     dls = image_dls(**SETS[name], root=root or None, device="cpu")
     with patch.object(spaces, "shipped_space", lambda dls: None):
         space = feature_space(dls)
-    about = dict(images=data_digest(dls.train.dataset), config=space.config, info=run_info())
+    about = dict(images=data_digest(dls.train.dataset), config=space.config, info=run)
     about |= dict(data=dls.info.to_dict())
     write_tensors(OUT / f"{name}.safetensors", space.state_dict(), dict(about, kind="feature space"))
     print(space.name)
@@ -41,6 +41,7 @@ if __name__ == "__main__":
     args = p.parse_args()
     if unknown := set(args.names) - set(SETS):
         p.error(f"NAME: {', '.join(SETS)} are accepted, got {', '.join(sorted(unknown))}")
+    run = run_info()  # now: what is written below would make the commit look changed
     OUT.mkdir(exist_ok=True)
     for name in args.names or SETS:
-        make(name, args.root)
+        make(name, args.root, run)
