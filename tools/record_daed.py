@@ -29,7 +29,7 @@ def record(data, root, folder, levels, n, n_eval, steps, bf16, seed):
         seed=seed,
         source=source,
     )
-    with study.stage("training the feature space"):
+    with study.stage("opening the feature space"):
         study.space = feature_space(dls, seed=seed)
     ddgm, daeds = study_ddgm(study), study_daeds(study, levels)
     c = Chapter(f"DAED on {data}")

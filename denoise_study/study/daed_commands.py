@@ -112,7 +112,7 @@ def denoise_splits(
     openai:str='', # of weights in OpenAI's format: a published name, or T=1000,heads=4,...
     steps:int=0, # training steps of the diffusion model, and the most of a denoiser; 0: by size
     n:int=500, # images to sample at each split
-    inception:str='', # file with Inception weights (768 channels); default: a trained classifier
+    inception:str='', # file with Inception weights (768 channels); default: a small classifier
     image_size:int=0, # resize images to this many pixels; 0: as they are
     root:str='', # folder of the named data sets
     device:str='auto', # cpu, cuda, or auto

@@ -172,7 +172,7 @@ def denoise_evaluate(
     out:str='evaluation.json', # results file to write; images or a picture go beside it
     n:int=0, # images to sample, or to take of `samples`; 0: 500, or all
     samples:str='', # instead of a model: images that exist, a name, a folder, or an .npz file
-    inception:str='', # file with Inception weights (768 channels); default: a trained classifier
+    inception:str='', # file with Inception weights (768 channels); default: a small classifier
     image_size:int=0, # resize the data to this many pixels; 0: as they are
     pad_to:int=0, # pad the data with black to multiples of this; 0: as they are
     root:str='', # folder of the named data sets

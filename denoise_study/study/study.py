@@ -159,7 +159,7 @@ def _run(study, names, shipped):
     info = core.run_info(study.dls.device)
     results = write_study(study, [], info, shipped) # a page to look at from the first minute
     if study.space is None:
-        with study.stage('training the feature space'):
+        with study.stage('opening the feature space'):
             study.space = core.feature_space(study.dls, seed=study.seed)
 
     done = []
@@ -177,7 +177,7 @@ def denoise_study(
     size:Literal['small', 'paper']='small', # network and training
     steps:int=0, # training steps; 0: those of the size
     n:int=500, # images to sample for the metrics
-    inception:str='', # file with Inception weights (768 channels); default: a trained classifier
+    inception:str='', # file with Inception weights (768 channels); default: a small classifier
     image_size:int=0, # resize images to this many pixels; 0: as they are
     root:str='', # folder of the named data sets
     device:str='auto', # cpu, cuda, or auto
