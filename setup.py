@@ -30,7 +30,7 @@ setup(
                     "bench": lines("bench_requirements"),
                     "hub": lines("hub_requirements")},
     packages=find_packages(include=[lib, f"{lib}.*"]),
-    package_data={lib: ["pretrained_models/*.safetensors", "feature_spaces/*.safetensors", "data/*.npz", "*.mplstyle", "*.css",
-                        "py.typed", "**/*.pyi"]},
+    package_data={lib: ["pretrained_models/*.safetensors", "feature_spaces/*.safetensors",
+                        "data/*.npz", "*.mplstyle", "*.css", "py.typed", "**/*.pyi"]},
     entry_points={"nbdev": [f"{lib}={lib}._modidx:d"], "console_scripts": lines("console_scripts")},
 )

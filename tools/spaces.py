@@ -1,4 +1,5 @@
-"""Train the feature spaces that come with the package: python tools/spaces.py --root DATA [NAME ...]
+"""Train the feature spaces that come with the package: python tools/spaces.py --root DATA
+[NAME ...]
 
 For each set, in the form that the commands give it, a classifier is trained as `feature_space`
 trains one for any other set, and written into denoise_study/feature_spaces/NAME.safetensors with
@@ -26,9 +27,11 @@ def make(name, root, run):
     dls = image_dls(**SETS[name], root=root or None, device="cpu")
     with patch.object(spaces, "shipped_space", lambda dls: None):
         space = feature_space(dls)
-    about = dict(images=data_digest(dls.train.dataset), config=space.config, info=run)
+    about = dict(
+        kind="feature space", images=data_digest(dls.train.dataset), config=space.config, info=run
+    )
     about |= dict(data=dls.info.to_dict())
-    write_tensors(OUT / f"{name}.safetensors", space.state_dict(), dict(about, kind="feature space"))
+    write_tensors(OUT / f"{name}.safetensors", space.state_dict(), about)
     print(space.name)
 
 

@@ -21,13 +21,18 @@ def images(n=6, c=1, side=32, seed=0):
     return torch.rand(n, c, side, side, generator=gen(seed))
 
 
+def accuracy_in(name):
+    "What the name of a space says of it"
+    return float(name.split("accuracy ")[1][:5])
+
+
 def test_small_cnn():
     dls = image_dls("digits", bs=64)
     epoch, state = dls.train.epoch, torch.get_rng_state()
     a, b = (SmallCNN.fit(dls, epochs=4, progress=False) for _ in range(2))
     assert a.name == b.name and "digits, seed 0, test accuracy" in a.name
     assert a.name != SmallCNN.fit(dls, epochs=1, progress=False).name
-    assert float(a.name.split("accuracy ")[1][:5]) > 0.9
+    assert accuracy_in(a.name) > 0.9
     assert dls.train.epoch == epoch and torch.equal(torch.get_rng_state(), state)
     c = SmallCNN(**json.loads(json.dumps(a.config)))
     c.load_state_dict(a.state_dict())
@@ -61,7 +66,7 @@ def test_a_space_that_ships_classifies(file):
     tensors, desc = read_tensors(file, "feature space")
     name, data = desc["config"]["name"], desc["data"]
     assert f"({data['name']}, seed 0" in name and "+" not in desc["info"]["commit"]
-    assert float(name.split("accuracy ")[1][:5]) > 0.8
+    assert accuracy_in(name) > 0.8
     if data["name"] == "fashion_mnist":
         return  # has to be downloaded
     form = dict(size=data["size"][0], device="cpu", range=(0.0, 1.0))
@@ -71,12 +76,12 @@ def test_a_space_that_ships_classifies(file):
     x, y = first_images(dls, "test")
     with torch.no_grad():
         right = space.head(space(x)).argmax(1) == y
-    assert float(name.split("accuracy ")[1][:5]) == pytest.approx(float(right.float().mean()), abs=1e-3)
+    assert accuracy_in(name) == pytest.approx(float(right.float().mean()), abs=1e-3)
 
 
 def test_training_it_again_gives_one_as_good():
     "Not the same weights: they depend on the machine in the last digits, which is why one ships"
     dls = image_dls("digits", device="cpu")
     again = SmallCNN.fit(dls, progress=False)
-    accuracy = [float(s.name.split("accuracy ")[1][:5]) for s in (again, feature_space(dls))]
+    accuracy = [accuracy_in(s.name) for s in (again, feature_space(dls))]
     assert accuracy[0] == pytest.approx(accuracy[1], abs=0.02)
