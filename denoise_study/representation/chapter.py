@@ -81,7 +81,7 @@ def study_judge(
     dls = study_blind(study)[1]
     if len(dls.info.classes) < 2: return None
     if 'judge' not in study.models:
-        with study.stage('training an independent classifier'):
+        with study.stage('opening an independent classifier'):
             study.models['judge'] = feature_space(dls, seed=study.seed)
     return study.models['judge']
 

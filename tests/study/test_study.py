@@ -39,7 +39,8 @@ def test_all_chapters_in_one_report(tmp_path, capsys, monkeypatch):
         assert escape(claim.sentence) in head and escape(claim.verdict) in head, claim
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["chapters"].keys() == chapters.keys()
-    assert set(study.seconds) == {k for k, v in study.seconds.items() if v > 0}
+    instant = {k for k, v in study.seconds.items() if v == 0}
+    assert instant <= {"opening the feature space", "opening an independent classifier"}  # shipped
 
 
 def test_chapters_of_no_report(tmp_path):
