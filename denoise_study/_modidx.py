@@ -2884,6 +2884,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                         'denoise_study/representation/claims.py'),
                                                      'denoise_study.representation.claims._collapse': ( 'representation/claims.html#_collapse',
                                                                                                         'denoise_study/representation/claims.py'),
+                                                     'denoise_study.representation.claims._control_over': ( 'representation/claims.html#_control_over',
+                                                                                                            'denoise_study/representation/claims.py'),
                                                      'denoise_study.representation.claims._finding_over': ( 'representation/claims.html#_finding_over',
                                                                                                             'denoise_study/representation/claims.py'),
                                                      'denoise_study.representation.claims._images': ( 'representation/claims.html#_images',

@@ -376,8 +376,13 @@ def _finding_over(findings):
         findings[0].name,
         _over([f.measured for f in findings]),
         beside,
-        _over([f.control for f in findings]),
+        _control_over([f.control for f in findings]),
         _over([f.difference() for f in findings]))
+
+def _control_over(intervals):
+    "The same; a control that all trainings share keeps its own interval, over images"
+    shared = {i.value for i in intervals if i is not None}
+    return intervals[0] if len(shared) == 1 else _over(intervals)
 
 def _over(intervals):
     "Mean over trainings; None where one of them lacks it"

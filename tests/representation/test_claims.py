@@ -366,6 +366,7 @@ def test_intervals_over_trainings():
     )
     assert ours.paired.value == pytest.approx(-0.7)
     assert len(found[DRIFT].learned) == 3
+    assert ours.control == near[0][list(found).index(DRIFT)].findings[0].control  # one for all
     apart = [blind_claims(results(rank=r)) for r in (0.1, 0.8, -0.7)]
     assert {c.sentence: c.verdict for c in over_trainings(apart)}[DRIFT] == UNDECIDED
     shared = [blind_claims(results(rank=r, fresh_rank=r)) for r in (0.6, 0.7, 0.8)]
