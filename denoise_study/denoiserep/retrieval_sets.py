@@ -309,7 +309,8 @@ def count_cameras(
     dls:ImageLoaders, # from `reid_dls`
 ) -> int: # how many a network is told of; 0: it is told nothing
     "Number of cameras in the batches"
-    told = [loader.told for loader in dls.loaders if loader.told is not None]
+    told = [getattr(loader, 'told', None) for loader in dls.loaders]
+    told = [t for t in told if t is not None]
     return int(max(t.max() for t in told)) + 1 if told else 0
 
 # %% ../../nbs/denoiserep/22_retrieval_sets.ipynb #6844f519

@@ -98,7 +98,7 @@ def set_digest(
     sha.update(f'{pixels} {len(source)}'.encode())
     if pixels is None:
         for batch in loader.new(shuffle=False, drop_last=False, batches=16): _hash(sha, batch)
-    for name in ('labels', 'ids', 'camera', 'query', 'gallery'):
+    for name in ('labels', 'ids', 'camera', 'query', 'gallery', 'told'):
         _hash(sha, getattr(loader, name, getattr(source, name, None)))
     return sha.hexdigest()
 

@@ -381,7 +381,8 @@ def _finding_over(findings):
 
 def _control_over(intervals):
     "The same; a control that all trainings share keeps its own interval, over images"
-    shared = {i.value for i in intervals if i is not None}
+    if any(i is None for i in intervals): return None
+    shared = {i.value for i in intervals}
     return intervals[0] if len(shared) == 1 else _over(intervals)
 
 def _over(intervals):
