@@ -37,6 +37,9 @@ def texts(self:Finding) -> tuple: # measured, beside it, what the interval is ov
     if self.measured is not None:
         measured = f'{self.name} {self.measured}'
         if self.beside: control = f'{self.beside} {self.control or "not measured"}'
+        if control and self.control is not None and not self.control.exact:
+            # one network beside several trainings, say: then each has a unit of its own
+            if self.control.unit != self.measured.unit: control += f' (over {self.control.over})'
     if self.paired is not None: control = f'{control} (paired difference {self.paired:+.3g})'
     decisive = self.paired or self.measured
     if decisive is not None and not decisive.exact: over = decisive.over
