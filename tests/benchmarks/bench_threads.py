@@ -13,6 +13,8 @@ import subprocess
 import sys
 import time
 
+import pandas as pd
+
 SETTINGS = {
     "default": {},
     "libgomp's own": {"GOMP_SPINCOUNT": "300000"},  # where nobody sets it
@@ -67,6 +69,13 @@ def beside(busy, seconds):
             p.kill()
 
 
+def row(busy, name, found):
+    "Median of the rounds, and of its ratio to libgomp's own setting in the same round"
+    ms = statistics.median(f[name] for f in found)
+    ratio = statistics.median(f[name] / f["libgomp's own"] for f in found)
+    return dict(busy=busy, setting=name, ms_a_step=ms, ratio=ratio)
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--work", type=float, help="measure in this process, for so many seconds")
@@ -81,14 +90,15 @@ def main():
 
     cores, rows = os.cpu_count(), []
     for busy in (0, cores):
-        found = [beside(busy, args.seconds) for _ in range(args.repeats)]
-        for name in SETTINGS:
-            ms = statistics.median(f[name] for f in found)
-            best = statistics.median(f["libgomp's own"] for f in found)
-            rows.append(dict(busy=busy, setting=name, ms_a_step=ms, ratio=ms / best))
-            print(f"{busy} busy, {name}: {ms:.1f} ms a step, {ms / best:.2f} of libgomp's own")
-    if args.json:
-        write_json(args.json, dict(run=run_info(), cores=cores, rows=rows))
+        found = []
+        for i in range(args.repeats):
+            found.append(beside(busy, args.seconds))
+            steps = ", ".join(f"{name} {ms:.1f}" for name, ms in found[-1].items())
+            print(f"{busy} busy, round {i + 1} of {args.repeats}, ms a step: {steps}", flush=True)
+        rows += [row(busy, name, found) for name in SETTINGS]
+        if args.json:
+            write_json(args.json, dict(run=run_info(), cores=cores, rows=rows))
+    print(pd.DataFrame(rows).to_string(float_format="{:.2f}".format))
 
 
 if __name__ == "__main__":
