@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from matplotlib import rc_context
 from .claims import claims_html
 from .writing import replacing, write_text
-from .drawing import figure_of, is_drawing, png, static_picture, svg
+from .drawing import figure_of, png, static_picture, svg
 from .verdicts import Verdict, verdict_css
 
 # %% ../../nbs/core/40_report.ipynb #56f0face
@@ -53,8 +53,10 @@ def figure(self:Chapter,
 ):
     "Add a picture, stored in the file itself"
     shown = static_picture(drawn, colors=256)
-    for_print = svg(drawn) if is_drawing(drawn) else _svg(drawn)
-    self.figures.append(dict(png=png(drawn, colors=256), svg=for_print))
+    lines = shown.kind == 'svg+xml'
+    for_slides = png(drawn, colors=256) if lines else shown.data
+    for_print = shown.data if lines else _svg(drawn)
+    self.figures.append(dict(png=for_slides, svg=for_print))
     width = figure_of(drawn).get_figwidth()
     alt = html.escape(alt or caption, quote=True)
     self.blocks.append(

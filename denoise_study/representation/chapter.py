@@ -77,7 +77,7 @@ class BlindModels:
 def study_judge(
     study:Study, # the study
 ) -> nn.Module|None: # a classifier with a name; None: there are no labels
-    "A classifier that knows nothing of the denoiser, trained when it is first asked for"
+    "A classifier that knows nothing of the denoiser: it ships, or is trained when first asked for"
     dls = study_blind(study)[1]
     if len(dls.info.classes) < 2: return None
     if 'judge' not in study.models:
