@@ -2,18 +2,23 @@
 of what was measured."""
 
 from denoise_study.core import by_verdict, Claim, Verdict
-from pictures import pictures
+from pictures import part, pictures
 from results import chip, data_of, escape, figure, grid, in_short
 from summaries import record, RESULTS
 
 TRANSFORMERS = sorted(f.stem for f in RESULTS.glob("blind_*_transformer.json"))
 # a paper's page -> the results files that bear on its claims, the first first
 RECORDS = dict(
-    daed=["daed_fashion_mnist", *sorted(f.stem for f in RESULTS.glob("table1_*.json"))],
+    daed=[
+        "study_digits",
+        *sorted(f.stem for f in RESULTS.glob("table1_*.json")),
+        "daed_fashion_mnist",
+    ],
     representations=["blind_fashion_mnist", "blind_cifar10", "blind_digits", *TRANSFORMERS],
     denoiserep=sorted(f.stem for f in RESULTS.glob("rep_*.json")),
 )
 NAMES = dict(fashion_mnist="FashionMNIST", cifar10="CIFAR-10", omniglot="Omniglot")
+NOTES = dict(daed_fashion_mnist="with denoisers of 94 steps")
 # what is said of one claim, of several, and whether they are named
 WORDS = {
     Verdict.HOLDS: ("holds", "hold", True),
@@ -39,15 +44,20 @@ def about(name):
         said += ", trained jointly"
     if name in TRANSFORMERS:
         said += ", of a transformer"
-    more = len(record(name).get("trainings", ()))
-    if more:
-        said += f", over {1 + more} trainings"
+    if name in NOTES:
+        said += f", {NOTES[name]}"
+    trainings = record(name).get("trainings", ())  # how many, or those beside the first
+    count = trainings if isinstance(trainings, int) else 1 + len(trainings)
+    if count > 1:
+        said += f", over {count} trainings"
     return said
 
 
 def claims_of(paper):
     "What a record is about -> its claims"
-    return {about(k): [Claim.from_dict(c) for c in record(k)["claims"]] for k in RECORDS[paper]}
+    return {
+        about(k): [Claim.from_dict(c) for c in part(record(k))["claims"]] for k in RECORDS[paper]
+    }
 
 
 def came_out(paper):

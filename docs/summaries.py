@@ -2,11 +2,13 @@
 `summary(name)` builds one from docs/results/*.json.
 
 nbs/index.ipynb shows the findings by calling it; a page in docs/pages says {{ summary("name") }}.
-Claims and settings are repeated word for word from the files."""
+Claims and settings are repeated word for word from the files. `python docs/summaries.py` draws
+those pictures of the findings that are made from numbers."""
 
 import json
 
 from denoise_study.core import Claim, Interval
+from pictures import draw_pictures, IMAGES, part
 from results import escape, grid, RESULTS
 
 
@@ -103,10 +105,10 @@ def rep():
 FINDINGS = {
     "First a generator, then a denoiser": dict(
         page="daed",
-        record="daed_fashion_mnist",
-        claim="DAED and the DDGM's own mean are equally good: upside down",
-        picture="daed_budget-0.png",
-        alt="The denoiser's error against its training steps",
+        record="study_digits",
+        claim="DAED transfers better than the DDGM: upside down",
+        picture="study_digits-transfer.svg",
+        alt="Error of four ways to bring noisy digits back, upright ones and others",
     ),
     "A denoiser sorts images by kind": dict(
         page="representations",
@@ -127,7 +129,7 @@ FINDINGS = {
 
 def claim_of(name, sentence):
     "One claim of a results file"
-    claims = map(Claim.from_dict, record(name)["claims"])
+    claims = map(Claim.from_dict, part(record(name))["claims"])
     found = [c for c in claims if c.sentence == sentence]
     if not found:
         raise SystemExit(f"docs/results/{name}.json has no claim {sentence!r}")
@@ -153,6 +155,14 @@ def findings():
     columns = [finding(title, found) for title, found in FINDINGS.items()]
     rows = list(zip(*columns))
     return grid(rows[0], rows[1:])
+
+
+def draw_findings(folder):
+    "Write the pictures of the findings that are drawn from the records, and name them"
+    drawn = [f for f in FINDINGS.values() if f["picture"].endswith(".svg")]
+    for found in drawn:
+        draw_pictures(found["record"], record(found["record"]), folder, found["picture"])
+    return [found["picture"] for found in drawn]
 
 
 WRITERS = dict(
@@ -220,3 +230,7 @@ def summary(name):
     "One of the tables as markdown, under the sentence that says how it was measured"
     made = SUMMARIES[name]()
     return made if isinstance(made, str) else "\n\n".join(made)
+
+
+if __name__ == "__main__":
+    draw_findings(IMAGES)

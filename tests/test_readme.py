@@ -141,6 +141,20 @@ def test_tables_are_those_of_the_results_files(monkeypatch):
     assert stale == [], "run python tools/refresh.py index and python docs/readme.py"
 
 
+def test_drawn_findings_are_drawn_from_the_records(monkeypatch, tmp_path):
+    "A picture of the front page that is drawn from numbers shows those of docs/results now"
+    root = Path(__file__).parents[1]
+    monkeypatch.syspath_prepend(root / "docs")
+    from summaries import draw_findings
+
+    paths = re.compile('<path[^>]* d="[^"]*"/>')  # letters depend on fonts
+    drawn = draw_findings(tmp_path)
+    for picture in drawn:
+        now, kept = ((f / picture).read_text() for f in (tmp_path, root / "docs/images"))
+        assert paths.findall(now) == paths.findall(kept), "run python docs/summaries.py"
+    assert drawn
+
+
 def test_a_reader_is_through_in_two_minutes():
     text = (Path(__file__).parents[1] / "README.md").read_text()
     for markup in (
