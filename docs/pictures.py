@@ -377,6 +377,12 @@ def costs(record):
     return {k: Interval.of(r, "ratio", ends="", n=record["rounds"], unit="turns") for k, r in rows}
 
 
+def threads(rows):
+    "Each setting, alone and beside busy processes"
+    beside = {False: "alone", True: "beside busy processes"}
+    return {f"{r['setting']}, {beside[r['busy'] > 0]}": r["ms_a_step"] for r in rows}
+
+
 def held(record):
     rows = record["table"]
     return {r["interval"]: Interval.of(r, "held", n=r["repeats"], unit="repeats") for r in rows}
@@ -425,6 +431,14 @@ OF = {
     "bench_data": single(
         lambda r: dots(r["images_per_second"], "images a second", log=True),
         "Images a second, ready to be trained on.",
+    ),
+    "bench_compile": single(
+        lambda r: dots(counted(r["rows"], "what", "ratio"), "plain over compiled, seconds", 1),
+        "How many times as fast the compiled U-Net is.",
+    ),
+    "bench_threads": single(
+        lambda r: dots(threads(r["rows"]), "milliseconds a step", log=True),
+        "Milliseconds of a training step under each setting.",
     ),
     "bench_memory": single(
         lambda r: dots(

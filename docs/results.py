@@ -21,6 +21,11 @@ TITLES = {
         "The claims of Deja et al. (2022), measured with a small network on a CPU. Its denoisers "
         "had 94 training steps, so the rows and figures of splits and of transfer judge nothing.",
     ),
+    "table1_digits": (
+        "Table 1 of DAED on digits",
+        "Diffusion models and jointly trained DAEDs, all from scratch and for the same number of "
+        "steps: claims over trainings that differ in their seed.",
+    ),
     "daed_budget": (
         "DAED against its budget",
         "What the denoiser of a DAED owes to its training steps, on FashionMNIST.",
@@ -80,6 +85,15 @@ TITLES = {
     "bench_metrics": (
         "Speed of the metrics",
         "Beside other implementations, with the difference of their results.",
+    ),
+    "bench_compile": (
+        "What torch.compile brings",
+        "A training step and a forward pass of the U-Net, plain and compiled in turns.",
+    ),
+    "bench_threads": (
+        "What waiting threads cost",
+        "A training step of a small model under several settings of OpenMP, alone and beside as "
+        "many busy processes as there are cores.",
     ),
     "bench_memory": (
         "Memory of large jobs",
@@ -168,7 +182,8 @@ TABLES = {
         "What was measured.",
         "what format wing functions calls refused_in_words deep passed hangs denoise_study scipy "
         "pytorch_msssim torchmetrics ratio relative_difference seconds bare streamed adam gd "
-        "encoder_images_per_second full_images_per_second encoder_MB full_MB flops",
+        "encoder_images_per_second full_images_per_second encoder_MB full_MB flops plain compiled "
+        "first_call earned_back_after busy setting ms_a_step",
     ),
     "images_per_second": ("Images a second.", "what value"),
 }

@@ -1,0 +1,70 @@
+"""What `torch.compile` makes of the U-Net: python tests/benchmarks/bench_compile.py [--json FILE]
+
+A training step (as in bench_unet.py) and a forward pass without gradients, plain and compiled in
+turns, so that a busy machine slows both; the ratio is the median over the rounds. The first call of
+what is compiled is timed apart: it has to be earned back."""
+
+import argparse
+import statistics
+
+import torch
+from bench_unet import now, PEERS, Run
+
+from denoise_study.core import run_info, write_json
+
+
+def forward(run):
+    "Seconds of a pass without gradients"
+    start = now(run.x.device)
+    with torch.no_grad(), torch.autocast(run.x.device.type, torch.bfloat16, enabled=run.bf16):
+        run.call(run.x, run.t)
+    return now(run.x.device) - start
+
+
+WHAT = {"training step": Run.step, "forward pass": forward}
+
+
+def in_turns(what, x, bf16, rounds):
+    "Seconds of the first compiled call; of each round plain and compiled"
+    plain, compiled = (Run(PEERS["denoise_study"], x, bf16, bf16, c) for c in (False, True))
+    measured = WHAT[what]
+    measured(plain)
+    first = measured(compiled)
+    return first, [(measured(plain), measured(compiled)) for _ in range(rounds)]
+
+
+def row(what, kind, first, rounds):
+    plain, compiled = (statistics.median(r[i] for r in rounds) for i in (0, 1))
+    ratio = statistics.median(p / c for p, c in rounds)
+    earned = (first - compiled) / (plain - compiled) if plain > compiled else None
+    return dict(
+        what=f"{what}, {kind}",
+        plain=plain,
+        compiled=compiled,
+        ratio=ratio,
+        first_call=first,
+        earned_back_after=earned,
+    )
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--batch", type=int, default=64)
+    p.add_argument("--rounds", type=int, default=7)
+    p.add_argument("--formats", nargs="*", default=["fp32", "bf16"], choices=["fp32", "bf16"])
+    p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    p.add_argument("--json", help="write the table to this file")
+    a = p.parse_args()
+    x = torch.randn(a.batch, 1, 32, 32, device=a.device)
+    rows = []
+    for kind in a.formats:
+        for what in WHAT:
+            rows.append(row(what, kind, *in_turns(what, x, kind == "bf16", a.rounds)))
+            print(", ".join(f"{k} {v}" for k, v in rows[-1].items()), flush=True)
+    if a.json:
+        about = dict(batch=a.batch, rounds=a.rounds, threads=torch.get_num_threads())
+        write_json(a.json, dict(run=run_info(a.device), **about, rows=rows))
+
+
+if __name__ == "__main__":
+    main()
