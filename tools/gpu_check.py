@@ -32,7 +32,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
-for folder in (ROOT, ROOT / "tests/benchmarks"):
+for folder in (ROOT, ROOT / "tests", ROOT / "tests/benchmarks"):
     sys.path.insert(0, str(folder))
 
 PACKAGES = "torch torchvision fastai nbdev fastcore pytest pytest-xdist diffusers timm transformers"
@@ -368,10 +368,13 @@ class Short:
         )
 
     def retrieval_task(self, data, backbone, **kw):
+        from helpers_tasks import market
+
         if self.a.tiny:
-            backbone = "resnet8"
-        pictures = self.pictures(data, 200)
-        return self.names["retrieval_task"](pictures, backbone, **kw | dict(steps=2, bs=32))
+            backbone = "timm/vit_tiny_patch16_224"
+            kw |= dict(size=(64, 32))
+        people = market(self.folder / data)
+        return self.names["retrieval_task"](people, backbone, **kw | dict(steps=2, bs=8))
 
     def detection_task(self, data, backbone, checkpoint, bs, device):
         from denoise_study.denoiserep import box_dls, shapes
