@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from matplotlib import rc_context
 from .claims import claims_html
 from .writing import replacing, write_text
-from .drawing import figure_of, png, static_picture, svg
+from .drawing import figure_of, png, static_picture
 from .verdicts import Verdict, verdict_css
 
 # %% ../../nbs/core/40_report.ipynb #56f0face
