@@ -56,14 +56,15 @@ def main():
     p.add_argument("--json", help="write the table to this file")
     a = p.parse_args()
     x = torch.randn(a.batch, 1, 32, 32, device=a.device)
+    run = run_info(a.device)  # before the file changes the tree
+    about = dict(batch=a.batch, rounds=a.rounds, threads=torch.get_num_threads())
     rows = []
     for kind in a.formats:
         for what in WHAT:
             rows.append(row(what, kind, *in_turns(what, x, kind == "bf16", a.rounds)))
             print(", ".join(f"{k} {v}" for k, v in rows[-1].items()), flush=True)
-    if a.json:
-        about = dict(batch=a.batch, rounds=a.rounds, threads=torch.get_num_threads())
-        write_json(a.json, dict(run=run_info(a.device), **about, rows=rows))
+            if a.json:
+                write_json(a.json, dict(run=run, **about, rows=rows))
 
 
 if __name__ == "__main__":
