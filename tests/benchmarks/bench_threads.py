@@ -22,7 +22,9 @@ SETTINGS = {
     "one thread": {"OMP_NUM_THREADS": "1"},
     **{f"{n:,} spins": {"GOMP_SPINCOUNT": str(n)} for n in (100, 1000, 3000, 10_000, 30_000)},
 }
-BUSY = [sys.executable, "-c", "while True: pass"]
+# they end with the benchmark, also where it is killed
+ALONE = "import os; started = os.getppid()\nwhile os.getppid() == started: pass"
+BUSY = [sys.executable, "-c", ALONE]
 
 
 def work(seconds):
