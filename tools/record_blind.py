@@ -104,7 +104,7 @@ def record(
     folder, judges, found = Path(folder), {}, []
     for k, name in enumerate(checkpoint or [""]):
         place = folder / str(k) if k else folder
-        settings["seed"] = seed + k  # each has an untrained network of its own beside it
+        settings["seed"] = seed + k  # each has an untrained network and images of its own
         done, info = studied(name, place, source, sizes, parts, run, judge, judges, **settings)
         if set(done) != set(PARTS) and not (partial and set(done) >= set(READ)):
             return print(f"{name or 'trained here'}: done so far: {', '.join(done)}")

@@ -90,7 +90,7 @@ def main():
 
     from denoise_study.core import run_info, write_json
 
-    cores, rows = os.cpu_count(), []
+    cores, rows, run = os.cpu_count(), [], run_info()
     for busy in (0, cores):
         found = []
         for i in range(args.repeats):
@@ -99,7 +99,7 @@ def main():
             print(f"{busy} busy, round {i + 1} of {args.repeats}, ms a step: {steps}", flush=True)
         rows += [row(busy, name, found) for name in SETTINGS]
         if args.json:
-            write_json(args.json, dict(run=run_info(), cores=cores, rows=rows))
+            write_json(args.json, dict(run=run, cores=cores, rows=rows))
     print(pd.DataFrame(rows).to_string(float_format="{:.2f}".format))
 
 
