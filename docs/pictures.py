@@ -241,7 +241,7 @@ JOINT = [
         "intervals over images; below 1 they are smoother.",
         "Does it smooth?",
         ("DAED sec. 6.2",),
-        "The paper says so of the samples of DAEDs that leave a tenth of the steps to the denoiser.",
+        "The paper says so of DAEDs that leave a tenth of the steps to the denoiser.",
         lambda r: rough(r["quality"]),
     ),
 ]
