@@ -68,6 +68,16 @@ TITLES = {
         "The same claims on small vision transformers trained here, eight "
         "of them, each judged on the 10,000 test images.",
     ),
+    "rep_bccd": (
+        "DenoiseRep on blood cells",
+        "Detection: red and white cells and platelets (BCCD), by small Faster R-CNNs trained here "
+        "from a random start, each judged on 72 photographs.",
+    ),
+    "rep_camvid": (
+        "DenoiseRep on street scenes",
+        "Segmentation: eleven classes of CamVid at 240x180, by LR-ASPP networks trained here from "
+        "a random start, each judged on 233 pictures.",
+    ),
     "bad_calls": (
         "Senseless calls",
         "What becomes of calls with arguments that make no sense: counts for each wing.",

@@ -59,6 +59,24 @@ ROWS = dict(
         given=dict(size=28, bs=64, k=4, neck=True, margin=0.3, steps=2000),
         budget=dict(steps=300),
     ),
+    # BCCD in COCO's folders: --data bccd_coco --seeds 3
+    bccd=Row(
+        "detection",
+        "",
+        "fasterrcnn_small",
+        given=dict(bs=4, steps=2600),
+        budget=dict(steps=300),
+    ),
+    # CamVid's train and test in ADE20K's folders, as training and validation: --data camvid
+    camvid=Row(
+        "segmentation",
+        "",
+        "lraspp_mobilenet_v3_large",
+        given=dict(
+            size=(180, 240), n_classes=11, first=0, void=11, flip=True, bs=8, steps=1640, lr=3e-3
+        ),
+        budget=dict(steps=300),
+    ),
 )
 
 

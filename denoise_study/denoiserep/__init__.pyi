@@ -91,6 +91,7 @@ from .denoising_layer import denoiser_of as denoiser_of
 from .denoising_layer import mark_weight as mark_weight
 from .denoising_layer import original_of as original_of
 from .denoising_layer import predict_noise as predict_noise
+from .detection import NARROW as NARROW
 from .detection import ap_parts as ap_parts
 from .detection import box_ap as box_ap
 from .detection import detection_task as detection_task

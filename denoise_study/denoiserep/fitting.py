@@ -13,7 +13,7 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from pathlib import Path
 from safetensors.torch import load_file
-from torch import nn
+from torch import nn, Tensor
 from ..core import AdamW, load_state, read_tensors, step_generator, write_tensors
 from .denoiserep import mark_fused
 from .task import check_identity, Task
@@ -53,15 +53,23 @@ class Augment(Callback):
     def __init__(self,
         f:Callable, # (images, generator) -> images
         seed:int=0, # of the changes
+        masks:bool=False, # the targets are pictures (N,H,W) that change alike
     ):
-        self.f, self.seed = f, seed
+        self.f, self.seed, self.masks = f, seed, masks
 
     def before_batch(self):
         if not self.training: return
+        images, *others = self.xb
+        self.learn.xb = self.changed(images), *others
+        if self.masks: self.learn.yb = self.changed(self.y[:, None])[:, 0],
+
+    def changed(self,
+        images:Tensor, # (N,C,H,W) of the present step
+    ) -> Tensor: # (N,C,H,W)
+        "What the step's random numbers make of images"
         step = self.epoch*1_000_000 + self.iter
-        gen = step_generator(self.seed, step, self.xb[0].device, 'augment')
-        changed = self.f(self.xb[0], gen)
-        self.learn.xb = changed, *self.xb[1:]
+        gen = step_generator(self.seed, step, images.device, 'augment')
+        return self.f(images, gen)
 
 # %% ../../nbs/denoiserep/13_fitting.ipynb #830b5c09
 def read_state(
@@ -123,7 +131,7 @@ def _train(task, model, seed, path, progress):
     "Train the base network in place, and keep it"
     dls, epochs = step_loaders(task.dls, seed, task.steps)
     cbs = []
-    if task.augment: cbs.append(Augment(task.augment, seed))
+    if task.augment: cbs.append(Augment(task.augment, seed, task.masks))
     learn = Learner(dls, model, task.loss, AdamW, cbs=cbs)
     quiet_fit(learn, lambda: learn.fit_one_cycle(epochs, task.lr), progress)
     if path:

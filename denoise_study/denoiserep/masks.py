@@ -93,9 +93,11 @@ class MaskFiles:
         size:tuple, # height and width
         first:int, # number of the first class in them; smaller ones count nowhere
         n_classes:int, # number of classes
+        void:int=IGNORE, # a number that counts nowhere, besides 255
     ):
         self.files, self.size = files, size
         self.first, self.n_classes = first, n_classes
+        self.void = void
 
     def __call__(self,
         i:int, # which one
@@ -108,7 +110,8 @@ class MaskFiles:
             im = im.resize(self.size[::-1], Image.Resampling.NEAREST)
         numbers = np.array(im).astype(np.int64)
         classes = numbers - self.first
-        classes[(classes < 0) | (numbers == IGNORE)] = IGNORE
+        nobody = (numbers == IGNORE) | (numbers == self.void)
+        classes[(classes < 0) | nobody] = IGNORE
         top = classes[classes != IGNORE].max(initial=0)
         if top >= self.n_classes:
             raise ValueError(f'{file}: class {top + self.first}, but `classes` has '
@@ -121,6 +124,7 @@ def ade_dls(
     size:int|tuple=256, # height and width
     n_classes:int=150, # number of classes
     first:int=1, # number of the first class in the masks; smaller ones count nowhere
+    void:int=IGNORE, # a number in the masks that counts nowhere, besides 255
     bs:int=8, # pictures in a batch
     device='cpu', # where batches go
 ) -> ImageLoaders: # the last tenth of the training pictures validate; validation is the test set
@@ -130,7 +134,7 @@ def ade_dls(
     size = tuple(size)
     def source(files, masks):
         pictures = FileSource(files, channels=3).prepare(size, 'squash')
-        return MaskSource(pictures, MaskFiles(masks, size, first, n_classes))
+        return MaskSource(pictures, MaskFiles(masks, size, first, n_classes, void))
 
     files, masks = _pairs(folder, 'training')
     n = len(files) - max(1, len(files)//10)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model, list_models
 from ..core import evaluating, one_of
 from .borrowed import borrowed_segmenter
+from .classification import shift_flip
 from .classifiers import Prepared
 from .masks import ade_dls, IGNORE, MaskLoader, shape_masks
 from .task import about_task, pseudo_values, Scores, Task
@@ -149,6 +150,7 @@ def segmentation_task(
     dls=None, # loaders from `mask_dls`, instead of `data`
     build:Callable|None=None, # () -> untrained network of one's own, instead of `backbone_name`
     bs:int=8, # pictures in a batch
+    flip:bool=False, # mirror half of the training pictures, and their masks
     device='cpu', # where batches go
     **kwargs, # other arguments of `ade_dls`
 ) -> Task: # for `run_protocol`
@@ -156,7 +158,8 @@ def segmentation_task(
     if dls is None and data == 'shapes': dls = shape_masks(bs=bs, device=device)
     dls = dls or ade_dls(data, bs=bs, device=device, **kwargs)
     build = build or partial(segmenter, backbone_name, len(dls.info.classes))
-    about = about_task(dls, backbone_name, checkpoint, steps=steps, lr=lr)
+    about = about_task(dls, backbone_name, checkpoint, steps=steps, lr=lr, flip=flip)
     return Task(
         'segmentation', dls, build, score_segmentation, 'mIoU', pixel_loss, about=about,
-        checkpoint=checkpoint, steps=steps, lr=lr, layers=layers)
+        checkpoint=checkpoint, steps=steps, lr=lr, layers=layers,
+        augment=partial(shift_flip, pad=0) if flip else None, masks=True)

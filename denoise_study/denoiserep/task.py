@@ -63,6 +63,7 @@ class Task:
     sched:Schedule|None=None # forward process; None: DDPM's
     head:str|None=None # module in front of which DenoiseRep^- works; None: no such arm
     augment:Callable|None=None # (images, generator) -> images, in training
+    masks:bool=False # targets are masks, which the same change turns with their images
     train_mode:bool=False # training needs the model in training mode, as detectors do
     merged:DataLoaders|None=None # further data for the arm 'merged'
 

@@ -29,12 +29,13 @@ from .pretrained import pretrained_models as pretrained_models
 from .pretrained import shrink as shrink
 from .rep_command import RECIPE_ARMS as RECIPE_ARMS
 from .rep_command import TASKS as TASKS
+from .rep_command import TASK_OPTIONS as TASK_OPTIONS
 from .rep_command import arms_of as arms_of
 from .rep_command import denoise_rep_command as denoise_rep_command
-from .rep_command import of_retrieval as of_retrieval
 from .rep_command import open_networks as open_networks
 from .rep_command import open_task as open_task
 from .rep_command import run_networks as run_networks
+from .rep_command import task_options as task_options
 from .representation_commands import chosen_images as chosen_images
 from .representation_commands import denoise_probe as denoise_probe
 from .representation_commands import denoise_selfguide as denoise_selfguide

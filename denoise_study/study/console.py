@@ -153,7 +153,7 @@ RANGES = dict( # option -> smallest and largest number; the same in every comman
     levels=(2, 10**4), matching=(1, 10**6), seeds=(1, 10**4), bs=(0, 10**6), seed=(0, 2**63 - 1),
     n_eval=(1, 10**7), lam=(0, 1), lr=(0, 10), lr_backbone=(0, 10),
     rounds=(1, 10**4), n_solve=(1, 10**7), margin=(0, 1),
-    triplet=(0, 100), k=(0, 1000), cameras=(0, 1000))
+    triplet=(0, 100), k=(0, 1000), cameras=(0, 1000), classes=(0, 255), void=(0, 255))
 
 def check_numbers(
     **given, # options in `RANGES` -> numbers

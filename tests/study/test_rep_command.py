@@ -11,7 +11,7 @@ from denoise_study.study import arms_of, open_task, RECIPE_ARMS
 
 
 def test_a_recipe_has_its_arms():
-    task = open_task("classification", data="", bs=0, device="cpu")
+    task = open_task("classification", data="", bs=None, device="cpu")
     assert all(set(arms) <= set(ARMS) and arms[0] == "base" for arms in RECIPE_ARMS.values())
     assert arms_of("label_free", task) == ["base", "label_free", "placebo"]
     assert arms_of("base,minus", task) == ["base", "minus"]
