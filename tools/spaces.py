@@ -18,6 +18,7 @@ SETS = {  # name -> arguments of `image_dls`: the forms that the commands ask fo
     "digits": dict(data="digits"),
     "digits-16": dict(data="digits", size=16),
     "fashion_mini": dict(data="fashion_mini"),
+    "fashion_mini-32": dict(data="fashion_mini", pad_to=8),
     "fashion_mnist": dict(data="fashion_mnist"),
     "fashion_mnist-32": dict(data="fashion_mnist", pad_to=8),
 }
