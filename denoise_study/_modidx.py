@@ -265,6 +265,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'denoise_study/core/drawing.py'),
                                             'denoise_study.core.drawing._paint': ( 'core/drawing.html#_paint',
                                                                                    'denoise_study/core/drawing.py'),
+                                            'denoise_study.core.drawing._pixels': ( 'core/drawing.html#_pixels',
+                                                                                    'denoise_study/core/drawing.py'),
                                             'denoise_study.core.drawing._steps': ( 'core/drawing.html#_steps',
                                                                                    'denoise_study/core/drawing.py'),
                                             'denoise_study.core.drawing.figure_of': ( 'core/drawing.html#figure_of',

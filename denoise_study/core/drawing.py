@@ -14,6 +14,7 @@ from html import escape
 import numpy as np
 from PIL import Image
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backend_bases import RendererBase
 from matplotlib.collections import Collection, QuadMesh
 from matplotlib.colors import to_hex, to_rgba
@@ -43,15 +44,25 @@ def png(
     drawn, # Axes, several of them, or a Figure
     dpi:float=160, # pixels an inch
     colors:int=64, # number of colours to keep
-    **kwargs, # other arguments of `Figure.savefig`
 ) -> bytes: # a PNG file
     "A figure as a small picture"
-    full = io.BytesIO()
-    small = io.BytesIO()
-    figure_of(drawn).savefig(full, format='png', dpi=dpi, **kwargs)
-    image = Image.open(full).convert('RGB').quantize(colors)
-    image.save(small, format='png', optimize=True)
-    return small.getvalue()
+    image = _pixels(figure_of(drawn), dpi).quantize(colors)
+    file = io.BytesIO()
+    image.save(file, format='png', optimize=True)
+    return file.getvalue()
+
+def _pixels(fig, dpi):
+    "What `savefig` would write, laid out and drawn once instead of twice"
+    before = fig.canvas, fig.dpi
+    fig.dpi = dpi
+    try:
+        canvas = FigureCanvasAgg(fig)
+        canvas.draw()
+        size = canvas.get_width_height()
+        return Image.frombuffer('RGBA', size, canvas.buffer_rgba()).convert('RGB')
+    finally:
+        canvas, fig.dpi = before
+        fig.set_canvas(canvas)
 
 # %% ../../nbs/core/01_drawing.ipynb #c1f901da
 _GRID = 10 # steps in a pixel

@@ -224,13 +224,13 @@ def representation_part(
     "Sparsity, stability and meaning of phi, also untrained (Kadkhodaie et al. 2025 figs. 1-6)"
     images, labels = drawn_images(models.dls, 'test', n, study.seed)
     few = images[:200]
-    known = dict(draws=8, seed=study.seed, progress=False)
+    known = dict(draws=study.scaled(8, 2), seed=study.seed, progress=False)
     blocks = [b for b in BLOCKS if f'{b}.in' in models.D.taps]
     taps = [f'{b}{side}' for b in blocks for side in ('.in', '')]
     networks = dict(trained=models.D, untrained=models.fresh)
     with study.stage('reading the representation'):
         read = {k: channel_averages(d, images, taps=taps, **known) for k, d in networks.items()}
-        fresh = [untrained(models.D, s) for s in range(5)]
+        fresh = [untrained(models.D, s) for s in range(study.scaled(5, 2))]
         seeds = [channel_averages(d, few, taps=('mid',), **known) for d in fresh]
         levels = {k: LevelSet(d, few, taps=blocks, **known) for k, d in networks.items()}
         table = compare_representations(models.D, (images, labels), models.fresh, **known)
@@ -406,9 +406,10 @@ def distance_part(
     known = dict(method='gd', seed=study.seed)
     distances, tests = {}, {}
     with study.stage('comparing densities'):
-        level = noise_level_check(models.D, a, steps=100, **known)
+        level = noise_level_check(models.D, a, steps=study.scaled(100, 20), **known)
         sigmas = np.geomspace(.1, 1, 5)
-        known |= dict(steps=30, progress=False, draws=2)
+        steps = study.scaled(30, 10) # of the matching
+        known |= dict(steps=steps, progress=False, draws=2)
         for name, D in {'': models.D, '_untrained': models.fresh}.items():
             table = distances[name] = conditional_distance(D, a, b, sigmas, **known)
             floor = table.dphi2_floor.mean()
@@ -424,7 +425,8 @@ def distance_part(
         c.results['ratio_gain'] = {k: i.to_dict() for k, i in gain.items()}
     c.heading('Does the distance of two representations mean something?')
     _show_distances(c, distances, tests, level)
-    axs = plot_score_difference(models.D, a[:4], b[:4], seed=study.seed, method='gd', steps=30)
+    how = dict(method='gd', seed=study.seed, steps=steps)
+    axs = plot_score_difference(models.D, a[:4], b[:4], **how)
     c.figure(axs, 'Difference of the scores that know one image or the other, times the noise '
              'level, from the noisy first image; the noise level falls from left to right.')
 
