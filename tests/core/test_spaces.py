@@ -69,8 +69,8 @@ def test_a_space_that_ships_classifies(file):
     assert accuracy_in(name) > 0.8
     if data["name"] == "fashion_mnist":
         return  # has to be downloaded
-    form = dict(size=data["size"][0], device="cpu", range=(0.0, 1.0))
-    dls = image_dls(data["name"], **form)
+    form = dict(pad_to=8) if any(data["pad"]) else dict(size=data["size"][0])
+    dls = image_dls(data["name"], device="cpu", range=(0.0, 1.0), **form)
     space = feature_space(dls)
     assert space.name == name
     x, y = first_images(dls, "test")
