@@ -2248,6 +2248,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'denoise_study/denoiserep/task.py'),
                                                'denoise_study.denoiserep.task.Task': ( 'denoiserep/task.html#task',
                                                                                        'denoise_study/denoiserep/task.py'),
+                                               'denoise_study.denoiserep.task.Task.denoised': ( 'denoiserep/task.html#task.denoised',
+                                                                                                'denoise_study/denoiserep/task.py'),
                                                'denoise_study.denoiserep.task.Task.equipped': ( 'denoiserep/task.html#task.equipped',
                                                                                                 'denoise_study/denoiserep/task.py'),
                                                'denoise_study.denoiserep.task.Task.example': ( 'denoiserep/task.html#task.example',

@@ -71,7 +71,7 @@ def _one_arm(task, arm, base, seed, budget, path, setting):
 
 def _all_arms(task, arms, seed, budget, folder):
     "Row and scores of each arm of a seed, from a file if there is one"
-    setting = task.identity() | dict(budget=asdict(budget))
+    setting = task.identity() | task.denoised() | dict(budget=asdict(budget))
     base = None
     for arm in arms:
         shared = arm == 'base' and task.checkpoint
@@ -102,7 +102,7 @@ def run_protocol(
 
     folder = Path(folder)
     out = Outcome(task, budget, margin)
-    out.identity = task.identity()
+    out.identity = task.identity() | task.denoised()
     with hold_folder(folder):
         for seed in with_bar(seeds, progress):
             for row, scores in _all_arms(task, arms, seed, budget, folder): out.add(row, scores)

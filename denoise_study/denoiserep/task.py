@@ -16,9 +16,10 @@ from fastai.data.core import DataLoaders
 from fastcore.basics import patch
 from pathlib import Path
 from torch import Tensor, nn
-from ..core import data_digest
+from ..core import data_digest, short_digest
 from ..diffusion import Schedule
 from .denoiserep import denoise_rep
+from .selection import choose_layers
 
 # %% ../../nbs/denoiserep/12_task.ipynb #af8d6ae6
 @dataclass
@@ -132,6 +133,18 @@ def identity(self:Task) -> dict: # JSON-able
     found |= dict(task=self.name, checkpoint=file_digest(self.checkpoint))
     if self.checkpoint is None: found |= dict(base_steps=self.steps, base_lr=self.lr)
     return json.loads(json.dumps(found | dict(about=self.about))) # as a file gives it back
+
+@patch
+def denoised(self:Task) -> dict: # layers, sched: JSON-able
+    "Which layers are denoised, and by which steps: scores belong to both, base networks to neither"
+    with torch.random.fork_rng(): model = self.build()
+    chosen, _ = choose_layers(model, self.layers, self.exclude)
+    names = ' '.join(chosen)
+    sched = self.sched or Schedule.linear(1000)
+    steps = sched.beta.numpy()
+    return dict(
+        layers=f'{len(chosen)} layers ({short_digest(names.encode())})',
+        sched=f'{sched.T} steps ({short_digest(steps.tobytes())})')
 
 def check_identity(
     ours:dict, # what is asked for
