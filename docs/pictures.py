@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 from fastcore.basics import AttrDict
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from denoise_study.core import CYCLE, Interval, panel, svg, use_style
 from denoise_study.daed import plot_splits
@@ -108,7 +109,11 @@ def dots(values, label, mark=None, log=False, zero=True):
     if mark is not None:
         ax.axvline(mark, c=".5", lw=1, ls=":")
     ax.set(xlabel=label, xscale="log" if log else "linear", ylim=(len(values) - 0.5, -0.5))
-    if zero and not log:
+    if log:  # 200, 500, 1000: as one says them, and few enough to be read
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    elif zero:
         ax.set_xlim(left=min(0, ax.get_xlim()[0]))
     ax.set_yticks(range(len(values)), labels=list(values))
     return ax
