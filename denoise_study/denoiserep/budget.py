@@ -99,7 +99,7 @@ def train_denoisers(
     if merged is not None:
         more, _ = step_loaders(merged, seed, budget.steps, phases)
         dls = merge_loaders(dls, more, seed=seed)
-    elif task.augment and scheme != 'label_free': 
+    elif task.augment and scheme != 'label_free':
         cbs.append(Augment(task.augment, seed, task.masks))
     learn = denoiserep_learner(
         dls, dr, scheme, task.loss, lam=budget.lam, phase=epochs, noise=noise,
