@@ -139,11 +139,11 @@ def denoised(self:Task) -> dict: # layers, sched: JSON-able
     "Which layers are denoised, and by which steps: scores belong to both, base networks to neither"
     with torch.random.fork_rng(): model = self.build()
     chosen, _ = choose_layers(model, self.layers, self.exclude)
-    names = ' '.join(chosen)
+    kinds = ' '.join(f'{name} {module}' for name, module in chosen.items()) # names and sizes
     sched = self.sched or Schedule.linear(1000)
     steps = sched.beta.numpy()
     return dict(
-        layers=f'{len(chosen)} layers ({short_digest(names.encode())})',
+        layers=f'{len(chosen)} layers ({short_digest(kinds.encode())})',
         sched=f'{sched.T} steps ({short_digest(steps.tobytes())})')
 
 def check_identity(
