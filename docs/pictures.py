@@ -403,8 +403,11 @@ def costs(record):
 
 def threads(rows):
     "Each setting, alone and beside busy processes"
-    beside = {False: "alone", True: "beside busy processes"}
-    return {f"{r['setting']}, {beside[r['busy'] > 0]}": r["ms_a_step"] for r in rows}
+
+    def beside(busy):
+        return f"beside {busy} busy" if busy else "alone"
+
+    return {f"{r['setting']}, {beside(r['busy'])}": r["ms_a_step"] for r in rows}
 
 
 def held(record):

@@ -4,6 +4,7 @@ from .commands import command_line as command_line
 from .commands import list_commands as list_commands
 from .console import DATA_SETS as DATA_SETS
 from .console import RANGES as RANGES
+from .console import busy_hint as busy_hint
 from .console import check_channels as check_channels
 from .console import check_data as check_data
 from .console import check_model as check_model

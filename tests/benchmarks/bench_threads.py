@@ -3,8 +3,8 @@
 A small network has many short parallel sections, and between them its threads wait for each other.
 They wait busily, for as long as GOMP_SPINCOUNT says: on a machine of one's own that is the fastest
 way, beside other jobs it takes the time away from the very thread that is waited for. Milliseconds
-a training step of the digits' diffusion model, for several settings in turn, alone and beside as
-many busy processes as there are cores; `default` is what the package sets itself."""
+a training step of the digits' diffusion model, for several settings in turn, alone, beside one busy
+process, and beside as many as there are cores; `default` is what the package sets itself."""
 
 import argparse
 import os
@@ -91,7 +91,7 @@ def main():
     from denoise_study.core import run_info, write_json
 
     cores, rows, run = os.cpu_count(), [], run_info()
-    for busy in (0, cores):
+    for busy in sorted({0, 1, cores}):
         found = []
         for i in range(args.repeats):
             found.append(beside(busy, args.seconds))
