@@ -97,8 +97,8 @@ def busy_hint(
     "What to do beside other programs"
     free = max(1, round(cores - load))
     if free > cores/2: return ''
-    return (f'{load:.1f} of {cores} cores were busy in the last minute: beside other programs small '
-            f'networks are faster with OMP_NUM_THREADS={free}')
+    return (f'{load:.1f} of {cores} cores were busy in the last minute: beside other programs '
+            f'small networks are faster with OMP_NUM_THREADS={free}')
 
 def _say_if_busy():
     "The hint, for whoever has not chosen a number of threads"
