@@ -161,7 +161,11 @@ def _check_classes(folder, masks, first):
 
 def _pairs(folder, split):
     "Pictures and masks of a split"
-    files = picture_files(folder/'images'/split)
+    pictures = folder/'images'/split
+    if not pictures.is_dir():
+        raise FileNotFoundError(f'data: {folder} has no images/{split}: ADE20K\'s folders are '
+                                'needed, see `ade_dls`')
+    files = picture_files(pictures)
     annotations = folder/'annotations'/split
     masks = []
     for file in files:

@@ -160,7 +160,7 @@ def test_denoise_rep_writes_a_row_of_the_table(tmp_path, capsys):
     wrong = [
         (dict(task="depth"), "task: one of"),
         (dict(recipe="both"), "arms: one of"),
-        (dict(task="segmentation", flip=True, data="."), "does not take all"),
+        (dict(task="detection", flip=True, data="."), "does not take all"),
         (dict(backbone="resnet8,resnet20", checkpoint="a.th"), "checkpoint: one for each of 2"),
     ]
     for bad, message in wrong:
