@@ -406,9 +406,9 @@ def distance_part(
     known = dict(method='gd', seed=study.seed)
     distances, tests = {}, {}
     with study.stage('comparing densities'):
-        level = noise_level_check(models.D, a, steps=study.scaled(100, 20), **known)
+        level = noise_level_check(models.D, a, steps=study.scaled(100, 60), **known)
         sigmas = np.geomspace(.1, 1, 5)
-        steps = study.scaled(30, 10) # of the matching
+        steps = study.scaled(30, 20) # of the matching
         known |= dict(steps=steps, progress=False, draws=2)
         for name, D in {'': models.D, '_untrained': models.fresh}.items():
             table = distances[name] = conditional_distance(D, a, b, sigmas, **known)
