@@ -17,7 +17,13 @@ RECORDS = dict(
     representations=["blind_fashion_mnist", "blind_cifar10", "blind_digits", *TRANSFORMERS],
     denoiserep=sorted(f.stem for f in RESULTS.glob("rep_*.json")),
 )
-NAMES = dict(fashion_mnist="FashionMNIST", cifar10="CIFAR-10", omniglot="Omniglot")
+NAMES = dict(
+    fashion_mnist="FashionMNIST",
+    cifar10="CIFAR-10",
+    omniglot="Omniglot",
+    camvid="CamVid",
+    bccd_coco="BCCD",
+)
 NOTES = dict(daed_fashion_mnist="with denoisers of 94 steps")
 # what is said of one claim, of several, and whether they are named
 WORDS = {
