@@ -23,7 +23,8 @@ def test_recorded_results_make_claims(name):
     claims = rep_claims(RECORDS[name])
     sentences = [c.sentence for c in CLAIMS]
     found = [c.sentence for c in claims]
-    assert len(found) >= 4 and found == [s for s in sentences if s in found]
+    # label-free, its placebo and the best possible: arms of every record
+    assert len(found) >= 3 and found == [s for s in sentences if s in found]
     for c in claims:
         assert Claim.from_dict(json.loads(json.dumps(c.to_dict()))) == c
         assert c.margin < c.size
