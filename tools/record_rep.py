@@ -92,7 +92,7 @@ ROWS = dict(
 )
 
 
-def record(name, data, root, checkpoint, folder, seeds, steps):
+def record(name, data, root, checkpoint, folder, seeds, steps, jobs):
     row = ROWS[name]
     run = run_info("cpu")
     given = dict(data=data or row.data, **row.given)
@@ -100,7 +100,7 @@ def record(name, data, root, checkpoint, folder, seeds, steps):
         given["root"] = root
     tasks = open_networks(row.task, row.networks, checkpoint, **given)
     budget = Budget(**row.budget | (dict(steps=steps) if steps else {}))
-    found = run_networks(tasks, row.arms.split(","), seeds, budget, folder)
+    found = run_networks(tasks, row.arms.split(","), seeds, budget, folder, jobs=jobs)
     write_json(DOCS / f"results/rep_{name}.json", dict(run=run, seeds=seeds) | found.to_dict())
     save_figure(DOCS / f"images/rep_{name}-0.png", found.plot(), dpi=160)
     print(found.arms().to_string(index=False))
@@ -116,4 +116,5 @@ if __name__ == "__main__":
     p.add_argument("--folder", required=True, help="scores and base networks are kept here")
     p.add_argument("--seeds", type=int, default=2, help="repetitions; trained networks: how many")
     p.add_argument("--steps", type=int, default=0, help="training steps of an arm; 0: the default")
+    p.add_argument("--jobs", type=int, default=1, help="seeds at a time")
     record(**vars(p.parse_args()))

@@ -30,6 +30,7 @@ class Study:
     seed:int = 0 # seed of everything
     seconds:dict = field(default_factory=dict) # how long each stage took
     models:dict = field(default_factory=dict) # models that later chapters build on
+    samples:dict = field(default_factory=dict) # name -> (n,C,H,W), if drawn before the chapters
     source:dict = field(default_factory=dict) # arguments of `image_dls` that made `dls`
     joint:bool = False # also train a DAED jointly, and a control: three times the work
     second:object = None # loaders of a second data set; None: the first one, upside down

@@ -5,6 +5,7 @@ from .arms import ends_of_quality as ends_of_quality
 from .arms import measured_once as measured_once
 from .arms import study_daeds as study_daeds
 from .arms import study_joint as study_joint
+from .arms import study_samples as study_samples
 from .arms import training_of as training_of
 from .arms import two_sets as two_sets
 from .arms import weights_digest as weights_digest

@@ -15,10 +15,9 @@ from ..diffusion import Schedule, show_rows, snr_crossing, study_ddgm, summarise
 from ..diffusion import WAYS_BACK
 from .arms import at_their_levels, ends_of_quality, measured_once, study_daeds
 from .arms import study_joint, training_of, two_sets, weights_digest
-from .arms import with_training
+from .arms import study_samples, with_training
 from .claims import daed_claims_of, multiplicity_in_words
 from .quality import plot_splits, quality_table, split_sweep
-from .splits import same_noise
 from .transfer import show_transfer, transfer_gaps, transfer_table
 from .transition import LEASTS, plot_transition, switch_table
 from .transition import transition_point
@@ -144,9 +143,10 @@ def split_part(
 ) -> pd.DataFrame: # from `split_sweep`
     "Samples of DAEDs with several splits beside the undivided model (DAED figures 5 and 6)"
     real = study.images('test', 10_000)
-    how = dict(seeds=(study.seed,), progress=False)
-    with study.stage(f'sampling {study.n} images at each of {len(daeds)} splits'):
-        table = split_sweep(ddgm, daeds, real, study.space, study.n, **how)
+    samples = study_samples(study, ddgm, daeds)
+    with study.stage(f'comparing the samples of {len(daeds)} splits'):
+        table = split_sweep(
+            ddgm, daeds, real, study.space, seeds=(study.seed,), progress=False, samples=samples)
         ends = ends_of_quality(study, ddgm)
     training = training_of({'DDGM': ddgm} | daeds)
     table = with_training(table, training)
@@ -159,8 +159,8 @@ def split_part(
             f'{len(real)} test images in the space {table.feature_space[0]}; a DAED is named after '
             'the noise variance that its denoiser is given. Steps and validation loss are those of '
             f'the denoiser; {ends.n_fake.iloc[-1]} samples of the untrained network.')
-    samples = same_noise(ddgm, daeds, 12, study.seed, progress=False)
-    c.figure(show_rows(samples, ddgm.range), 'The same noise, split at several places.')
+    rows = {name: x[:12] for name, x in samples.items()}
+    c.figure(show_rows(rows, ddgm.range), 'The same noise, split at several places.')
     c.text(_price(table))
     return table
 

@@ -126,6 +126,7 @@ def split_sweep(
     n_boot:int=100, # resamples of the intervals
     bs:int=256, # images at a time
     progress:bool=True, # show bars
+    samples:dict|None=None, # those of the first seed, from `same_noise`; None: drawn here
 ) -> pd.DataFrame: # as `quality_table`, the DDGM first; place of the split
     "Quality of two-step DAEDs against the split (DAED figure 5)"
     check_images(real, 'real', range=ddgm.range)
@@ -134,9 +135,10 @@ def split_sweep(
     models = {'DDGM': ddgm} | daeds
     rows = []
     for seed in seeds:
-        samples = same_noise(ddgm, daeds, n or len(real), seed, bs, progress)
-        for name, x in samples.items():
-            m = models[name]
+        drawn = samples if seed == seeds[0] else None
+        if drawn is None: drawn = same_noise(ddgm, daeds, n or len(real), seed, bs, progress)
+        for name, m in models.items():
+            x = drawn[name]
             row = _about(name, m, seed) | yardstick.scores(x, ddgm.range, seed)
             rows.append(row | _place(m, ddgm, power))
     return pd.DataFrame(rows)

@@ -165,8 +165,12 @@ def rep_outcome(
     arms = 'label_free', 'closed_form', 'placebo', 'label_aug', 'alternate', 'control'
     steps = min(study.steps or 160, 160) # half of them for the denoisers of `alternate`
     budget = Budget(steps=steps, lr_backbone=1e-3, rows=512)
+    jobs = 1
+    # a network this small gains nothing from a second thread
+    if study.dls.device.type == 'cpu': jobs = min(seeds, torch.get_num_threads())
     with study.stage('denoising the features of a classifier'):
-        return run_protocol(task, arms, seeds, budget, study.folder/'rep', progress=False)
+        return run_protocol(
+            task, arms, seeds, budget, study.folder/'rep', progress=False, jobs=jobs)
 
 # %% ../../nbs/denoiserep/28_chapter.ipynb #5683ddf6
 def gain_part(

@@ -9,10 +9,11 @@ __all__ = ['network_from_file', 'chosen_arms', 'run_protocol']
 import time
 from copy import deepcopy
 from dataclasses import asdict
+from joblib import delayed, Parallel
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from torch import nn
-from ..core import hold_folder, one_of, read_tensors, with_bar, write_tensors
+from ..core import checked, hold_folder, one_of, read_tensors, with_bar, write_tensors
 from .arms import ARMS, moved_outputs
 from .budget import Budget
 from .fitting import baseline
@@ -82,7 +83,16 @@ def _all_arms(task, arms, seed, budget, folder):
         if base is None: base = baseline(task, seed, folder/f'{seed}-network.safetensors', False)
         yield _one_arm(task, arm, base, seed, budget, path, setting)
 
+def _each_seed(task, arms, seeds, budget, folder, jobs):
+    "For each seed, in their order, rows and scores of its arms"
+    def of_seed(seed): return list(_all_arms(task, arms, seed, budget, folder))
+
+    if jobs == 1: return map(of_seed, seeds)
+    if task.checkpoint: list(_all_arms(task, ['base'], seeds[0], budget, folder)) # for all seeds
+    return Parallel(jobs, return_as='generator')(map(delayed(of_seed), seeds))
+
 # %% ../../nbs/denoiserep/18_protocol.ipynb #2a9b030a
+@checked(jobs=1)
 def run_protocol(
     task:Task, # what to run
     arms=None, # names of arms; None: all that the task can do
@@ -91,6 +101,7 @@ def run_protocol(
     folder=None, # scores and base networks are kept here; run again to continue; None: not kept
     margin:float|None=None, # see `Outcome`
     progress:bool=True, # show a progress bar?
+    jobs:int=1, # seeds at a time, each in a process of its own
 ) -> Outcome: # tables, claims, figure
     "Every arm from the same base network, for every seed; each judged as a file gives it back"
     arms = chosen_arms(task, arms)
@@ -98,12 +109,13 @@ def run_protocol(
     seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if folder is None:
         with TemporaryDirectory() as tmp:
-            return run_protocol(task, arms, seeds, budget, tmp, margin, progress)
+            return run_protocol(task, arms, seeds, budget, tmp, margin, progress, jobs)
 
     folder = Path(folder)
     out = Outcome(task, budget, margin)
     out.identity = task.identity() | task.denoised()
     with hold_folder(folder):
-        for seed in with_bar(seeds, progress):
-            for row, scores in _all_arms(task, arms, seed, budget, folder): out.add(row, scores)
+        found = _each_seed(task, arms, seeds, budget, folder, jobs)
+        for of_seed in with_bar(found, progress, len(seeds)):
+            for row, scores in of_seed: out.add(row, scores)
     return out

@@ -98,8 +98,10 @@ def samples_part(
 ) -> list: # rows of `sample_quality`
     "Look at samples, compare them with test images, look for copies"
     info = study.dls.info
-    with study.stage(f'sampling {study.n} images'):
-        samples = model.sample(study.n, seed=study.seed)
+    samples = study.samples.get('DDGM')
+    if samples is None:
+        with study.stage(f'sampling {study.n} images'):
+            samples = model.sample(study.n, seed=study.seed)
     save_images(study.folder/'samples.npz', samples, info.range)
     c.heading('Do the samples look right?')
     c.figure(

@@ -69,14 +69,15 @@ def run_networks(
     budget:'denoiserep.Budget', # steps and rates
     folder, # scores are kept here
     margin:float|None=None, # see `Outcome`
+    jobs:int=1, # seeds at a time, each in a process of its own
 ) -> 'denoiserep.Outcome': # of the one network, or over all of them
     "The protocol for each network, and their outcomes joined"
     folder = Path(folder)
-    if len(tasks) == 1:
-        return denoiserep.run_protocol(*tasks.values(), arms, seeds, budget, folder, margin)
+    how = dict(arms=arms, seeds=seeds, budget=budget, margin=margin, jobs=jobs)
+    if len(tasks) == 1: return denoiserep.run_protocol(*tasks.values(), folder=folder, **how)
     outcomes = {}
     for name, t in tasks.items():
-        outcomes[name] = denoiserep.run_protocol(t, arms, seeds, budget, folder/name, margin)
+        outcomes[name] = denoiserep.run_protocol(t, folder=folder/name, **how)
     return denoiserep.join_networks(outcomes)
 
 def arms_of(
@@ -148,10 +149,11 @@ def denoise_rep_command(
     folder:str='', # scores are kept here; run again to continue; default: `out` without its ending
     root:str='', # folder of the named data sets
     device:str='auto', # cpu, cuda, or auto
+    jobs:int=1, # seeds at a time, each in a process of its own
 ):
     "Does DenoiseRep help? Baseline, recipe and controls on one task, for several seeds"
     check_numbers(
-        seeds=seeds, steps=steps, lr=lr, lr_backbone=lr_backbone, lam=lam, rounds=rounds,
+        seeds=seeds, jobs=jobs, steps=steps, lr=lr, lr_backbone=lr_backbone, lam=lam, rounds=rounds,
         n_solve=n_solve, margin=margin, base_steps=base_steps, bs=bs, image_size=image_size,
         triplet=triplet, k=k, cameras=cameras, classes=classes, void=void)
     out = Path(out)
@@ -176,7 +178,8 @@ def denoise_rep_command(
     budget = denoiserep.Budget(
         steps=steps, rounds=rounds, lr=lr, whiten=not plain, lr_backbone=lr_backbone, lam=lam,
         n_solve=n_solve)
-    found = run_networks(tasks, arms, seeds, budget, folder or out.with_suffix(''), margin or None)
+    folder = folder or out.with_suffix('')
+    found = run_networks(tasks, arms, seeds, budget, folder, margin or None, jobs)
 
     core.write_json(out, dict(run=run, seeds=seeds) | found.to_dict())
     core.save_figure(out.with_suffix('.png'), found.plot(), dpi=160)

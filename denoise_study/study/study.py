@@ -23,7 +23,7 @@ CHAPTERS = dict( # word -> chapter; its wing is loaded when it is written
     daed=lambda study: daed.daed_chapter(study),
     blind=lambda study: representation.blind_chapter(study),
     rep=lambda study: denoiserep.rep_chapter(study))
-STAGES = dict(ddgm=4, daed=3, blind=8, rep=2) # of each, beside the training of denoisers
+STAGES = dict(ddgm=4, daed=4, blind=8, rep=2) # of each, beside the training of denoisers
 
 # %% ../../nbs/study/08_study.ipynb #b4e18f48
 def chosen_chapters(
@@ -150,7 +150,13 @@ def _announce(study, names, shipped):
     others = sum(STAGES[name] for name in names if name in STAGES)
     if study.joint and 'daed' in names: others += 1
     if study.space is None: others += 1
+    if _walks_once(study, names): others -= 1
     study.stages = len(planned) + others
+
+def _walks_once(study, names):
+    "Two chapters want samples of one chain, and nothing has to be trained for either"
+    both = 'ddgm', 'daed'
+    return set(both) <= set(names) and not planned_trainings(study, both)
 
 def _run(study, names, shipped):
     "One chapter after the other, in a folder that is ours"
@@ -161,11 +167,15 @@ def _run(study, names, shipped):
     if study.space is None:
         with study.stage('opening the feature space'):
             study.space = core.feature_space(study.dls, seed=study.seed)
+    if _walks_once(study, names):
+        study.samples = daed.study_samples(
+            study, study.models['ddgm'], daed.study_daeds(study))
 
     done = []
     for name in names:
         done.append(CHAPTERS[name](study))
         results = write_study(study, done, info, shipped)
+    study.samples = {} # they belong to this run
     return results
 
 # %% ../../nbs/study/08_study.ipynb #a4335dee

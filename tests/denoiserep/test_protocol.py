@@ -7,6 +7,7 @@ from subprocess import PIPE, Popen
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from denoise_study.core import FolderInUse, image_dls
 from denoise_study.denoiserep import ARMS, baseline, run_protocol
@@ -65,6 +66,35 @@ def test_it_repeats_and_resumes(outcome, dls):
     assert known.equals(out.table[out.table.seed < 2].reset_index(drop=True))
     with pytest.raises(ValueError, match="is of another run"):
         run_protocol(task, None, 2, replace(QUICK, steps=8), folder, progress=False)
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_seeds_in_processes_of_their_own_give_the_same_numbers(
+    dls, tmp_path, published, monkeypatch
+):
+    import denoise_study.denoiserep.protocol as protocol
+
+    task = perceptron_task(dls)
+    if published:
+        file = tmp_path / "published.safetensors"
+        save_file(baseline(task, 5, progress=False).state_dict(), file)
+        task = replace(task, checkpoint=file)
+    arms = "label_free", "closed_form"
+    one = run_protocol(task, arms, 2, QUICK, progress=False)
+    if not published:  # its base is made here, for all
+        monkeypatch.setattr(protocol, "_one_arm", None)  # not in the other processes
+    two = run_protocol(task, arms, 2, QUICK, tmp_path / "two", progress=False, jobs=2)
+    assert two.table.drop(columns="seconds").equals(one.table.drop(columns="seconds"))
+    assert all(torch.equal(two.items[k], one.items[k]) for k in one.items)
+    base = {f.name for f in (tmp_path / "two").glob("*-base.safetensors")}
+    assert base == (
+        {"all-base.safetensors"} if published else {f"{s}-base.safetensors" for s in (0, 1)}
+    )
+
+
+def test_no_jobs_are_refused(dls):
+    with pytest.raises(ValueError, match="jobs: a whole number of at least 1"):
+        run_protocol(perceptron_task(dls), ["base"], 1, QUICK, progress=False, jobs=0)
 
 
 def test_what_is_judged_is_the_file(dls, monkeypatch):

@@ -48,7 +48,7 @@ def test_several_networks_are_one_interval(tmp_path):
     out = command(
         tmp_path,
         *("denoise-rep", "--recipe", "closed_form", "--backbone", "resnet8,vit_small"),
-        *("--seeds", 2, "--base-steps", 4, "--n-solve", 64, "--margin", 0.002),
+        *("--seeds", 2, "--base-steps", 4, "--n-solve", 64, "--margin", 0.002, "--jobs", 2),
     ).stdout
     r = json.loads((tmp_path / "rep.json").read_text())
     assert r["about"]["backbone"] == "resnet8, vit_small" and r["unit"] == "networks"

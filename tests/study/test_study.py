@@ -6,6 +6,7 @@ import re
 from html import escape
 
 import pytest
+import torch
 from helpers_foreign import saved_pipeline
 from helpers_training import shorter_chains
 from torch import nn
@@ -41,6 +42,28 @@ def test_all_chapters_in_one_report(tmp_path, capsys, monkeypatch):
     assert results["chapters"].keys() == chapters.keys()
     instant = {k for k, v in study.seconds.items() if v == 0}
     assert instant <= {"opening the feature space", "opening an independent classifier"}  # shipped
+
+
+def test_two_chapters_share_one_walk(tmp_path, monkeypatch):
+    "Models that are there from the start are sampled once for both"
+    seen = []
+
+    def chapter(study):
+        seen.append(study.samples)
+        return Chapter("What was drawn")
+
+    for name in ("ddgm", "daed"):
+        monkeypatch.setitem(CHAPTERS, name, chapter)
+    dls = image_dls("digits", bs=128, device="cpu")
+    given = dict(n=3, source=dict(data="digits"), space=nn.Flatten())
+    study = Study(dls, tmp_path / "both", **given)
+    run_study(study, ("ddgm", "daed"))
+    first, second = seen
+    assert first is second and len(first) == 5 and study.samples == {}
+    alone = study.models["ddgm"].sample(3, seed=0, progress=False)
+    assert torch.equal(first["DDGM"], alone)
+    run_study(Study(dls, tmp_path / "one", **given), ("ddgm",))
+    assert seen[2] == {}  # the chapter draws its own
 
 
 def test_chapters_of_no_report(tmp_path):
