@@ -2070,6 +2070,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'denoise_study/denoiserep/outcome.py'),
                                                   'denoise_study.denoiserep.outcome._networks': ( 'denoiserep/outcome.html#_networks',
                                                                                                   'denoise_study/denoiserep/outcome.py'),
+                                                  'denoise_study.denoiserep.outcome.arms_in_words': ( 'denoiserep/outcome.html#arms_in_words',
+                                                                                                      'denoise_study/denoiserep/outcome.py'),
                                                   'denoise_study.denoiserep.outcome.join_networks': ( 'denoiserep/outcome.html#join_networks',
                                                                                                       'denoise_study/denoiserep/outcome.py'),
                                                   'denoise_study.denoiserep.outcome.plot_arms': ( 'denoiserep/outcome.html#plot_arms',

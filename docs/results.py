@@ -11,6 +11,7 @@ import pandas as pd
 
 from denoise_study.core import by_verdict, Chapter, Claim, Interval
 from denoise_study.daed import quality_in_words
+from denoise_study.denoiserep import arms_in_words
 from pictures import pictures
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -176,11 +177,6 @@ TABLES = {
         "quantity trained untrained control control_what",
     ),
     "around": ("Samples around test images, beside others.", "measure arm value"),
-    "arms": (
-        "Each arm: its score, the difference from the network that it started from, images whose "
-        "class changed, loss of the denoisers, their share of what can be learned.",
-        "arm value difference changed side_loss share",
-    ),
     "psnr": ("Decibels before and after denoising {n} images.", "denoiser sigma psnr_in psnr"),
     "kinds": (
         "What was killed, and what was found afterwards.",
@@ -246,6 +242,8 @@ def add_tables(c, record):
         head = {k: HEADINGS.get(k, k.replace("_", " ")) for k in kept}
         if len(kept) > 1:  # a single column says nothing
             c.table([{head[k]: row[k] for k in kept} for row in cells], caption.format(**rows[0]))
+    if "arms" in record and "budget" in record:
+        c.table(*arms_in_words(record))
     if "splits" in record:
         rows = quality_in_words(pd.DataFrame(record["splits"]))
         c.table(rows, "Samples of models that are split at several places.")

@@ -130,6 +130,7 @@ from .moments import noised_moments as noised_moments
 from .moments import optimal_denoiser as optimal_denoiser
 from .moments import whitening as whitening
 from .outcome import Outcome as Outcome
+from .outcome import arms_in_words as arms_in_words
 from .outcome import join_networks as join_networks
 from .outcome import plot_arms as plot_arms
 from .paired import checked_differences as checked_differences

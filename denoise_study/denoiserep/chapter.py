@@ -13,12 +13,12 @@ import torch
 from copy import deepcopy
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from ..core import bootstrap_interval, Chapter, Interval, Study
-from .budget import Budget, SILENT_LOSS
+from ..core import bootstrap_interval, Chapter, Study
+from .budget import Budget
 from .classification import classification_task
 from .denoiserep import denoise_rep
 from .fitting import baseline
-from .outcome import Outcome
+from .outcome import arms_in_words, Outcome
 from .protocol import run_protocol
 from .task import Task
 
@@ -181,28 +181,13 @@ def gain_part(
     record = out.to_dict()
     del record['claims'] # `c.claims` below writes them down
     c.results |= record
-    table = record['arms']
-    seeds = int(table.n.max())
+    seeds = int(record['arms'].n.max())
     c.heading('Is it better?')
     c.figure(
         out.plot().figure,
         f'Test accuracy of each arm against the network it started from, {seeds} {out.unit} '
         '(grey), mean and 95% interval; shaded: the margin within which a gain is none.')
-    rows = []
-    for row in table.to_dict('records'):
-        d = Interval.of(row, 'difference', ends='', unit=out.unit)
-        rows.append({
-            'arm': row['arm'],
-            'accuracy': f'{100*row["value"]:.2f}',
-            'difference': str(d.map(lambda v: 100*v)),
-            'changed': row['changed'],
-            'side loss': row['side_loss'],
-            'share learned': row['share']})
-    silent = SILENT_LOSS[out.budget.loss]
-    c.table(
-        rows,
-        'Percentage points, test images whose class changed, loss of the denoisers (one that says '
-        f'nothing: {silent:.3f}), and their share of what a linear denoiser can learn.')
+    c.table(*arms_in_words(record))
     c.claims(out.claims(), f'The questions, each as a difference of two arms; {seeds} seeds.')
     d = out.difference('alternate', 'control').map(lambda v: 100*v)
     c.text(
