@@ -1364,6 +1364,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                        'denoise_study/denoiser/contract.py'),
                                                  'denoise_study.denoiser.contract.Denoiser.maps': ( 'denoiser/contract.html#denoiser.maps',
                                                                                                     'denoise_study/denoiser/contract.py'),
+                                                 'denoise_study.denoiser.contract.Denoiser.most': ( 'denoiser/contract.html#denoiser.most',
+                                                                                                    'denoise_study/denoiser/contract.py'),
                                                  'denoise_study.denoiser.contract.Denoiser.name': ( 'denoiser/contract.html#denoiser.name',
                                                                                                     'denoise_study/denoiser/contract.py'),
                                                  'denoise_study.denoiser.contract.Denoiser.phi': ( 'denoiser/contract.html#denoiser.phi',

@@ -207,7 +207,10 @@ def study(model, folder):
         space=space,
     )
     found = []
-    for name in give_model(work, model):
+    without = give_model(work, model)
+    for name in ("ddgm", "blind"):
+        if name in without:
+            continue
         c = core.Chapter(name)
         if name == "ddgm":
             diffusion.bits_part(work, diffusion.study_ddgm(work), c)

@@ -71,12 +71,17 @@ def _check_form(D, x):
 
 def _check_number(sigma):
     "Refuse what is neither a number nor several"
-    if isinstance(sigma, (bool, str)):
-        raise TypeError(f'sigma: a number, or one per image, is accepted, got {in_words(sigma)}')
-    try: torch.as_tensor(sigma, dtype=torch.float64)
+    try:
+        if isinstance(sigma, (bool, str)): raise TypeError
+        torch.as_tensor(sigma, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError):
         raise TypeError('sigma: a number, or one per image, is accepted, '
                         f'got {in_words(sigma)}') from None
+
+@patch(as_prop=True)
+def most(self:Denoiser) -> float: # in data units
+    "Largest noise level at which it may be asked"
+    return 3*self.sigmas[1] if self.blind else 1.0001*self.sigmas[1]
 
 @patch
 def _level(self:Denoiser, x, sigma):
@@ -93,8 +98,7 @@ def _level(self:Denoiser, x, sigma):
                          f'of {len(x)} images')
 
     low, high = s.min().item(), s.max().item()
-    most = 3*self.sigmas[1] if self.blind else 1.0001*self.sigmas[1]
-    if not (low >= 0 and high <= most): # a nan fails as well
+    if not (low >= 0 and high <= self.most): # a nan fails as well
         raise ValueError(f'sigma: {low:.4g} to {high:.4g}; this denoiser is made for '
                          f'{self.sigmas[0]:.3g} to {self.sigmas[1]:.3g} in data units (black 0, '
                          'white 1). Noise in units of 0..255 must be divided by 255')

@@ -54,7 +54,6 @@ from .shipped import same_training as same_training
 from .shipped import seconds_a_step as seconds_a_step
 from .shipped import take_shipped as take_shipped
 from .study import CHAPTERS as CHAPTERS
-from .study import GIVEN as GIVEN
 from .study import STAGES as STAGES
 from .study import check_same_study as check_same_study
 from .study import chosen_chapters as chosen_chapters

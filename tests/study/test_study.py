@@ -12,8 +12,10 @@ from helpers_training import shorter_chains
 from torch import nn
 
 from denoise_study import load_pretrained
-from denoise_study.core import Chapter, Claim, FolderInUse, image_dls, Study, take_folder
+from denoise_study.core import Chapter, Claim, FolderInUse, image_dls, save_checkpoint, Study
+from denoise_study.core import take_folder
 from denoise_study.denoiser import denoiser
+from denoise_study.diffusion import DDGM, Schedule
 from denoise_study.study import CHAPTERS, denoise_study, forget_study, images_chapter, run_study
 
 FORK = multiprocessing.get_context("fork")
@@ -168,6 +170,23 @@ def test_what_a_given_model_has_no_use_for_is_refused(tmp_path, looks):
         with pytest.raises((ValueError, OSError), match=message):
             denoise_study(**dict(model="ddgm-digits", folder=str(tmp_path)) | wrong)
     assert looks == []
+
+
+def test_a_chain_that_ends_in_little_noise_is_told_before_anything_is_done(tmp_path, looks, capsys):
+    "The chapter on the representation asks at noise that such a model never saw"
+    net = load_pretrained("ddgm-digits").net
+    short = DDGM(net, Schedule.linear(200, 1e-5, 1e-3), (1, 8, 8))
+    save_checkpoint(tmp_path / "short.safetensors", short)
+    given = dict(model=str(tmp_path / "short.safetensors"), folder=str(tmp_path / "run"))
+    with pytest.raises(
+        ValueError, match="written about this model, blind can not: it asks at noise"
+    ):
+        denoise_study(**given, chapters="blind")
+    denoise_study(**given)
+    assert [name for name, *_ in looks] == ["ddgm"]
+    assert "Left out: blind, as it asks at noise of up to 1, this model knows 0.4" in (
+        capsys.readouterr().out
+    )
 
 
 def test_who_trained_a_given_model_is_not_claimed(tmp_path):
