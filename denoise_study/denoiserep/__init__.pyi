@@ -98,6 +98,7 @@ from .detection import detection_task as detection_task
 from .detection import detector as detector
 from .detection import detector_loss as detector_loss
 from .detection import picture_f1 as picture_f1
+from .detection import raw_detections as raw_detections
 from .detection import score_detection as score_detection
 from .equipped import EquippedModel as EquippedModel
 from .equipped import NOISES as NOISES

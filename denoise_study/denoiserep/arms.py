@@ -7,7 +7,9 @@ __all__ = ['ARMS', 'fused_network', 'trained_arm', 'solved_arm', 'rotated_step',
            'control_arm', 'head_features', 'minus_arm', 'base_arm']
 
 # %% ../../nbs/denoiserep/15_arms.ipynb #cd1b3a1d
+import numpy as np
 import torch
+from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from torch import Tensor, nn
@@ -89,17 +91,25 @@ def moved_outputs(
     base:nn.Module, # the other
     batches, # inputs, as the model takes them
     device, # where they go
+    raw:Callable|None=None, # (network, inputs) -> tensors, where its outputs are none; see `Task`
 ) -> float|None: # None: the outputs are no tensors
     "How far the outputs moved from those of the base network, relative to them"
-    change = size = 0.
+    changes, sizes = [], []
     for x in batches:
-        new = call_model(model, x, device)
-        old = call_model(base, x, device)
-        if isinstance(new, dict): new, old = new.get('out'), old.get('out')
-        if not isinstance(new, Tensor): return None
-        change += float((new - old).double().square().sum())
-        size += float(old.double().square().sum())
-    return (change/size)**.5
+        new = _tensors(model, x, device, raw)
+        old = _tensors(base, x, device, raw)
+        if new is None: return None
+        changes.append([float((a - b).double().square().sum()) for a, b in zip(new, old)])
+        sizes.append([float(b.double().square().sum()) for b in old])
+    ratios = np.sum(changes, axis=0)/np.sum(sizes, axis=0)
+    return float(ratios.mean()**.5) # each tensor counts the same
+
+def _tensors(model, x, device, raw):
+    "What a network says of a batch; None if that is no tensor"
+    if raw is not None: return call_model(partial(raw, model), x, device)
+    out = call_model(model, x, device)
+    if isinstance(out, dict): out = out.get('out')
+    return [out] if isinstance(out, Tensor) else None
 
 def placebo_arm(
     task:Task, # what is asked
@@ -115,13 +125,16 @@ def placebo_arm(
     gen = torch.Generator().manual_seed(seed)
     steps = {s.denoiser: rotated_step(s.denoiser, gen) for s in dr.slots.values()}
 
-    seen, device = list(task.inputs(task.dls.valid, 8)), task.dls.device
+    known = dict(batches=list(task.inputs(task.dls.valid, 8)), device=task.dls.device, raw=task.raw)
     with evaluating(model):
-        target = moved_outputs(model, base, seen, device)
+        target = moved_outputs(model, base, **known)
+        if target is None:
+            raise ValueError('placebo: it moves the outputs as far as the closed form, but those of '
+                             'this network are no tensors; a Task(raw=...) says what to compare')
         scale = 1.
-        for _ in range(1 if target is None else 6):
+        for _ in range(6):
             for d, B in steps.items(): set_step(d, scale*B)
-            if target is not None: scale *= target/moved_outputs(model, base, seen, device)
+            scale *= target/moved_outputs(model, base, **known)
     return fused_network(task, dr, seed, budget)
 
 # %% ../../nbs/denoiserep/15_arms.ipynb #dbb68814

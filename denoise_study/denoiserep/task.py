@@ -67,6 +67,7 @@ class Task:
     masks:bool=False # targets are masks, which the same change turns with their images
     train_mode:bool=False # training needs the model in training mode, as detectors do
     merged:DataLoaders|None=None # further data for the arm 'merged'
+    raw:Callable|None=None # (network, inputs) -> tensors to compare networks by; None: outputs
 
 # %% ../../nbs/denoiserep/12_task.ipynb #e0b8074a
 def about_task(

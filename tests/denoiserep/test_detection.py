@@ -1,6 +1,8 @@
 "Detection: detectors, average precision by hand, COCO's format, bad targets"
 
 import json
+from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from denoise_study.denoiserep import (
     denoise_rep,
 )
 from denoise_study.denoiserep import detection_task, detector, detector_loss, picture_f1
-from denoise_study.denoiserep import run_protocol, shapes
+from denoise_study.denoiserep import moved_outputs, raw_detections, run_protocol, shapes
 from helpers_tasks import jpg
 
 RETINANET = pytest.param("retinanet_resnet50_fpn", marks=pytest.mark.slow)
@@ -30,6 +32,39 @@ def test_detectors_give_losses_and_boxes(name):
     assert float(detector_loss(m.eval()(x))) == 0
     if name == "fasterrcnn_tiny":
         assert len(denoise_rep(m, example=[x[0]]).slots) > 10
+
+
+OTHERS = "ssdlite320_mobilenet_v3_large", "fcos_resnet50_fpn", "transformers/detr"
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in OTHERS]
+
+
+@pytest.mark.parametrize("name", ["fasterrcnn_tiny", RETINANET, *OTHERS])
+def test_what_two_detectors_say_can_be_compared(name):
+    "Their boxes can't: there are others, or another number of them"
+    torch.manual_seed(0)
+    m, s = detector(name, 2).eval(), shapes(2)
+    x = [s.picture(i) / 255 for i in range(2)]
+    with torch.no_grad():
+        said = raw_detections(m, x)
+        assert moved_outputs(m, m, [x], "cpu", raw_detections) == 0
+        other = deepcopy(m)
+        for p in other.parameters():
+            p.mul_(1.01)
+        assert [r.shape for r in raw_detections(other, x)] == [r.shape for r in said]
+        assert 0 < moved_outputs(other, m, [x], "cpu", raw_detections) < 10
+
+
+def test_the_placebo_of_a_detector_moves_as_far_as_the_closed_form():
+    dls = box_dls("shapes", shapes(12), shapes(4, seed=1), shapes(6, seed=2))
+    t = detection_task(dls=dls, steps=2)
+    arms = "closed_form", "placebo"
+    out = run_protocol(t, arms, 1, Budget(n_solve=12), progress=False)
+    moved = out.table.set_index("arm").moved
+    assert moved.base == 0 and moved.placebo == pytest.approx(moved.closed_form, rel=0.1)
+    with pytest.raises(ValueError, match="placebo: .* outputs .* are no tensors"):
+        run_protocol(replace(t, raw=None), ["placebo"], 1, Budget(n_solve=12), progress=False)
+    with pytest.raises(ValueError, match="raw: what a Identity says .* is not known"):
+        raw_detections(torch.nn.Identity(), [])
 
 
 def test_average_precision_by_hand():
