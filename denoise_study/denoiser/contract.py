@@ -94,8 +94,7 @@ def _level(self:Denoiser, x, sigma):
     s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
     if s.ndim == 0: s = s.expand(len(x))
     if s.shape != (len(x),):
-        raise ValueError(f'sigma: shape {tuple(s.shape)}; give a number, or one for each '
-                         f'of {len(x)} images')
+        raise ValueError(f'sigma: a number, or {len(x)}, one an image, got {tuple(s.shape)}')
 
     low, high = s.min().item(), s.max().item()
     if not (low >= 0 and high <= self.most): # a nan fails as well
