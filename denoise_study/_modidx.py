@@ -1882,6 +1882,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                     'denoise_study/denoiserep/detection.py'),
                                                     'denoise_study.denoiserep.detection._places': ( 'denoiserep/detection.html#_places',
                                                                                                     'denoise_study/denoiserep/detection.py'),
+                                                    'denoise_study.denoiserep.detection._speaks': ( 'denoiserep/detection.html#_speaks',
+                                                                                                    'denoise_study/denoiserep/detection.py'),
                                                     'denoise_study.denoiserep.detection._table': ( 'denoiserep/detection.html#_table',
                                                                                                    'denoise_study/denoiserep/detection.py'),
                                                     'denoise_study.denoiserep.detection._truth': ( 'denoiserep/detection.html#_truth',

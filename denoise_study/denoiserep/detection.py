@@ -244,19 +244,24 @@ def _places(size, device):
     boxes = torch.tensor([*parts, (0., 0., 1., 1.)], device=device)
     return boxes*boxes.new_tensor([width, height, width, height])
 
+def _speaks(net):
+    "Is it known what this detector says before it chooses boxes?"
+    ours = isinstance(net, BorrowedDetector)
+    return ours or isinstance(getattr(net, 'transform', None), GeneralizedRCNNTransform)
+
 def raw_detections(
     model:nn.Module, # a detector of torchvision or of transformers
     images:list, # (3,H,W) each
     targets:list|None=None, # not used: detectors are called with pictures and what they hold
 ) -> list: # of tensors: classes and boxes at places that do not depend on the network
     "What a detector says before it chooses boxes"
+    if not _speaks(model):
+        raise ValueError(f'raw: what a {type(model).__name__} says before it chooses boxes is not '
+                         'known; replace(task, raw=...) with a function of network and images')
     if isinstance(model, BorrowedDetector):
         x, mask, _ = model.padded(images)
         out = model.net(pixel_values=x, pixel_mask=mask)
         return [out.logits, out.pred_boxes]
-    if not isinstance(getattr(model, 'transform', None), GeneralizedRCNNTransform):
-        raise ValueError(f'raw: what a {type(model).__name__} says before it chooses boxes is not '
-                         'known; replace(task, raw=...) with a function of network and images')
     batch, _ = model.transform(images)
     features = model.backbone(batch.tensors)
     maps = [features] if isinstance(features, Tensor) else list(features.values())
@@ -290,7 +295,8 @@ def detection_task(
     elif dls is None: dls = coco_dls(data, bs=bs, device=device, **kwargs)
     build = build or partial(detector, backbone_name, len(dls.info.classes))
     about = about_task(dls, backbone_name, checkpoint, steps=steps, lr=lr)
+    with torch.random.fork_rng(): raw = raw_detections if _speaks(build()) else None
     return Task(
         'detection', dls, build, score_detection, 'AP', detector_loss, about=about,
         checkpoint=checkpoint, steps=steps, lr=lr, layers=layers, train_mode=True,
-        raw=raw_detections)
+        raw=raw)

@@ -61,8 +61,25 @@ def test_the_placebo_of_a_detector_moves_as_far_as_the_closed_form():
     out = run_protocol(t, arms, 1, Budget(n_solve=12), progress=False)
     moved = out.table.set_index("arm").moved
     assert moved.base == 0 and moved.placebo == pytest.approx(moved.closed_form, rel=0.1)
+
+
+def test_a_detector_of_ones_own_has_no_placebo_unless_it_says_what_to_compare():
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.theirs = detector("fasterrcnn_tiny", 2)
+
+        def forward(self, *args):
+            return self.theirs(*args)
+
+    dls = box_dls("shapes", shapes(12), shapes(4, seed=1), shapes(6, seed=2))
+    t = detection_task(dls=dls, steps=2, build=Own)
+    few = dict(seeds=1, budget=Budget(n_solve=12), progress=False)
+    assert run_protocol(t, ["closed_form"], **few).table.moved.isna().all()
     with pytest.raises(ValueError, match="placebo: .* outputs .* are no tensors"):
-        run_protocol(replace(t, raw=None), ["placebo"], 1, Budget(n_solve=12), progress=False)
+        run_protocol(t, ["placebo"], **few)
+    told = replace(t, raw=lambda net, *args: raw_detections(net.theirs, *args))
+    assert run_protocol(told, ["placebo"], **few).table.moved.notna().all()
     with pytest.raises(ValueError, match="raw: what a Identity says .* is not known"):
         raw_detections(torch.nn.Identity(), [])
 
