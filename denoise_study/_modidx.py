@@ -1730,6 +1730,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'denoise_study/denoiserep/claims.py'),
                                                  'denoise_study.denoiserep.claims._slides_row': ( 'denoiserep/claims.html#_slides_row',
                                                                                                   'denoise_study/denoiserep/claims.py'),
+                                                 'denoise_study.denoiserep.claims._unmatched': ( 'denoiserep/claims.html#_unmatched',
+                                                                                                 'denoise_study/denoiserep/claims.py'),
                                                  'denoise_study.denoiserep.claims.arm_rows': ( 'denoiserep/claims.html#arm_rows',
                                                                                                'denoise_study/denoiserep/claims.py'),
                                                  'denoise_study.denoiserep.claims.arm_share': ( 'denoiserep/claims.html#arm_share',

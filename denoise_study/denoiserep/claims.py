@@ -136,7 +136,7 @@ def yardstick_name(
     if arm == 'control': return 'equal training'
     arms = arm_rows(record)
     moved = [arms.get(name, {}).get('moved') for name in ('placebo', 'closed_form')]
-    if not all(moved): return 'placebo' # nobody measured it
+    if any(pd.isna(m) or m == 0 for m in moved): return 'placebo' # nobody measured it
     ratio = moved[0]/moved[1]
     if abs(ratio - 1) < .1: return 'matched placebo'
     return f'placebo that moved the outputs {ratio:.1f} times as far'
@@ -182,7 +182,15 @@ def _note(record, row):
         text += f', {holm:.2g} after Holm\'s correction'
     if has_one_network(record): text += '; one published network, nothing about another'
     if 'alternate' in (row['arm'], row['against']): text += _phases(record)
+    if row['against'] == 'placebo': text += _unmatched(record)
     return text
+
+def _unmatched(record):
+    "What is to be said of a placebo that is none, or may be none"
+    name = yardstick_name(record, 'placebo')
+    if name == 'matched placebo': return ''
+    if name == 'placebo': return '; whether the placebo is matched was not measured'
+    return f'; against a {name}'
 
 def _phases(record):
     "How long the phases of 'alternate' were, in epochs"

@@ -142,3 +142,21 @@ def test_slides_table_says_what_an_interval_is_over():
     assert set(table.verdict) <= {v.value for v in Verdict}
     assert table.over.str.contains("images|queries").all() and (table.claimed != "").all()
     assert table[table.arm.isin(TRAINED)].share.str.len().gt(0).all()
+
+
+@pytest.mark.parametrize(
+    "moved, name, note",
+    [
+        ((0.01, 0.0101), "matched placebo", ""),
+        ((0.02, 0.0101), "placebo that moved the outputs 2.0 times as far", "; against a placebo"),
+        ((0.01, math.nan), "placebo", "; whether the placebo is matched was not measured"),
+        ((None, 0.01), "placebo", "; whether the placebo is matched was not measured"),
+    ],
+)
+def test_a_placebo_is_called_matched_only_where_it_is(moved, name, note):
+    record = copy.deepcopy(RECORDS["rep_camvid"])
+    for row in record["arms"]:
+        row["moved"] = dict(zip(("placebo", "closed_form"), moved)).get(row["arm"])
+    claims = {c.sentence: c for c in rep_claims(record)}
+    assert claims["label-free improves the checkpoint"].findings[0].beside == name
+    assert note in claims["label-free beats the matched placebo"].note
