@@ -129,8 +129,9 @@ def placebo_arm(
     with evaluating(model):
         target = moved_outputs(model, base, **known)
         if target is None:
-            raise ValueError('placebo: it moves the outputs as far as the closed form, but those of '
-                             'this network are no tensors; a Task(raw=...) says what to compare')
+            raise ValueError(
+                'placebo: it moves the outputs as far as the closed form, but those of this '
+                'network are no tensors; a Task(raw=...) says what to compare')
         scale = 1.
         for _ in range(6):
             for d, B in steps.items(): set_step(d, scale*B)

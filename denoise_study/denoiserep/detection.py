@@ -238,10 +238,12 @@ def detector_loss(
 # %% ../../nbs/denoiserep/25_detection.ipynb #da74cce6
 def _places(size, device):
     "Nine parts of a picture, and the whole of it, as corners"
+    thirds = torch.arange(3.)
+    corners = torch.cartesian_prod(thirds, thirds)
+    parts = torch.cat([corners, corners + 1], 1)/3
+    whole = torch.tensor([[0., 0., 1., 1.]])
+    boxes = torch.cat([parts, whole]).to(device)
     height, width = size
-    ends = [(i/3, (i + 1)/3) for i in range(3)]
-    parts = [(x1, y1, x2, y2) for y1, y2 in ends for x1, x2 in ends]
-    boxes = torch.tensor([*parts, (0., 0., 1., 1.)], device=device)
     return boxes*boxes.new_tensor([width, height, width, height])
 
 def _speaks(net):
@@ -264,15 +266,18 @@ def raw_detections(
         return [out.logits, out.pred_boxes]
     batch, _ = model.transform(images)
     features = model.backbone(batch.tensors)
-    maps = [features] if isinstance(features, Tensor) else list(features.values())
-    if not hasattr(model, 'rpn'): return list(model.head(maps).values())
+    if isinstance(features, Tensor): features = {'0': features}
+    maps = list(features.values())
+    if not hasattr(model, 'rpn'):
+        found = model.head(maps)
+        return list(found.values())
 
     objectness, moves = model.rpn.head(maps)
-    if isinstance(features, Tensor): features = {'0': features}
     boxes = [_places(size, batch.tensors.device) for size in batch.image_sizes]
     heads = model.roi_heads
     pooled = heads.box_roi_pool(features, boxes, batch.image_sizes)
-    return [*objectness, *moves, *heads.box_predictor(heads.box_head(pooled))]
+    scores, boxes = heads.box_predictor(heads.box_head(pooled))
+    return [*objectness, *moves, scores, boxes]
 
 # %% ../../nbs/denoiserep/25_detection.ipynb #bf03ec2b
 def detection_task(

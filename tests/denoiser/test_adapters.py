@@ -20,7 +20,10 @@ BAD = {
     "negative sigma": (lambda: D(x, -0.1), "sigma: -0.1"),
     "sigma nan": (lambda: told(x, float("nan")), "sigma: nan"),
     "sigma beyond the chain": (lambda: ddgm(x, 1e4), "sigma: 1e.04 .*made for"),
-    "one sigma for two images": (lambda: told(x, torch.ones(1)), "sigma: shape"),
+    "one sigma for two images": (
+        lambda: told(x, torch.ones(1)),
+        "sigma: a number, or 2, one an image",
+    ),
     "not blind, without sigma": (lambda: told(x), "sigma: .*not blind"),
     "not blind, reading without sigma": (lambda: ddgm.phi(x), "sigma: .*not blind"),
     "unknown place": (lambda: D.averages(x, taps=("middle",)), "taps: .*middle.*'mid'"),
