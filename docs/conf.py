@@ -1,9 +1,11 @@
 "Sphinx settings of the site; build.py writes the sources that it reads"
 
 import json
+import re
 import sys
 from configparser import ConfigParser
 from functools import cache
+from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,6 +22,7 @@ ini.read(HERE.parent / "settings.ini", encoding="utf-8")
 project, author, release = (ini["DEFAULT"][k] for k in ("lib_name", "author", "version"))
 USER, REPO, BRANCH = (ini["DEFAULT"][k] for k in ("user", "repo", "branch"))
 REPOSITORY = f"https://github.com/{USER}/{REPO}"
+SITE = f"https://{USER}.github.io/{REPO}"
 project_copyright = f"2026, {author}"
 extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx.ext.viewcode", "sphinx_copybutton"]
 myst_enable_extensions = [
@@ -38,6 +41,7 @@ mathjax_path = "mathjax-tex-svg.js"
 mathjax3_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "global"}}
 html_theme = "furo"
 html_title = "denoise_study"
+html_favicon = "_static/favicon.svg"
 html_static_path = ["_static", "vendor", "_src/static"]  # the last is written by build.py
 html_extra_path = [p for p in ["_src/whole"] if (HERE / p).exists()]  # reports of commands
 html_css_files = ["site.css", "verdicts.css"]
@@ -82,6 +86,21 @@ def add_links(app, page, template, context, doctree):
         context["body"] += f'<p class="where">{" · ".join(links)}</p>'
 
 
+def add_card(app, page, template, context, doctree):
+    "What is shown of a page where somebody links to it"
+    title = re.sub("<[^>]+>", "", context.get("title", ""))
+    card = {
+        "og:site_name": project,
+        "og:type": "website",
+        "og:title": title,
+        "og:description": ini["DEFAULT"]["description"],
+        "og:url": f"{SITE}/{page}.html",
+        "og:image": f"{SITE}/_images/index-1-0.png",  # the first picture of the first page
+    }
+    tags = [f'<meta property="{k}" content="{escape(v)}">' for k, v in card.items()]
+    context["metatags"] = context.get("metatags", "") + "\n".join(tags)
+
+
 def title_of(contents):
     "Of the contents of a page its title, and the pages below it"
     title = nodes.bullet_list()
@@ -116,5 +135,6 @@ def tree_of_titles(app, page, template, context, doctree):
 def setup(app):
     app.sources = json.loads((HERE / "_src/sources.json").read_text(encoding="utf-8"))
     app.connect("html-page-context", add_links)
+    app.connect("html-page-context", add_card)
     app.connect("html-page-context", tree_of_titles, priority=400)  # before the theme asks for it
     app.connect("viewcode-find-source", find_source)

@@ -302,6 +302,18 @@ def test_a_page_says_where_it_is_written(site):
         assert re.search('href="https://github.com/[^"]+/issues/new[^"]*"', html), page
 
 
+def test_a_page_has_an_icon_and_a_card(site):
+    "What a browser shows of it in a tab, and others where somebody links to it"
+    page = site / "papers/daed.html"
+    text = page.read_text(encoding="utf-8")
+    icon = re.search(r'<link rel="[^"]*icon"[^>]* href="([^"?]+)', text)
+    assert (page.parent / icon[1]).resolve().is_file()
+    card = dict(re.findall(r'<meta property="og:(\w+)" content="([^"]*)"', text))
+    assert card["title"].startswith("DAED") and card["description"]
+    image = card["image"].partition("denoise_study/")[2]
+    assert (site / image).is_file()
+
+
 def test_widget_moves(browser, site):
     "A slider of a tutorial chooses another picture"
     from selenium.webdriver.common.keys import Keys
