@@ -11,6 +11,7 @@ import numpy as np
 import time
 import torch
 from copy import deepcopy
+from joblib import parallel_config
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from ..core import bootstrap_interval, Chapter, Study
@@ -168,7 +169,9 @@ def rep_outcome(
     jobs = 1
     # a network this small gains nothing from a second thread
     if study.dls.device.type == 'cpu': jobs = min(seeds, torch.get_num_threads())
-    with study.stage('denoising the features of a classifier'):
+    # a thread for each process: the numbers do not depend on how many cores there are
+    alone = parallel_config('loky', inner_max_num_threads=1)
+    with study.stage('denoising the features of a classifier'), alone:
         return run_protocol(
             task, arms, seeds, budget, study.folder/'rep', progress=False, jobs=jobs)
 
