@@ -246,7 +246,7 @@ def _places(size, device):
     height, width = size
     return boxes*boxes.new_tensor([width, height, width, height])
 
-def _speaks(net):
+def _is_known(net):
     "Is it known what this detector says before it chooses boxes?"
     ours = isinstance(net, BorrowedDetector)
     return ours or isinstance(getattr(net, 'transform', None), GeneralizedRCNNTransform)
@@ -257,7 +257,7 @@ def raw_detections(
     targets:list|None=None, # not used: detectors are called with pictures and what they hold
 ) -> list: # of tensors: classes and boxes at places that do not depend on the network
     "What a detector says before it chooses boxes"
-    if not _speaks(model):
+    if not _is_known(model):
         raise ValueError(f'raw: what a {type(model).__name__} says before it chooses boxes is not '
                          'known; replace(task, raw=...) with a function of network and images')
     if isinstance(model, BorrowedDetector):
@@ -300,7 +300,7 @@ def detection_task(
     elif dls is None: dls = coco_dls(data, bs=bs, device=device, **kwargs)
     build = build or partial(detector, backbone_name, len(dls.info.classes))
     about = about_task(dls, backbone_name, checkpoint, steps=steps, lr=lr)
-    with torch.random.fork_rng(): raw = raw_detections if _speaks(build()) else None
+    with torch.random.fork_rng(): raw = raw_detections if _is_known(build()) else None
     return Task(
         'detection', dls, build, score_detection, 'AP', detector_loss, about=about,
         checkpoint=checkpoint, steps=steps, lr=lr, layers=layers, train_mode=True,

@@ -200,10 +200,10 @@ def arms_in_words(
         shown['difference'] = '' if row['arm'] == 'base' else str(d.map(lambda v: 100*v))
         for name in kept: shown[name.replace('_', ' ')] = '' if pd.isna(row[name]) else row[name]
         rows.append(shown)
-    told = [columns[name] for name in kept]
+    meanings = [columns[name] for name in kept]
     start = f'{record["metric"]} in percentage points, and its difference from the base network, '
     over = f'with 95% intervals over {table.n.max():.0f} {unit}'
-    return rows, '; '.join([start + over, *told]) + '.'
+    return rows, '; '.join([start + over, *meanings]) + '.'
 
 # %% ../../nbs/denoiserep/17_outcome.ipynb #0b0e8c0c
 def _check_joined(outcomes):
