@@ -1,12 +1,17 @@
 "What several test files share: seeded draws, small models, OpenAI's layout, scripts to be run"
 
 import builtins
+import contextlib
+import io
 import math
 import os
+import runpy
+import socket
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -276,7 +281,21 @@ def script(name, *args, processes=0, launcher=TORCHRUN):
 
 
 def run_script(name, *args, processes=0):
-    "Run it to its end, without its words"
-    subprocess.run(
-        script(name, *args, processes=processes), check=True, env=ENV, stdout=subprocess.DEVNULL
-    )
+    """Run it to its end: here, or in processes that know of each other, as a launcher tells them.
+    What it says here"""
+    if not processes:
+        words = io.StringIO()
+        told = [f"{name}.py", *map(str, args)]
+        with patch.object(sys, "argv", told), contextlib.redirect_stdout(words):
+            runpy.run_path(str(SCRIPTS / f"{name}.py"), run_name="__main__")
+        return words.getvalue()
+
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    group = dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE=str(processes))
+    command, running = script(name, *args), []
+    for rank in map(str, range(processes)):
+        env = ENV | group | dict(RANK=rank, LOCAL_RANK=rank)
+        running.append(subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL))
+    assert [p.wait() for p in running] == [0] * processes

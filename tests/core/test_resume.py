@@ -1,23 +1,19 @@
 "Training survives killed processes and full disks, and a look on the way changes nothing"
 
 import json
-import os
 import resource
 import signal
 import subprocess
-import sys
 
 import pytest
 import torch
 from fastai.callback.core import Callback
-from helpers import digits, quiet_fit, SCRIPTS
+from helpers import digits, ENV, quiet_fit, run_script, script
 from helpers_training import Linear, small
 
 from denoise_study.core import denoise_learner, load_checkpoint, read_tensors, SampleGrid
 from denoise_study.core import save_checkpoint, unpack
 
-SCRIPT = SCRIPTS / "run_training.py"
-ENV = dict(os.environ, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
 STEPS = 21  # 3 epochs of 7 batches
 
 
@@ -29,14 +25,10 @@ def same(a, b):
         assert torch.equal(ta[k], tb[k]), k
 
 
-def run(folder, *args):
-    return [sys.executable, str(SCRIPT), str(folder), *args]
-
-
 def kill_at(step, folder, *args):
     "Start the run and end it with SIGKILL when it says `step`"
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=ENV)
-    with subprocess.Popen(run(folder, *args), **pipes) as p:
+    with subprocess.Popen(script("run_training", folder, *args), **pipes) as p:
         for line in p.stdout:
             if line == f"step {step}\n":
                 p.kill()
@@ -46,11 +38,10 @@ def kill_at(step, folder, *args):
 def test_killed_and_resumed_is_bit_identical(tmp_path):
     """Killed between two steps, then at any moment while every step writes its state: the result
     is that of the undisturbed run"""
-    subprocess.run(run(tmp_path / "whole"), check=True, env=ENV, stdout=subprocess.DEVNULL)
+    run_script("run_training", tmp_path / "whole")
     kill_at(6, tmp_path / "cut", "--stop-at", "6")  # the last state is that of step 4
     kill_at(11, tmp_path / "cut", "--every", "1")  # second epoch, perhaps in the middle of a write
-    last = run(tmp_path / "cut")
-    out = subprocess.run(last, check=True, env=ENV, capture_output=True, text=True).stdout
+    out = run_script("run_training", tmp_path / "cut")
     steps = [int(line.split()[1]) for line in out.splitlines() if line.startswith("step")]
     assert 9 <= steps[0] <= STEPS and steps == list(range(steps[0], STEPS + 1))
     same(tmp_path / "whole/model.safetensors", tmp_path / "cut/model.safetensors")

@@ -8,27 +8,18 @@ import warnings
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from helpers import digits, quiet_fit, ROOT, SCRIPTS
+from helpers import digits, quiet_fit, ROOT, run_script
 from helpers_coredata import random_images, save_all
 from helpers_training import Linear, small
 
 from denoise_study.core import averaged, denoise_learner, image_dls, read_tensors
 
-SCRIPT = SCRIPTS / "run_training.py"
-ENV = dict(os.environ, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
-
 
 def test_two_processes_equal_one(tmp_path):
     """Two CPU processes on half batches against one on the whole: the same losses and weights but
     for the order of sums"""
-    script = [str(SCRIPT), str(tmp_path / "two"), "--dropout", "0"]
-    # torchrun: accelerate's own launcher starts one process on a CPU, whatever number it is told
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    launch += ["--nproc_per_node", "2"]
-    alone = [sys.executable, str(SCRIPT), str(tmp_path / "one"), "--dropout", "0"]
-    for command in (launch + script, alone):
-        subprocess.run(command, check=True, env=ENV, stdout=subprocess.DEVNULL)
-
+    run_script("run_training", tmp_path / "two", "--dropout", 0, processes=2)
+    run_script("run_training", tmp_path / "one", "--dropout", 0)
     one, done = read_tensors(tmp_path / "one/model.safetensors")
     two, dtwo = read_tensors(tmp_path / "two/model.safetensors")
     assert (done["info"]["processes"], dtwo["info"]["processes"]) == (1, 2)

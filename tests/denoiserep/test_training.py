@@ -1,8 +1,5 @@
 "Training: what learns, what must not change, and what each scheme sees"
 
-import os
-import subprocess
-import sys
 from collections import Counter
 from copy import deepcopy
 
@@ -16,7 +13,7 @@ from fastai.optimizer import Adam
 from safetensors.torch import load_file
 from torch import nn
 
-from helpers import gen, SCRIPTS
+from helpers import gen, run_script
 from helpers_denoiserep import net, rel, wild, X
 from denoise_study.core import AdamW, image_dls
 from denoise_study.denoiserep import backbone_digest, denoise_rep, denoiserep_learner, DenoiseRepCB
@@ -317,23 +314,9 @@ def test_training_reaches_the_closed_form():
 
 def test_every_process_fuses_the_same(tmp_path):
     "Two processes train on halves of the batches and fuse: one model, like that of one process"
-    env = dict(os.environ, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
-    for folder, launch in (
-        ("one", []),
-        ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]),
-    ):
+    for folder, processes in (("one", 0), ("two", 2)):
         (tmp_path / folder).mkdir()
-        subprocess.run(
-            [
-                sys.executable,
-                *launch,
-                str(SCRIPTS / "run_denoising.py"),
-                str(tmp_path / folder),
-            ],
-            check=True,
-            env=env,
-            stdout=subprocess.DEVNULL,
-        )
+        run_script("run_denoising", tmp_path / folder, processes=processes)
     base, one, a, b = (
         load_file(tmp_path / f)
         for f in (
