@@ -62,7 +62,8 @@ DRAWN = """const done = arguments[0];
 Promise.resolve(window.MathJax?.startup?.promise).then(() => done(), () => done())"""
 
 REPORT = """const done = arguments[2];
-Promise.resolve(window.MathJax?.startup?.promise).then(() => {
+Promise.resolve(window.MathJax?.startup?.promise).then(() => new Promise(requestAnimationFrame))
+.then(() => {  // the window was made narrower, and told so before it is drawn again
   // a report of a command has none
   const article = (document.querySelector("article") ?? document.body).cloneNode(true);
   article.querySelectorAll("pre, code, mjx-container, script").forEach(e => e.remove());
@@ -146,6 +147,8 @@ def start(width, height, dark=False):
             "Emulation.setEmulatedMedia",
             {"features": [{"name": "prefers-color-scheme", "value": "dark"}]},
         )
+    axe = {"source": AXE.read_text(encoding="utf-8")}  # sent once, it is there in every page
+    driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", axe)
     driver.set_script_timeout(60)
     return driver
 
@@ -171,12 +174,13 @@ def look(driver, page, everything=False):
     finds, what does not fit a phone, and whether it has a picture, if it is one that shows results
 
     Coloured code, drawn formulas and the sidebar are the same everywhere and are thousands of
-    elements: axe-core walks through them, and asks for contrast, on request."""
+    elements: axe-core walks through them, and asks for contrast, on request. It sees the page as
+    wide as a phone, where more has to be scrolled."""
+    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     driver.get(page.as_uri())
     driver.execute_async_script(DRAWN)
     in_view, cut, images = driver.execute_script(PLACE)
     wrong = on_a_phone(driver)
-    driver.execute_script(AXE.read_text(encoding="utf-8"))
     alike = "axe-nothing" if everything else "pre, mjx-container, .sidebar-drawer, .toc-drawer"
     rules = [CONTRAST, *RULES] if everything else RULES
     seen = driver.execute_async_script(REPORT, alike, rules)
@@ -205,7 +209,8 @@ def smallest_letters(url):
 
 
 def on_a_phone(driver):
-    "What of the page that is open is wider than a phone's screen, or too small there to be read"
+    """What of the page that is open is wider than a phone's screen, or too small there to be read;
+    the page stays so narrow"""
     screen = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     width = driver.execute_script("return document.documentElement.scrollWidth")
@@ -214,7 +219,6 @@ def on_a_phone(driver):
         size = shown * smallest_letters(url)
         if size < LETTERS:
             wrong.append(f"{url.rpartition('/')[2]}: letters of {size:.1f} pixels")
-    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     return wrong
 
 
@@ -231,6 +235,7 @@ def test_pages(browser, pages):
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(half, (browser, second), (pages[::2], pages[1::2])))
     second.quit()
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     print(f"{len(pages)} pages, {len(RULES)} rules of axe-core each")
     assert found == [{}, {}]
 

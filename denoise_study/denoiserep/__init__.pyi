@@ -30,6 +30,7 @@ from .budget import learnable_share as learnable_share
 from .budget import phased as phased
 from .budget import side_loss as side_loss
 from .budget import solving_inputs as solving_inputs
+from .budget import solving_moments as solving_moments
 from .budget import train_denoisers as train_denoisers
 from .budget import what_was_learned as what_was_learned
 from .cameras import CameraBlock as CameraBlock

@@ -15,8 +15,8 @@ from functools import partial
 from torch import Tensor, nn
 from ..core import evaluating
 from ..diffusion import Schedule
-from .budget import Budget, solving_inputs, train_denoisers
-from .budget import what_was_learned
+from .budget import Budget, solving_inputs, solving_moments
+from .budget import train_denoisers, what_was_learned
 from .denoising_layer import DenoisingLayer
 from .minus import DenoiseRepMinus
 from .task import Task
@@ -60,7 +60,7 @@ def solved_arm(
 ) -> tuple: # the network, and how well its denoisers denoise
     "Denoisers in closed form, fused"
     dr = task.equipped(model, loss=budget.loss, rows=budget.rows)
-    dr.solve(solving_inputs(task, seed, budget), progress=False)
+    dr.solve(solving_moments(task, dr, seed, budget))
     return fused_network(task, dr, seed, budget)
 
 # %% ../../nbs/denoiserep/15_arms.ipynb #2b6f1432
@@ -120,8 +120,7 @@ def placebo_arm(
     "The placebo: the solved denoisers in random bases, moving the outputs as far, fused"
     base = deepcopy(model)
     dr = task.equipped(model, loss=budget.loss, rows=budget.rows)
-    inputs = solving_inputs(task, seed, budget)
-    dr.solve(inputs, progress=False)
+    dr.solve(solving_moments(task, dr, seed, budget))
     gen = torch.Generator().manual_seed(seed)
     steps = {s.denoiser: rotated_step(s.denoiser, gen) for s in dr.slots.values()}
 

@@ -243,13 +243,21 @@ def input_moments(self:EquippedModel,
     return moments
 
 @patch
+def _moments(self:EquippedModel, dl, progress):
+    "Those of a former pass, or of one over these data"
+    if not isinstance(dl, dict): return self.input_moments(dl, progress)
+    missing = [n for n in self.slots if n not in dl]
+    if missing: raise ValueError(f'dl: no moments of {some_names(missing)}')
+    return dl
+
+@patch
 def solve(self:EquippedModel,
-    dl, # see `input_moments`
+    dl, # see `input_moments`, or what it has returned
     progress:bool=True, # show a progress bar?
 ) -> pd.DataFrame: # layer, t, rows of features seen, least possible side loss (L2)
     "Set every denoiser to the best linear one for the features that the data makes (label-free)"
     self.check_live('solve')
-    moments = self.input_moments(dl, progress)
+    moments = self._moments(dl, progress)
     rows = []
     for n, s in self.slots.items():
         d, m = s.denoiser, moments[n]
@@ -262,12 +270,12 @@ def solve(self:EquippedModel,
 # %% ../../nbs/denoiserep/07_equipped.ipynb #0b13365c
 @patch
 def whiten(self:EquippedModel,
-    dl, # see `input_moments`
+    dl, # see `input_moments`, or what it has returned
     progress:bool=True, # show a progress bar?
 ):
     "Let every denoiser learn on features that are of one size in all directions"
     self.check_live('whiten')
-    moments = self.input_moments(dl, progress)
+    moments = self._moments(dl, progress)
     for n, s in self.slots.items():
         d = s.denoiser
         d.whiten(whitening(moments[n].second, self.sched, d.t))

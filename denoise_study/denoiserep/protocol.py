@@ -83,6 +83,7 @@ def _all_arms(task, arms, seed, budget, folder):
             continue
         if base is None: base = baseline(task, seed, folder/f'{seed}-network.safetensors', False)
         yield _one_arm(task, arm, base, seed, budget, path, setting)
+    task.moments = None # those of this seed's networks
 
 def _each_seed(task, arms, seeds, budget, folder, jobs):
     "For each seed, in their order, rows and scores of its arms"

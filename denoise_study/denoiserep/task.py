@@ -68,6 +68,7 @@ class Task:
     train_mode:bool=False # training needs the model in training mode, as detectors do
     merged:DataLoaders|None=None # further data for the arm 'merged'
     raw:Callable|None=None # (network, inputs) -> tensors to compare networks by; None: outputs
+    moments:tuple|None=field(default=None, init=False, repr=False) # see `solving_moments`
 
 # %% ../../nbs/denoiserep/12_task.ipynb #e0b8074a
 def about_task(

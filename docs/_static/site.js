@@ -7,7 +7,7 @@
 
   function reachable() {
     for (const box of document.querySelectorAll(scrollable)) {
-      if (box.scrollWidth > box.clientWidth + 1) {
+      if (box.scrollWidth > box.clientWidth + 1 && box.tabIndex < 0) {
         box.tabIndex = 0;
         if (!box.getAttribute("role")) { box.setAttribute("role", "region"); box.setAttribute("aria-label", "Wide content, scrolls sideways"); }
       }
@@ -56,6 +56,7 @@
     document.querySelectorAll("p.caption[role=heading]").forEach(p => p.setAttribute("aria-level", "2"));
     oldMathJax(); allCode(); reachable();
   });
+  window.addEventListener("resize", reachable); // a narrower window cuts what was whole
   window.addEventListener("load", () => {
     oldMathJax(); named(); reachable();
     new MutationObserver(named).observe(document.body, { childList: true, subtree: true });

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from denoise_study.core import FolderInUse, image_dls
-from denoise_study.denoiserep import ARMS, baseline, run_protocol
+from denoise_study.denoiserep import ARMS, backbone_digest, baseline, EquippedModel, run_protocol
 from helpers_tasks import perceptron_task, QUICK
 
 
@@ -46,6 +46,28 @@ def test_arms_of_a_seed_start_from_the_same_network_and_seeds_differ(outcome):
     assert changed["alternate"].max() > changed["closed_form"].max()
     mean = {s: float(out.items["base", s].double().mean()) for s in range(3)}
     assert out.values("base").tolist() == pytest.approx(list(mean.values()))
+
+
+def test_the_moments_of_a_network_are_computed_once(dls, monkeypatch):
+    "All arms of a seed share those of the base network; a backbone that moved has its own"
+    passes = []
+    look = EquippedModel.input_moments
+
+    def counted(dr, *args, **kwargs):
+        passes.append(backbone_digest(dr.model))
+        return look(dr, *args, **kwargs)
+
+    monkeypatch.setattr(EquippedModel, "input_moments", counted)
+    task = perceptron_task(dls)
+    arms = "label_free", "closed_form", "placebo", "label_aug", "alternate"
+    shared = run_protocol(task, arms, 2, QUICK, progress=False)
+    assert len(passes) == len(set(passes)) == 4 and task.moments is None
+
+    for arm in arms:  # alone, it says the same
+        alone = run_protocol(perceptron_task(dls), [arm], 1, QUICK, progress=False)
+        assert torch.equal(alone.items[arm, 0], shared.items[arm, 0]), arm
+        first, again = (o.table.query(f"arm == '{arm}' and seed == 0") for o in (shared, alone))
+        assert first.side_loss.tolist() == again.side_loss.tolist(), arm
 
 
 def test_it_repeats_and_resumes(outcome, dls):
