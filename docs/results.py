@@ -105,8 +105,8 @@ TITLES = {
     ),
     "bench_threads": (
         "What waiting threads cost",
-        "A training step of a small model under several settings of OpenMP, alone and beside as "
-        "many busy processes as there are cores.",
+        "A training step of a small model under several settings of OpenMP, alone, beside one busy "
+        "process, and beside as many as there are cores.",
     ),
     "bench_memory": (
         "Memory of large jobs",
