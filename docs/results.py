@@ -67,7 +67,8 @@ TITLES = {
     "rep_fashion_mnist_vit": (
         "DenoiseRep on FashionMNIST",
         "The same claims on five small vision transformers trained here for 6,000 steps of 128 "
-        "(whether longer training would help was not asked), each judged on the 10,000 test images.",
+        "(whether longer training would help was not asked), each judged on the 10,000 test "
+        "images.",
     ),
     "rep_bccd": (
         "DenoiseRep on blood cells",
