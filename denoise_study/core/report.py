@@ -60,7 +60,7 @@ def figure(self:Chapter,
     width = figure_of(drawn).get_figwidth()
     alt = html.escape(alt or caption, quote=True)
     self.blocks.append(
-        f'<figure><img src="{shown.url}" style="width:{width:g}in" alt="{alt}">'
+        f'<figure tabindex=0><img src="{shown.url}" style="width:{width:g}in" alt="{alt}">'
         f'<figcaption>{html.escape(caption)}</figcaption></figure>')
 
 def _svg(drawn):
