@@ -79,6 +79,14 @@ def test_a_picture_says_what_it_shows():
     assert all('src="data:image/svg+xml;base64,' in block for block in c.blocks)
 
 
+def test_what_may_scroll_is_reached_from_the_keyboard():
+    "On a phone, or in a window as narrow: figures and tables"
+    c = Chapter("a chapter")
+    c.figure(panel(None), "A figure")
+    c.table(pd.DataFrame(dict(n=[1])), "A table")
+    assert all(re.search("<(figure|div class=scroll) tabindex=0>", b) for b in c.blocks)
+
+
 def test_a_picture_of_an_image_is_pixels():
     c = Chapter("A chapter")
     ax = panel(None)
