@@ -9,6 +9,7 @@ import runpy
 import socket
 import subprocess
 import sys
+import time
 from functools import cache
 from pathlib import Path
 from unittest.mock import patch
@@ -298,4 +299,10 @@ def run_script(name, *args, processes=0):
     for rank in map(str, range(processes)):
         env = ENV | group | dict(RANK=rank, LOCAL_RANK=rank)
         running.append(subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL))
-    assert [p.wait() for p in running] == [0] * processes
+    codes = [None]
+    while None in codes and not any(codes):
+        time.sleep(0.05)
+        codes = [p.poll() for p in running]
+    for p in running:
+        p.kill()  # whoever waits for one that has failed
+    assert codes == [0] * processes
