@@ -198,7 +198,7 @@ def _phases(record):
     if not {'steps', 'rounds'} <= budget.keys() or not {'n_train', 'bs'} <= about.keys(): return ''
     steps = budget['steps']/(2*budget['rounds'])
     epochs = steps*about['bs']/about['n_train']
-    return f'; {2*budget["rounds"]} phases of {epochs:.2g} epochs, the authors\' have 10'
+    return f'; {2*budget["rounds"]} phases, epochs in each: {epochs:.2g} (the authors\': 10)'
 
 def _claim(record, c):
     "One question as a claim"
