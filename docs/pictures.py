@@ -410,6 +410,13 @@ def threads(rows):
     return {f"{r['setting']}, {beside(r['busy'])}": r["ms_a_step"] for r in rows}
 
 
+def step_parts(rows):
+    "Seconds of each model's step by kind of work"
+    about = "model", "seconds"
+    kinds = [k for k in rows[0] if k not in about]
+    return {f"{k}, {r['model']}": r[k] * r["seconds"] for k in kinds for r in rows}
+
+
 def held(record):
     rows = record["table"]
     return {r["interval"]: Interval.of(r, "held", n=r["repeats"], unit="repeats") for r in rows}
@@ -446,6 +453,10 @@ OF = {
     ),
     "bench_unet": single(
         lambda r: dots(rates(r), "images a second"), "Images a second in a training step."
+    ),
+    "bench_step": single(
+        lambda r: dots(step_parts(r["table"]), "seconds of a step"),
+        "Seconds of a training step, by model and kind of work.",
     ),
     "bench_learner": single(
         lambda r: dots({k: r[k] for k in ("bare, ms", "Learner, ms")}, "milliseconds a step"),

@@ -92,6 +92,19 @@ TITLES = {
         "and started again.",
     ),
     "bench_unet": ("Speed of the U-Net", "A training step beside those of other libraries."),
+    "bench_unet_one_thread": (
+        "Speed of the U-Net on one thread",
+        "The same training step in float32 on another machine, in processor seconds.",
+    ),
+    "bench_unet_two_threads": (
+        "Speed of the U-Net on two threads",
+        "The same training step in float32 on another machine.",
+    ),
+    "bench_step": (
+        "Where a training step goes",
+        "Shares of its parts, in float32 on one thread, and how fast convolutions are: the "
+        "gradient of the weights is their slow part.",
+    ),
     "bench_learner": (
         "Cost of the Learner",
         "What callbacks and the sampling loop add to a bare loop.",

@@ -1,11 +1,11 @@
 """Where the time of a training step of the U-Net goes: python tests/benchmarks/bench_step.py
 [--json FILE]
 
-The step of bench_unet.py in float32 on one thread: the share of convolutions and other products, of
-norms with their activation, of attention and of the optimiser, in ours and in peers, which take
-turns. Beside them how fast this machine computes the three parts of the U-Net's convolutions
-(forward, gradient of the images, gradient of the weights) in both layouts of the memory, and a large
-product of matrices. Nothing else may run meanwhile. Needs the `bench` extra.
+The step of bench_unet.py in float32: the share of convolutions and other products, of norms with
+their activation, of attention and of the optimiser, in ours and in peers, which take turns. Beside
+them how fast this machine computes the three parts of a 3x3 convolution (forward, gradient of the
+images, gradient of the weights) in both layouts of the memory, and a large product of matrices.
+Nothing else may run meanwhile. Needs the `bench` extra.
 """
 
 import argparse, math, statistics
@@ -122,13 +122,15 @@ if __name__ == "__main__":
     p.add_argument("--rounds", type=int, default=5, help="rounds after one to warm up")
     known = ["denoise_study", "improved-diffusion-like", "diffusers"]
     p.add_argument("--only", nargs="*", default=known, choices=list(PEERS))
+    p.add_argument("--threads", type=int, default=1)
     p.add_argument("--json", help="write the tables to this file")
     a = p.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(a.threads)
     record = dict(
         run=run_info("cpu"),
         batch=a.batch,
         rounds=a.rounds,
+        threads=a.threads,
         table=steps(a.only, a.batch, a.rounds),
         gflop_per_second=convolution_rates(a.batch, a.rounds),
         product_gflop_per_second=product_rate(a.rounds),
