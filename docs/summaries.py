@@ -37,9 +37,8 @@ def quality():
     )
 
 
-def speed():
-    "What the benchmarks say, in one line each"
-    unet, learner, rep = (record(f"bench_{k}") for k in ("unet", "learner", "denoiserep"))
+def beside_peers(unet, where=""):
+    "Our images a second over those of the fastest other library, in each setting"
     rates, lines = {}, {}
     for r in unet["table"]:
         setting = r["setting"].split(",")[0]
@@ -47,8 +46,18 @@ def speed():
     for setting, rate in rates.items():
         ours = rate.pop("denoise_study")
         other, peer = max(rate.items(), key=lambda item: item[1])
-        what = f"training step, {setting}, against the fastest of {len(rate)} libraries ({other})"
-        lines[what] = f"{ours / peer:.2f}x"
+        against = f"against the fastest of {len(rate)} libraries ({other})"
+        lines[f"training step, {setting}{where}, {against}"] = f"{ours / peer:.2f}x"
+    return lines
+
+
+def speed():
+    "What the benchmarks say, in one line each"
+    unet, learner, rep = (record(f"bench_{k}") for k in ("unet", "learner", "denoiserep"))
+    lines = beside_peers(unet)
+    for threads in ("one thread", "two threads"):
+        other = record(f"bench_unet_{threads.replace(' ', '_')}")
+        lines |= beside_peers(other, f", {threads} of another machine")
     fastest = unet["best_against_fastest_peer_fp32"]
     lines["training step, our bf16+fused against the fastest fp32"] = f"{fastest:.2f}x"
     frechet = next(r for r in record("bench_metrics")["rows"] if "scipy" in r)
