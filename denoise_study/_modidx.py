@@ -754,7 +754,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'denoise_study.core.report._svg': ('core/report.html#_svg', 'denoise_study/core/report.py'),
                                            'denoise_study.core.report.write_report': ( 'core/report.html#write_report',
                                                                                        'denoise_study/core/report.py')},
-            'denoise_study.core.resampling': { 'denoise_study.core.resampling._counts': ( 'core/resampling.html#_counts',
+            'denoise_study.core.resampling': { 'denoise_study.core.resampling._blocks': ( 'core/resampling.html#_blocks',
                                                                                           'denoise_study/core/resampling.py'),
                                                'denoise_study.core.resampling._differences': ( 'core/resampling.html#_differences',
                                                                                                'denoise_study/core/resampling.py'),

@@ -25,13 +25,21 @@ def resamples(
     "Draws of `n` of `n` units with replacement, as counts (Efron 1979)"
     if not isinstance(n_boot, int) or n_boot < 2:
         raise ValueError(f'n_boot: a whole number of at least 2 is needed, got {n_boot!r}')
-    return _counts(n, n_boot, torch.Generator().manual_seed(seed))
+    return (draw for block in _blocks(n, n_boot, seed) for draw in block)
 
-def _counts(n, n_boot, gen):
-    "The draws, one after the other"
-    for _ in range(n_boot):
-        drawn = torch.randint(n, (n,), generator=gen)
-        yield torch.bincount(drawn, minlength=n).double()
+_BLOCK = 2**16 # numbers drawn at once: few calls for few units, little memory for many
+
+def _blocks(n, n_boot, seed):
+    "The draws, (B,n) of them at a time"
+    gen = torch.Generator().manual_seed(seed)
+    at_once = max(1, _BLOCK//n)
+    for start in range(0, n_boot, at_once):
+        B = min(at_once, n_boot - start)
+        units = torch.randint(n, (B, n), generator=gen)
+        own = n*torch.arange(B) # each draw counts into n places of its own
+        places = units + own[:, None]
+        counts = torch.bincount(places.flatten(), minlength=B*n)
+        yield counts.view(B, n).double()
 
 # %% ../../nbs/core/03_resampling.ipynb #9baa5e0f
 @checked(n=1)
@@ -96,7 +104,8 @@ def mean_interval(
     n = len(v)
     mean = v.mean()
     if method == 'bootstrap':
-        sums = torch.stack([w@v for w in resamples(n, n_boot, seed)])
+        blocks = _blocks(n, n_boot, seed)
+        sums = torch.cat([counts@v for counts in blocks])
         return bootstrap_interval(mean, sums/n, n, unit, level)
 
     quantile = torch.special.ndtri(torch.tensor(1 - _tail(level)).double())

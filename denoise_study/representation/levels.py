@@ -18,7 +18,7 @@ from .probes import channel_averages
 
 # %% ../../nbs/representation/04_levels.ipynb #78a86bbb
 def statistic_interval(
-    statistic, # function of as many arrays as there are columns, returns a number
+    statistic, # function of as many arrays (...,n) as there are columns, and of `axis`, as numpy's
     *columns, # (n,) numbers of n units each
     unit:str='images', # what the units are
     n_boot:int=300, # resamples
@@ -28,14 +28,11 @@ def statistic_interval(
     columns = [np.asarray(c, dtype=float) for c in columns]
     n = len(columns[0])
     rows = np.random.default_rng(seed).integers(n, size=(n_boot, n))
-    draws = []
+    resampled = [c[rows] for c in columns] # (n_boot,n) each
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', RuntimeWarning) # equal images have no cosine to divide by
-        for i in rows:
-            resample = [c[i] for c in columns]
-            draws.append(statistic(*resample))
-        value = statistic(*columns)
-        ends = np.nanquantile(draws, [.025, .975])
+        value = statistic(*columns, axis=-1)
+        ends = np.nanquantile(statistic(*resampled, axis=-1), [.025, .975])
     if not np.isfinite([value, *ends]).all(): return None
     return Interval(value, *ends, n, unit)
 
@@ -71,9 +68,9 @@ def compare_levels(
         **interval_cells(statistic_interval(_shrunk, b.norm(dim=1), a.norm(dim=1)), 'norm'),
         **count)
 
-def _instability(same, between): return (1 - same.mean())/(1 - between.mean())
+def _instability(same, between, axis): return (1 - same.mean(axis))/(1 - between.mean(axis))
 
-def _shrunk(length, at_reference): return length.mean()/at_reference.mean()
+def _shrunk(length, at_reference, axis): return length.mean(axis)/at_reference.mean(axis)
 
 # %% ../../nbs/representation/04_levels.ipynb #a89faf9c
 class LevelSet:
@@ -140,7 +137,7 @@ def instability_change(
     columns = torch.stack([*one, *other])
     live = columns.isfinite().all(0)
 
-    def change(a, b, c, d): return _instability(a, b) - _instability(c, d)
+    def change(a, b, c, d, axis): return _instability(a, b, axis) - _instability(c, d, axis)
     return statistic_interval(change, *columns[:, live].numpy())
 
 # %% ../../nbs/representation/04_levels.ipynb #5d86eff4

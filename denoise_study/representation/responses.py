@@ -131,7 +131,10 @@ def selectivity_predicts(
         rows.append(dict(property=name, claimed=sign, **cells, n=len(live)))
     return pd.DataFrame(rows)
 
-def _rank(p, q): return stats.spearmanr(p, q).statistic
+def _rank(p, q, axis):
+    "Spearman's rank correlation"
+    ranks = stats.rankdata(p, axis=axis), stats.rankdata(q, axis=axis)
+    return stats.pearsonr(*ranks, axis=axis).statistic
 
 # %% ../../nbs/representation/07_responses.ipynb #f6fb5427
 _NAMES = dict(

@@ -11,8 +11,8 @@ from helpers import blind_denoiser, gen, pictures, randn
 from helpers_probes import read
 from denoise_study.denoiser import denoiser, Denoiser
 from denoise_study.representation import channel_statistics, grating_response, gratings
+from denoise_study.representation.responses import CLAIMED
 from denoise_study.representation import participation, plot_channels, selectivity_predicts
-from denoise_study.representation import statistic_interval
 
 torch.set_num_threads(1)
 D = blind_denoiser()
@@ -128,8 +128,9 @@ def test_what_selectivity_predicts_against_scipy():
         and r["rank"]["tuning"] == 1
         and list(r.claimed) == [-1, 1, 1, 1, -1]
     )
+    spearman = stats.spearmanr(t.pr, t.spatial_pr).statistic
     assert (
-        r["rank"]["spatial_pr"] == stats.spearmanr(t.pr, t.spatial_pr).statistic
+        r["rank"]["spatial_pr"] == pytest.approx(spearman)
         and r.low["spatial_pr"] < r["rank"]["spatial_pr"] < r.high["spatial_pr"]
     )
     assert (
@@ -138,11 +139,14 @@ def test_what_selectivity_predicts_against_scipy():
 
 
 def test_spearman_with_interval_equals_scipy():
-    a, b = randn(60), randn(60, seed=1) + randn(60)
-    i = statistic_interval(lambda p, q: stats.spearmanr(p, q).statistic, a, b)
-    assert i.value == stats.spearmanr(a, b).statistic and i.low < i.value < i.high
-    frame = pd.DataFrame(dict(a=a, b=b))
-    assert frame.corr("spearman").iloc[0, 1] == pytest.approx(i.value)
+    "Value and ends, resample by resample"
+    a, b = randn(60).numpy(), (randn(60, seed=1) + randn(60)).numpy()
+    table = pd.DataFrame(dict(pr=a, **dict.fromkeys(CLAIMED, b)))
+    found = selectivity_predicts(table).iloc[0]
+    rows = np.random.default_rng(0).integers(60, size=(300, 60))
+    draws = [stats.spearmanr(a[i], b[i]).statistic for i in rows]
+    expected = [stats.spearmanr(a, b).statistic, *np.quantile(draws, [0.025, 0.975])]
+    assert found[["rank", "low", "high"]].tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
