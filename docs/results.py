@@ -1,7 +1,8 @@
 """Pages of results, one for each docs/results/*.json: claims, pictures, tables, how it was made.
 
 They are chapters, as those of a report, and so is all that they show. A file that is added appears
-on the site at the next build; nothing on these pages is typed but titles, captions and headings."""
+on the site at the next build; nothing on these pages is typed but titles, captions and headings,
+and their numbers are those of the record."""
 
 import json
 import re
@@ -25,7 +26,7 @@ TITLES = {
     "table1_digits": (
         "Table 1 of DAED on digits",
         "Diffusion models and jointly trained DAEDs, all from scratch and for the same number of "
-        "steps: claims over trainings that differ in their seed.",
+        "steps: claims over {trainings} trainings that differ in their seed.",
     ),
     "daed_budget": (
         "DAED against its budget",
@@ -33,7 +34,7 @@ TITLES = {
     ),
     "coverage": (
         "Coverage of the intervals",
-        "How often each kind of nominal 95% interval held the truth, on made-up data.",
+        "How often each kind of nominal {nominal:.0%} interval held the truth, on made-up data.",
     ),
     "blind_fashion_mnist": (
         "A blind denoiser of FashionMNIST",
@@ -46,8 +47,8 @@ TITLES = {
     ),
     "blind_digits": (
         "Blind denoisers of digits",
-        "The same claims on the smallest images, over five trainings that differ in their seed: "
-        "what is said of denoisers, and not of one of them.",
+        "The same claims on the smallest images, over {trainings} trainings that differ in their "
+        "seed: what is said of denoisers, and not of one of them.",
     ),
     "blind_fashion_mnist_transformer": (
         "A transformer that removes noise from FashionMNIST",
@@ -56,30 +57,31 @@ TITLES = {
     ),
     "rep_cifar10": (
         "DenoiseRep on CIFAR-10",
-        "The claims of Xu et al. (2024) over five networks, three published and two trained here, "
-        "each arm beside the one that lacks only it.",
+        "The claims of Xu et al. (2024) over {networks} networks, {published} published and "
+        "{trained} trained here, each arm beside the one that lacks only it.",
     ),
     "rep_omniglot": (
         "DenoiseRep on Omniglot",
         "Retrieval: characters of alphabets that the networks never saw, each drawing searched "
-        "among those by other people. Five small networks trained here, with neck and triplets.",
+        "among those by other people, by {networks} small networks trained here, with neck and "
+        "triplets.",
     ),
     "rep_fashion_mnist_vit": (
         "DenoiseRep on FashionMNIST",
-        "The same claims on five small vision transformers trained here for 6,000 steps of 128 "
-        "(whether longer training would help was not asked), each judged on the 10,000 test "
+        "The same claims on {networks} small vision transformers trained here for {steps} steps of "
+        "{bs} (whether longer training would help was not asked), each judged on the {n_test} test "
         "images.",
     ),
     "rep_bccd": (
         "DenoiseRep on blood cells",
         "Detection: red and white cells and platelets (BCCD), by small Faster R-CNNs trained here "
-        "from a random start for 2,600 steps of four, each judged on 72 photographs.",
+        "from a random start for {steps} steps of {bs}, each judged on {n_test} photographs.",
     ),
     "rep_camvid": (
         "DenoiseRep on street scenes",
-        "Segmentation: eleven classes of CamVid at 240x180, by LR-ASPP networks trained here from "
-        "a random start for 1,640 steps (whether longer training would help was not asked), each "
-        "judged on 233 pictures. Layers that see one vector a picture are left out: with them "
+        "Segmentation: eleven classes of CamVid, by LR-ASPP networks trained here from "
+        "a random start for {steps} steps (whether longer training would help was not asked), each "
+        "judged on {n_test} pictures. Layers that see one vector a picture are left out: with them "
         "label-free denoisers did not learn.",
     ),
     "bad_calls": (
@@ -149,8 +151,23 @@ def title(stem):
     return words[0].upper() + words[1:]
 
 
-def lead(stem):
-    return TITLES.get(stem, ("", ""))[1]
+def numbers(record):
+    "What a lead may say in numbers, if the record has it"
+    found = {k: v for k, v in record.items() if isinstance(v, (int, float))}
+    if isinstance(record.get("trainings"), list):
+        found["trainings"] = 1 + len(record["trainings"])  # besides the one the record is of
+    about = record.get("about")
+    if isinstance(about, dict):
+        found |= {k: f"{v:,}" for k, v in about.items() if isinstance(v, int)}
+        files = [n["checkpoint"] for n in about.get("networks", [])]
+        found["networks"] = record["arms"][0]["n"]
+        found["published"] = len([f for f in files if f])
+        found["trained"] = found["networks"] - found["published"]
+    return found
+
+
+def lead(stem, record):
+    return TITLES.get(stem, ("", ""))[1].format_map(numbers(record))
 
 
 def escape(s):
@@ -340,7 +357,8 @@ def as_page(c):
 
 def page(stem, record):
     "The page of one results file"
-    out = [f"# {title(stem)}", f"{{.lead}}\n{lead(stem)}" * bool(lead(stem))]
+    said = lead(stem, record)
+    out = [f"# {title(stem)}", f"{{.lead}}\n{said}" * bool(said)]
     if (RESULTS / f"{stem}.html").exists():
         link = f'<a href="../reports/{stem}.html">The whole report</a>'
         out.append(f"{link}, as the command wrote it: pictures, tables, claims.")
@@ -372,7 +390,7 @@ def overview(records):
         shown = pictures(name, r)[:1]
         first = [f"![{p.seen}](/images/{p.file(name)}){{width=200px}}" for p in shown]
         where = " ".join(filter(None, (data_of(r), r.get("run", {}).get("device"))))
-        said = f"[{title(name)}]({name}.md)<br>{lead(name)} {escape(where)}"
+        said = f"[{title(name)}]({name}.md)<br>{lead(name, r)} {escape(where)}"
         rows.append(["".join(first), said, counts(r)])
     if not any(row[2] for row in rows):
         rows = [row[:2] for row in rows]
