@@ -14,10 +14,10 @@ from denoise_study.core import Chapter, claims_table, feature_space, run_info, S
 from denoise_study.daed import daed_claims_of, signal_part, split_part, study_daeds, switch_part
 from denoise_study.daed import training_of, transfer_part
 from denoise_study.diffusion import study_ddgm
-from denoise_study.study import open_data
+from denoise_study.study import open_data, source_model
 
 
-def record(data, root, folder, levels, n, n_eval, steps, bf16, seed):
+def record(data, root, folder, ddgm, levels, n, n_eval, steps, bf16, seed):
     dls, source = open_data(data, root, 0, "small", "auto")
     study = Study(
         dls,
@@ -31,13 +31,15 @@ def record(data, root, folder, levels, n, n_eval, steps, bf16, seed):
     )
     with study.stage("opening the feature space"):
         study.space = feature_space(dls, seed=seed)
-    ddgm, daeds = study_ddgm(study), study_daeds(study, levels)
+    if ddgm:
+        study.models["ddgm"] = source_model(ddgm, "auto")
+    model, daeds = study_ddgm(study), study_daeds(study, levels)
     c = Chapter(f"DAED on {data}")
-    c.results["training"] = training_of({"DDGM": ddgm} | daeds)
-    signal_part(study, c, ddgm)
-    switch_part(study, c, ddgm)
-    split_part(study, c, ddgm, daeds)
-    transfer_part(study, c, ddgm, daeds)
+    c.results["training"] = training_of({"DDGM": model} | daeds)
+    signal_part(study, c, model)
+    switch_part(study, c, model)
+    split_part(study, c, model, daeds)
+    transfer_part(study, c, model, daeds)
     claims = daed_claims_of(c.results)
     c.claims(claims, "Claims of the paper")
     how = dict(
@@ -46,6 +48,7 @@ def record(data, root, folder, levels, n, n_eval, steps, bf16, seed):
         seed=seed,
         n=n,
         n_eval=n_eval,
+        ddgm=ddgm,
         seconds=study.seconds,
     )
     keep(f"daed_{data}", c, how)
@@ -54,6 +57,7 @@ def record(data, root, folder, levels, n, n_eval, steps, bf16, seed):
 
 if __name__ == "__main__":
     p = arguments(__doc__, "fashion_mnist", "runs/daed")
+    p.add_argument("--ddgm", default="", help="pretrained name, file or folder; none: train one")
     p.add_argument("--levels", type=lambda s: tuple(map(float, s.split(","))), default=(0.1,))
     p.add_argument("--n", type=int, default=300, help="samples of each model")
     p.add_argument(
