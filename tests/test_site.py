@@ -61,9 +61,11 @@ pytestmark = [
 DRAWN = """const done = arguments[0];
 Promise.resolve(window.MathJax?.startup?.promise).then(() => done(), () => done())"""
 
-REPORT = """const done = arguments[2];
-Promise.resolve(window.MathJax?.startup?.promise).then(() => new Promise(requestAnimationFrame))
-.then(() => {  // the window was made narrower, and told so before it is drawn again
+REPORT = """const [alike, rules, checker, done] = arguments;
+async function report() {
+  await window.MathJax?.startup?.promise;
+  // the window was made narrower, and told so before it is drawn again
+  await new Promise(requestAnimationFrame);
   // a report of a command has none
   const article = (document.querySelector("article") ?? document.body).cloneNode(true);
   article.querySelectorAll("pre, code, mjx-container, script").forEach(e => e.remove());
@@ -71,14 +73,22 @@ Promise.resolve(window.MathJax?.startup?.promise).then(() => new Promise(request
   const drawn = document.querySelectorAll("mjx-container svg").length;
   const broken = [...document.images].filter(i => i.complete && i.naturalWidth === 0 &&
   i.currentSrc).map(i => i.src);
-  document.querySelectorAll(arguments[0]).forEach(e => e.remove());
-  axe.run(document, {runOnly: {type: "rule", values: arguments[1]},
-  resultTypes: ["violations"], elementRef: false}).then(found => done({
+  document.querySelectorAll(alike).forEach(e => e.remove());
+
+  const script = Object.assign(document.createElement("script"), {src: checker});
+  await new Promise((loaded, failed) => {
+    Object.assign(script, {onload: loaded, onerror: failed});
+    document.head.append(script);
+  });
+  const found = await axe.run(document, {runOnly: {type: "rule", values: rules},
+  resultTypes: ["violations"], elementRef: false});
+  return {
     raw: /\\$\\$|\\\\\\(|\\\\\\[/.test(article.textContent), broken, maths, drawn,
     axe: found.violations.map(v => v.id + ": " + v.nodes.slice(0, 2).map(n => n.html.slice(0,
     120)).join(" | ")),
-  }));
-}, e => done({error: String(e)}));"""
+  };
+}
+report().then(done, e => done({error: String(e)}));"""
 
 PLACE = """const here = [...document.querySelectorAll(`.sidebar-tree
 .current-page > .reference`)].pop()?.getBoundingClientRect();
@@ -147,8 +157,6 @@ def start(width, height, dark=False):
             "Emulation.setEmulatedMedia",
             {"features": [{"name": "prefers-color-scheme", "value": "dark"}]},
         )
-    axe = {"source": AXE.read_text(encoding="utf-8")}  # sent once, it is there in every page
-    driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", axe)
     driver.set_script_timeout(60)
     return driver
 
@@ -183,7 +191,7 @@ def look(driver, page, everything=False):
     wrong = on_a_phone(driver)
     alike = "axe-nothing" if everything else "pre, mjx-container, .sidebar-drawer, .toc-drawer"
     rules = [CONTRAST, *RULES] if everything else RULES
-    seen = driver.execute_async_script(REPORT, alike, rules)
+    seen = driver.execute_async_script(REPORT, alike, rules, AXE.as_uri())
     wrong += complaints(driver) + seen.get("broken", []) + seen.get("axe", [])
     if "error" in seen:
         wrong.append(seen["error"])
