@@ -104,8 +104,9 @@ TITLES = {
     ),
     "bench_step": (
         "Where a training step goes",
-        "Shares of its parts, in float32 on one thread, and how fast convolutions are: the "
-        "gradient of the weights is their slow part.",
+        "Shares of its parts, in float32 on one thread (attention that is written as products "
+        "counts with them), and how fast convolutions are: the gradient of the weights is their "
+        "slow part.",
     ),
     "bench_learner": (
         "Cost of the Learner",
@@ -215,7 +216,8 @@ TABLES = {
     ),
     "table": (
         "What was measured.",
-        "model setting images_per_second ours_is_faster_by interval repeats held width four_sd",
+        "model setting images_per_second ours_is_faster_by interval repeats held width four_sd "
+        "products,&forward products,&backward norms,&activation attention optimiser,&average rest",
     ),
     "rows": (
         "What was measured.",
@@ -225,6 +227,10 @@ TABLES = {
         "first_call earned_back_after busy setting ms_a_step",
     ),
     "images_per_second": ("Images a second.", "what value"),
+    "gflop_per_second": (
+        "Convolutions alone: 1e9 operations a second.",
+        "convolution layout forward gradient&of&the&images gradient&of&the&weights",
+    ),
 }
 HEADINGS = dict(
     n_fake="images",
