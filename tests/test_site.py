@@ -248,6 +248,24 @@ def test_pages(browser, pages):
     assert found == [{}, {}]
 
 
+def test_no_window_cuts_a_page(browser, site):
+    "From a wide screen to a phone: the sidebars come and go, and the text stays inside"
+    cut = []
+    for page in ("further/faq", "library/diffusion/unet", "results/study_digits"):
+        browser.get((site / f"{page}.html").as_uri())
+        for width in (1600, 1280, 1200, 1190, 1150, 1100, 1080, 1060, 1000, 900, 700, 390):
+            screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+            right = browser.execute_script(
+                "const text = document.querySelector('article').getBoundingClientRect();"
+                "return Math.max(text.right, document.documentElement.scrollWidth)"
+            )
+            if right > width:
+                cut.append((page, width, right))
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert cut == []
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_kinds_of_pages(site, dark):
     "A page of each kind to the last element, on a light and on a dark page"
