@@ -26,7 +26,8 @@ TITLES = {
     "table1_digits": (
         "Table 1 of DAED on digits",
         "Diffusion models and jointly trained DAEDs, all from scratch and for the same number of "
-        "steps: claims over {trainings} trainings that differ in their seed.",
+        "steps (whether their loss had stopped falling was not asked): claims over {trainings} "
+        "trainings that differ in their seed.",
     ),
     "daed_budget": (
         "DAED against its budget",
