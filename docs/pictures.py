@@ -133,7 +133,7 @@ def of_models(rows, measure):
     for r in sorted(rows, key=lambda r: r["kind"] == "images"):
         trained = r["kind"] != "images"
         if trained or r["model"] == "training images":
-            named[r["model"] + f", training {r['training'] + 1}" * trained] = r
+            named[r["model"] + f", training {r['training']}" * trained] = r
     return {k: Interval.of(r, measure, n=r["n_fake"]) for k, r in named.items()}
 
 
