@@ -94,20 +94,28 @@ TITLES = {
         "Trainings, probes, the protocol, a study and the writing of files, killed "
         "and started again.",
     ),
-    "bench_unet": ("Speed of the U-Net", "A training step beside those of other libraries."),
+    "bench_unet": (
+        "Speed of the U-Net",
+        "A training step beside those of other libraries, on a processor with AVX-512 and AMX.",
+    ),
     "bench_unet_one_thread": (
-        "Speed of the U-Net on one thread",
-        "The same training step in float32 on another machine, in processor seconds.",
+        "Speed of the U-Net on one thread with AVX2",
+        "The same training step in float32 on an older processor, in processor seconds.",
     ),
     "bench_unet_two_threads": (
-        "Speed of the U-Net on two threads",
-        "The same training step in float32 on another machine.",
+        "Speed of the U-Net on two threads with AVX2",
+        "The same training step in float32 on an older processor.",
     ),
     "bench_step": (
         "Where a training step goes",
-        "Shares of its parts, in float32 on one thread (attention that is written as products "
+        "Shares of its parts, in float32 on one thread with AVX2 (attention that is written as products "
         "counts with them), and how fast convolutions are: the gradient of the weights is their "
         "slow part.",
+    ),
+    "bench_step_bf16": (
+        "Where a training step in bfloat16 goes",
+        "Shares of its parts on two threads of a processor with AVX-512 and AMX, all models in "
+        "channels-last: products are so fast there that norms take as long.",
     ),
     "bench_learner": (
         "Cost of the Learner",

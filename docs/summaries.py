@@ -53,10 +53,10 @@ def beside_peers(unet, where=""):
 def speed():
     "What the benchmarks say, in one line each"
     unet, learner, rep = (record(f"bench_{k}") for k in ("unet", "learner", "denoiserep"))
-    lines = beside_peers(unet)
+    lines = beside_peers(unet, f", {unet['threads']} threads with AVX-512 and AMX")
     for threads in ("one thread", "two threads"):
         other = record(f"bench_unet_{threads.replace(' ', '_')}")
-        lines |= beside_peers(other, f", {threads} of another machine")
+        lines |= beside_peers(other, f", {threads} with AVX2")
     fastest = unet["best_against_fastest_peer_fp32"]
     lines["training step, our bf16+fused against the fastest fp32"] = f"{fastest:.2f}x"
     frechet = next(r for r in record("bench_metrics")["rows"] if "scipy" in r)

@@ -1,10 +1,11 @@
 """Where the time of a training step of the U-Net goes: python tests/benchmarks/bench_step.py
 [--json FILE]
 
-The step of bench_unet.py in float32: the share of convolutions and other products, of norms with
-their activation, of attention and of the optimiser, in ours and in peers, which take turns. Beside
-them how fast this machine computes the three parts of a 3x3 convolution (forward, gradient of the
-images, gradient of the weights) in both layouts of the memory, and a large product of matrices.
+The step of bench_unet.py in float32, or with --bf16 in bfloat16 autocast and channels-last: the
+share of convolutions and other products, of norms with their activation, of attention, of casts and
+copies and of the optimiser, in ours and in peers, which take turns. Beside them how fast this
+machine computes the three parts of a 3x3 convolution (forward, gradient of the images, gradient of
+the weights) in both layouts of the memory, and a large product of matrices.
 Nothing else may run meanwhile. Needs the `bench` extra.
 """
 
@@ -34,6 +35,7 @@ KINDS = {
         "aten::_scaled_dot_product_flash_attention_for_cpu",
         "aten::_scaled_dot_product_flash_attention_for_cpu_backward",
     ),
+    "casts, copies": ("aten::copy_",),
     "optimiser, average": ("Optimizer.step#Adam.step", "aten::_foreach_lerp_"),
 }
 OF = {name: kind for kind, names in KINDS.items() for name in names}
@@ -57,10 +59,10 @@ def profiled(run):
     return seconds
 
 
-def steps(names, batch, rounds):
+def steps(names, batch, rounds, bf16):
     "Median seconds of each model's step by kind of work; the models take turns"
     x = torch.randn(batch, 1, 32, 32)
-    runs = {name: Run(PEERS[name], x, False, False) for name in names}
+    runs = {name: Run(PEERS[name], x, bf16, bf16) for name in names}
     seconds = {name: [] for name in names}
     for r in range(rounds + 1):
         for name, run in runs.items():
@@ -86,15 +88,15 @@ def best_rate(gflop, compute, reps):
     return gflop / fastest
 
 
-def convolution_rates(batch, reps):
+def convolution_rates(batch, reps, dtype):
     "The three parts of 3x3 convolutions from C to C channels"
     options = [1, 1], [1, 1], [1, 1], False, [0, 0], 1
     rows = []
     for shape, (c, side) in SHAPES.items():
-        w = torch.randn(c, c, 3, 3)
+        w = torch.randn(c, c, 3, 3, dtype=dtype)
         gflop = 2 * 9 * c * c * side**2 * batch / 1e9
         for layout, memory in LAYOUTS.items():
-            x, g = torch.randn(2, batch, c, side, side).unbind()
+            x, g = torch.randn(2, batch, c, side, side, dtype=dtype).unbind()
             x, g = x.contiguous(memory_format=memory), g.contiguous(memory_format=memory)
 
             def gradient(of_x, of_w):
@@ -111,8 +113,8 @@ def convolution_rates(batch, reps):
     return rows
 
 
-def product_rate(reps, n=2048):
-    a, b = torch.randn(2, n, n).unbind()
+def product_rate(reps, dtype, n=2048):
+    a, b = torch.randn(2, n, n, dtype=dtype).unbind()
     return best_rate(2 * n**3 / 1e9, lambda: a @ b, reps)
 
 
@@ -123,17 +125,20 @@ if __name__ == "__main__":
     known = ["denoise_study", "improved-diffusion-like", "diffusers"]
     p.add_argument("--only", nargs="*", default=known, choices=list(PEERS))
     p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--bf16", action="store_true")
     p.add_argument("--json", help="write the tables to this file")
     a = p.parse_args()
     torch.set_num_threads(a.threads)
+    dtype = torch.bfloat16 if a.bf16 else torch.float32
     record = dict(
         run=run_info("cpu"),
+        precision=str(dtype).removeprefix("torch."),
         batch=a.batch,
         rounds=a.rounds,
         threads=a.threads,
-        table=steps(a.only, a.batch, a.rounds),
-        gflop_per_second=convolution_rates(a.batch, a.rounds),
-        product_gflop_per_second=product_rate(a.rounds),
+        table=steps(a.only, a.batch, a.rounds, a.bf16),
+        gflop_per_second=convolution_rates(a.batch, a.rounds, dtype),
+        product_gflop_per_second=product_rate(a.rounds, dtype),
     )
     for rows in (record["table"], record["gflop_per_second"]):
         for row in rows:
