@@ -154,7 +154,8 @@ def run_info(
 ) -> dict: # command, commit, device, python, versions; of several also processes
     "The circumstances of a result"
     device = torch.device(device)
-    name = f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
+    instructions = torch.backends.cpu.get_cpu_capability()
+    name = f'{platform.machine()} CPU, {instructions}, {torch.get_num_threads()} threads'
     if device.type == 'cuda': name = torch.cuda.get_device_name(device)
     words = [Path(a).name if os.path.isabs(a) else a for a in sys.argv]
     packages = 'denoise_study', 'torch', 'torchvision', 'fastai', 'numpy'
