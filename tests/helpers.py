@@ -17,6 +17,7 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import nn
 
 from denoise_study.core import image_dls
@@ -131,6 +132,26 @@ def averages():
 
 
 # Errors of reconstruction
+
+
+def texts_of(fig):
+    "Titles, labels of axes and remarks of a figure"
+    of_axes = [
+        [*ax.texts, ax.title, ax._left_title, ax.xaxis.label, ax.yaxis.label] for ax in fig.axes
+    ]
+    return [t for texts in of_axes for t in texts if t.get_text()]
+
+
+def cut_texts(fig):
+    "What a reader can't see whole"
+    FigureCanvasAgg(fig).draw()
+    width, height = fig.bbox.size
+    cut = []
+    for t in texts_of(fig):
+        b = t.get_window_extent()
+        if b.x0 < -1 or b.y0 < -1 or b.x1 > width + 1 or b.y1 > height + 1:
+            cut.append(t.get_text())
+    return cut
 
 
 def sweep(models, x, *args, **kw):

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import averages, blind_denoiser, constructed, HO, images, pictures, ROOT, sweep
-from helpers import trained
+from helpers import averages, blind_denoiser, constructed, cut_texts, HO, images, pictures, ROOT
+from helpers import sweep, texts_of, trained
 from matplotlib import pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -333,22 +333,8 @@ def test_makes_a_figure_of_its_own(call, shape):
     assert fig.axes == list(np.ravel(made)) and not plt.get_fignums()
     # for a phone; in the library's style
     assert fig.get_figwidth() <= 7.2 and not fig.axes[0].spines["top"].get_visible()
-    FigureCanvasAgg(fig).draw()
-    texts = [
-        t
-        for ax in fig.axes
-        for t in [*ax.texts, ax.title, ax._left_title, ax.xaxis.label, ax.yaxis.label]
-        if t.get_text()
-    ]
-    boxes = [t.get_window_extent() for t in texts]
-    assert min((t.get_fontsize() for t in texts), default=9) >= 8
-    width, height = fig.bbox.size
-    # clipped
-    assert [
-        t.get_text()
-        for t, b in zip(texts, boxes)
-        if b.x0 < -1 or b.y0 < -1 or b.x1 > width + 1 or b.y1 > height + 1
-    ] == []
+    assert min((t.get_fontsize() for t in texts_of(fig)), default=9) >= 8
+    assert cut_texts(fig) == []
     picture = static_picture(made)
     assert picture.width == round(100 * fig.get_figwidth())
     # lines alone are drawn as lines; nothing here has thousands of marks

@@ -381,7 +381,8 @@ def _show_distances(c, distances, tests, level):
     axs = panels(None, 1 + len(tests), (7.2, 3.4*rows), 2)
     for ax, (name, test) in zip(axs, tests.items()):
         plot_ratio(distances[name], test, ax)
-        if name: ax.set_title(f'untrained: {ax.get_title()}', fontsize=8)
+        network = name.strip('_') or 'trained'
+        ax.set_title(f'{network}\n{ax.get_title()}', fontsize=8) # one line would be cut
     plot_noise_level(level, axs[-1])
     c.figure(axs, 'Distance between the densities around two images against the squared distance '
              'of their phi, in the trained network and in the untrained one. Right: residual '

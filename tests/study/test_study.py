@@ -7,13 +7,14 @@ from html import escape
 
 import pytest
 import torch
+from helpers import cut_texts
 from helpers_foreign import saved_pipeline
 from helpers_training import shorter_chains
 from torch import nn
 
 from denoise_study import load_pretrained
-from denoise_study.core import Chapter, Claim, FolderInUse, image_dls, save_checkpoint, Study
-from denoise_study.core import take_folder
+from denoise_study.core import Chapter, Claim, figure_of, FolderInUse, image_dls
+from denoise_study.core import save_checkpoint, Study, take_folder
 from denoise_study.denoiser import denoiser
 from denoise_study.diffusion import DDGM, Schedule
 from denoise_study.study import CHAPTERS, denoise_study, forget_study, images_chapter, run_study
@@ -24,11 +25,19 @@ FORK = multiprocessing.get_context("fork")
 def test_all_chapters_in_one_report(tmp_path, capsys, monkeypatch):
     "A page that holds them all, with the claims of three of them told at its head"
     shorter_chains(monkeypatch)
+    figure, cut = Chapter.figure, []
+
+    def looked_at(self, drawn, *args, **kw):
+        cut.extend(cut_texts(figure_of(drawn)))
+        figure(self, drawn, *args, **kw)
+
+    monkeypatch.setattr(Chapter, "figure", looked_at)
     dls = image_dls("digits", bs=128, device="cpu")
     study = Study(dls, tmp_path, steps=6, n=20, n_eval=16)
     chapters = run_study(study)["chapters"]
     announced = re.findall(r"\[(\d+)/(\d+)\] ", capsys.readouterr().out)
     assert announced == [(str(i + 1), str(study.stages)) for i in range(study.stages)]
+    assert cut == []
     page = (tmp_path / "report.html").read_text()
     claims = [c["claims"] for c in chapters.values() if "claims" in c]
     assert len(chapters) == len(CHAPTERS) == 4 and len(claims) == 3
