@@ -1060,6 +1060,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'denoise_study/daed/arms.py'),
                                          'denoise_study.daed.arms.ends_of_quality': ( 'daed/arms.html#ends_of_quality',
                                                                                       'denoise_study/daed/arms.py'),
+                                         'denoise_study.daed.arms.joint_arms': ('daed/arms.html#joint_arms', 'denoise_study/daed/arms.py'),
                                          'denoise_study.daed.arms.measured_once': ( 'daed/arms.html#measured_once',
                                                                                     'denoise_study/daed/arms.py'),
                                          'denoise_study.daed.arms.study_daeds': ( 'daed/arms.html#study_daeds',

@@ -3,22 +3,29 @@
 
 For each training seed: a diffusion model and jointly trained DAEDs at both noise levels, and a
 diffusion model with as many weights as a DAED, all from scratch and for the same number of steps;
-samples of each against the test images. First all trainings with the simple loss, then the large
-diffusion models, then all with the bound (--losses simple leaves these out). Writes
-docs/results/table1_NAME.json, anew after each training. An interrupted run goes on where it was:
-models and their scores are in the folder."""
+samples of each against the test images. All models of a training, then those of the next; --models
+takes some of them only.
 
+Writes docs/results/table1_NAME.json, anew after each model. What is in it already is kept and not
+trained again, so that a table that takes days can be recorded in parts: each row says at which
+commit it was measured, `runs` says how, and a record of other data, sizes or another feature space
+is refused. An interrupted run goes on where it was: models and their scores are in the folder."""
+
+import json
 from pathlib import Path
 
 import pandas as pd
 from recording import DOCS, arguments
 
 from denoise_study.core import claims_table, feature_space, run_info, Study, Verdict, write_json
-from denoise_study.daed import at_their_levels, daed_claims_of, ends_of_quality, measured_once
-from denoise_study.daed import quality_table, study_joint, training_of, weights_digest
+from denoise_study.daed import at_their_levels, daed_claims_of, ends_of_quality, joint_arms
+from denoise_study.daed import measured_once, quality_table, training_of, weights_digest
 from denoise_study.daed import with_training
 from denoise_study.diffusion import kind_of
 from denoise_study.study import open_data
+
+LEVELS = 0.1, 0.001
+SETTINGS = "data", "n", "bs", "steps", "bf16"  # equal for all rows of a record
 
 
 def scores(study, name, model, real):
@@ -47,16 +54,18 @@ def levels(study, name, daed):
     )
 
 
-def table_of(study, losses, wide):
-    """The rows of one training seed, with steps and validation loss; those of its denoisers beside
-    linear filters"""
+def rows_of(study, name, model, commit):
+    "What is measured of one model: its samples, and its denoiser if it has one"
     real = study.images("test", 10_000)
-    models = study_joint(study, losses, (0.1, 0.001), wide)
-    rows = [scores(study, name, m, real) for name, m in models.items()]
-    table = pd.concat([*rows, ends(study, models["DDGM"])], ignore_index=True)
-    table = with_training(table, training_of(models)).assign(training=study.seed)
-    denoisers = [levels(study, name, m) for name, m in models.items() if kind_of(m) == "DAED"]
-    return table, pd.concat(denoisers)
+    quality = scores(study, name, model, real)
+    if name == "DDGM":
+        quality = pd.concat([quality, ends(study, model)], ignore_index=True)
+    quality = with_training(quality, training_of({name: model}))
+    about = dict(training=study.seed, commit=commit)
+    denoiser = pd.DataFrame()
+    if kind_of(model) == "DAED":
+        denoiser = levels(study, name, model).assign(**about)
+    return quality.assign(**about), denoiser
 
 
 def training_means(quality):
@@ -66,41 +75,75 @@ def training_means(quality):
     return means.astype(dict(steps=int)).to_dict("index")
 
 
-def record(data, root, folder, trainings, losses, n, bs, steps, bf16, seed):
+def level_means(by_training, earlier):
+    "Each denoiser at its level, averaged over its trainings; `earlier` ones are means already"
+    if by_training.empty:
+        return earlier
+    keys = ["kind", "model", "set", "how"]
+    rows = by_training.groupby(keys, sort=False, dropna=False)
+    means = rows.mean(numeric_only=True).drop(columns="training").reset_index()
+    kept = [r for r in earlier if r["model"] not in set(means.model)]
+    return [*kept, *means.to_dict("records")]
+
+
+def known(path, how, space):
+    "The record as far as it goes; one of other settings is refused"
+    if not path.exists():
+        return {}
+    record = json.loads(path.read_text(encoding="utf-8"))
+    same = json.loads(json.dumps({k: how[k] for k in SETTINGS}))
+    other = {k: record[k] for k in SETTINGS if record[k] != same[k]}
+    spaces = {row["feature_space"] for row in record["quality"]}
+    if spaces != {space}:
+        other["feature space"] = ", ".join(sorted(spaces))
+    if other:
+        raise SystemExit(f"{path} has {other}: ask for the same, or remove it to begin anew")
+    for row in record["quality"]:
+        row.setdefault("commit", record["run"]["commit"])
+    return record
+
+
+def record(data, root, folder, trainings, models, n, bs, steps, bf16, seed):
     dls, source = open_data(data, root, 0, "small", "auto")
-    space = feature_space(dls)
     for loader in dls.loaders:
         loader.bs = bs or loader.bs
-    how = dict(run=run_info(dls.device), data=dls.info.to_dict())
-    how |= dict(trainings=trainings, n=n, bs=dls.bs, steps=steps, bf16=bf16)
+    settings = dict(data=dls.info.to_dict(), n=n, bs=dls.bs, steps=steps, bf16=bf16)
+    space = feature_space(dls)
+    path = DOCS / f"results/table1_{data}.json"
+    before = known(path, settings, space.name)
+    quality = before.get("quality", [])
+    denoisers = before.get("levels_by_training", [])
+    run = run_info(dls.device)  # now: what is written below would make the commit look changed
+
     studies = []
     for s in range(seed, seed + trainings):
         about = dict(n=n, space=space, bf16=bf16, seed=s, source=source)
         studies.append(Study(dls, Path(folder) / str(s), steps=steps or None, **about))
+    runs = [*before.get("runs", filter(None, [before.get("run")])), run]
+    how = dict(run=run, runs=runs, **settings)
+    for study in studies:
+        arms = joint_arms(study, ("simple", "vlb"), LEVELS)
+        for name in models or arms:
+            if any((r["model"], r["training"]) == (name, study.seed) for r in quality):
+                continue
+            rows, denoiser = rows_of(study, name, arms[name](), run["commit"])
+            quality += rows.to_dict("records")
+            denoisers += denoiser.to_dict("records")
+            write(path, how, quality, denoisers, before)
 
-    tables = {}
-    first, *others = losses.split(",")
-    stages = [((first,), False), ((first,), True)]
-    if others:
-        stages.append(((first, *others), True))
-    for stage in stages:
-        for study in studies:
-            tables[study.seed] = table_of(study, *stage)
-            write(data, how, tables)
 
-
-def write(data, how, tables):
+def write(path, how, quality, denoisers, before):
     "The record as far as it goes"
-    quality, denoisers = [pd.concat(t, ignore_index=True) for t in zip(*tables.values())]
-    rows = denoisers.groupby(["kind", "model", "set", "how"], sort=False, dropna=False)
+    quality = pd.DataFrame(quality)
     results = dict(
+        trainings=quality.training.nunique(),
         quality=quality,
         training=training_means(quality),
-        joint_levels=rows.mean(numeric_only=True).reset_index(),
+        levels_by_training=denoisers,
+        joint_levels=level_means(pd.DataFrame(denoisers), before.get("joint_levels", [])),
     )
     claims = daed_claims_of(results)
-    record = dict(how, **results, claims=claims)
-    write_json(DOCS / f"results/table1_{data}.json", record)
+    write_json(path, dict(how, **results, claims=claims))
     measures = quality.groupby("model", sort=False)[["frechet", "precision", "recall", "roughness"]]
     print(measures.agg(["mean", "std"]).to_string(float_format="{:.3g}".format))
     measured = [c for c in claims if c.verdict != Verdict.NOT_MEASURED]
@@ -115,7 +158,7 @@ if __name__ == "__main__":
         default=3,
         help="how many times everything is trained, with seeds from --seed on",
     )
-    p.add_argument("--losses", default="simple,vlb", help="in this order")
+    p.add_argument("--models", nargs="*", help='names, such as "DDGM, vlb"; default: all')
     p.add_argument("--n", type=int, default=500, help="samples of each model")
     p.add_argument("--bs", type=int, default=0, help="images a step; 0: those of the small size")
     record(**vars(p.parse_args()))

@@ -2,6 +2,7 @@
 from .arms import LEVELS as LEVELS
 from .arms import at_their_levels as at_their_levels
 from .arms import ends_of_quality as ends_of_quality
+from .arms import joint_arms as joint_arms
 from .arms import measured_once as measured_once
 from .arms import study_daeds as study_daeds
 from .arms import study_joint as study_joint
