@@ -2,10 +2,12 @@
 
 import ast
 import builtins
+import io
 import json
 import re
 import sys
 from argparse import Namespace
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import badges
@@ -13,8 +15,10 @@ import faces
 import gpu_check
 import nbformat
 import pytest
+import record_table1
 import refresh
 import torch
+from helpers_training import shorter_chains
 from torch import nn
 
 from denoise_study.core import share
@@ -31,6 +35,62 @@ def docs_on_the_path(monkeypatch):
 def notebook(*sources):
     code = [nbformat.v4.new_code_cell(source) for source in sources]
     return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title"), *code])
+
+
+# Records
+
+
+@pytest.fixture
+def table1(tmp_path, monkeypatch):
+    "`record_table1` with small models and a few samples; its record, and what it trained"
+    shorter_chains(monkeypatch, width=16, n_blocks=1)
+    monkeypatch.setattr(record_table1, "DOCS", tmp_path)
+    arms, trained = record_table1.joint_arms, []
+
+    def watched(study, *args):
+        def watch(name, train):
+            return lambda: trained.append((name, study.seed)) or train()
+
+        return {name: watch(name, train) for name, train in arms(study, *args).items()}
+
+    monkeypatch.setattr(record_table1, "joint_arms", watched)
+    known = dict(
+        data="digits", root="", folder=tmp_path / "runs", steps=2, bs=0, bf16=False, seed=0
+    )
+
+    def run(*models, trainings=1, n=8):
+        trained.clear()
+        with redirect_stdout(io.StringIO()):
+            record_table1.record(models=models, trainings=trainings, n=n, **known)
+        return json.loads((tmp_path / "results/table1_digits.json").read_text())
+
+    return run, trained
+
+
+def test_a_table_is_recorded_in_parts(table1):
+    "What is in the record is not trained again, and stays as it is"
+    run, trained = table1
+    first = run("DDGM")
+    assert trained == [("DDGM", 0)] and len(first["quality"]) == 3  # with floor and ceiling
+    whole = run("DDGM", "DAED 0.1, simple", trainings=2)
+    assert trained == [("DAED 0.1, simple", 0), ("DDGM", 1), ("DAED 0.1, simple", 1)]
+    assert whole["quality"][:3] == first["quality"] and len(whole["quality"]) == 8
+    assert whole["trainings"] == 2 and len(whole["runs"]) == 2
+    assert all(row["commit"] == whole["run"]["commit"] for row in whole["quality"])
+    ways = [(r["training"], r["how"]) for r in whole["levels_by_training"]]
+    assert ways == [(0, "mean"), (0, "linear"), (1, "mean"), (1, "linear")]
+    means = [r["mae"] for r in whole["levels_by_training"] if r["how"] == "mean"]
+    assert whole["joint_levels"][0]["mae"] == pytest.approx(sum(means) / 2)
+    again = run("DDGM", "DAED 0.1, simple", trainings=2)
+    assert trained == [] and again == whole
+
+
+def test_a_record_of_other_settings_is_refused(table1):
+    run, trained = table1
+    run("DDGM")
+    with pytest.raises(SystemExit, match="'n': 8.*remove it to begin anew"):
+        run("DDGM", trainings=2, n=9)
+    assert trained == []
 
 
 # Badges

@@ -139,9 +139,10 @@ def write(path, how, quality, denoisers, before):
         trainings=quality.training.nunique(),
         quality=quality,
         training=training_means(quality),
-        levels_by_training=denoisers,
-        joint_levels=level_means(pd.DataFrame(denoisers), before.get("joint_levels", [])),
     )
+    means = level_means(pd.DataFrame(denoisers), before.get("joint_levels", []))
+    if means:  # some model has a denoiser
+        results |= dict(levels_by_training=denoisers, joint_levels=means)
     claims = daed_claims_of(results)
     write_json(path, dict(how, **results, claims=claims))
     measures = quality.groupby("model", sort=False)[["frechet", "precision", "recall", "roughness"]]
