@@ -108,9 +108,9 @@ TITLES = {
     ),
     "bench_step": (
         "Where a training step goes",
-        "Shares of its parts, in float32 on one thread with AVX2 (attention that is written as products "
-        "counts with them), and how fast convolutions are: the gradient of the weights is their "
-        "slow part.",
+        "Shares of its parts, in float32 on one thread with AVX2 (attention that is written as "
+        "products counts with them), and how fast convolutions are: the gradient of the weights is "
+        "their slow part.",
     ),
     "bench_step_bf16": (
         "Where a training step in bfloat16 goes",
