@@ -44,7 +44,7 @@ def beside_peers(unet, where=""):
         if r["model"] != "denoise_study":
             peers.setdefault(r["setting"].split(",")[0], []).append(r)
     for setting, rows in peers.items():
-        best = max(rows, key=lambda r: r["images_per_second"])
+        best = min(rows, key=lambda r: r["ours_is_faster_by"])
         against = f"against the fastest of {len(rows)} libraries ({best['model']})"
         lines[f"training step, {setting}{where}, {against}"] = f"{best['ours_is_faster_by']:.2f}x"
     return lines
