@@ -35,6 +35,7 @@ class Study:
     joint:bool = False # also train a DAED jointly, and a control: three times the work
     second:object = None # loaders of a second data set; None: the first one, upside down
     stages:int = 0 # how many there will be, for the announcements; 0: nobody knows
+    earlier:float = 0. # seconds that an interrupted run had spent on what this stage found done
 
     def __post_init__(self): self.folder = Path(self.folder)
 
@@ -57,8 +58,9 @@ def stage(self:Study,
     place = f'[{len(self.seconds) + 1}/{self.stages}] ' if self.stages else ''
     print(f'{place}{name} ...', flush=True)
     start = time.perf_counter()
+    self.earlier = 0.
     yield
-    self.seconds[name] = round(time.perf_counter() - start, 1)
+    self.seconds[name] = round(time.perf_counter() - start + self.earlier, 1)
 
 # %% ../../nbs/core/41_stages.ipynb #aca4c6eb
 @patch

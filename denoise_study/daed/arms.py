@@ -7,7 +7,7 @@ __all__ = ['LEVELS', 'two_sets', 'study_daeds', 'study_samples', 'joint_arms', '
            'at_their_levels', 'ends_of_quality', 'weights_digest', 'measured_once']
 
 # %% ../../nbs/daed/10_arms.ipynb #897f3eb2
-import hashlib, json
+import hashlib, json, time
 import pandas as pd
 from collections.abc import Callable
 from functools import partial
@@ -212,15 +212,18 @@ def measured_once(
     measure:Callable, # -> DataFrame; called if the table is not there
     **about, # what the table depends on, JSON-able
 ) -> pd.DataFrame: # from name.csv in the study's folder
-    "A table from the study's folder, measured if it is not there"
+    "A table from the study's folder, measured if it is not there; the seconds it took count again"
     path = study.folder/f'{name}.csv'
     note = path.with_suffix('.json')
     images = [data_digest(dls.train.dataset) for dls in (study.dls, study.second) if dls]
     about = json.loads(json.dumps(dict(about, images=images, seed=study.seed)))
-    known = json.loads(note.read_text()) if note.exists() else None
-    if known != about or not path.exists():
+    known = json.loads(note.read_text()) if note.exists() else {}
+    seconds = known.pop('seconds', 0)
+    if known == about and path.exists(): study.earlier += seconds
+    else:
         study.folder.mkdir(parents=True, exist_ok=True)
         note.unlink(missing_ok=True) # until the table is complete
+        start = time.perf_counter()
         measure().to_csv(path, index=False)
-        write_json(note, about)
+        write_json(note, about | dict(seconds=round(time.perf_counter() - start, 1)))
     return pd.read_csv(path, float_precision='round_trip')

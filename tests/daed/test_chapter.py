@@ -2,6 +2,7 @@
 come from its results"""
 
 import io
+import json
 import sys
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -95,8 +96,6 @@ def test_chapter_of_a_study_and_its_record(study, tmp_path):
     assert c.results["splits"].steps.tolist()[1:] == steps and max(steps) <= 16
     assert set(c.results["levels"].model) == set(daeds)
     write_json(tmp_path / "c.json", c.results)
-    import json
-
     again = daed_claims_of(json.loads((tmp_path / "c.json").read_text()))
     assert [x.verdict for x in again] == [r["verdict"] for r in c.results["claims"]]
     assert any("two-step" in x.sentence for x in again)
@@ -182,6 +181,11 @@ def test_errors_of_images_are_measured_once(study, tmp_path):
     (study.folder / "once.json").unlink()  # a table without its note is not trusted
     ask(n=3)
     assert len(calls) == 4
+    note = study.folder / "once.json"
+    note.write_text(json.dumps(json.loads(note.read_text()) | dict(seconds=1000)))
+    with study.stage("going on"):
+        ask(n=3)
+    assert len(calls) == 4 and 1000 <= study.seconds.pop("going on") < 1100
     a, b = [UNet(channels=1, width=16, mult=(1,), n_blocks=1, attn=()) for _ in "ab"]
     assert weights_digest(a) == weights_digest(a) != weights_digest(b)
 
