@@ -14,7 +14,9 @@ import badges
 import faces
 import gpu_check
 import nbformat
+import pandas as pd
 import pytest
+import record_daed_budget
 import record_table1
 import refresh
 import torch
@@ -91,6 +93,17 @@ def test_a_record_of_other_settings_is_refused(table1):
     with pytest.raises(SystemExit, match="'n': 8.*remove it to begin anew"):
         run("DDGM", trainings=2, n=9)
     assert trained == []
+
+
+def test_a_denoiser_is_compared_with_the_mean_image_by_image():
+    mae = dict(DDGM=[0.1, 0.2, 0.3], DAED=[0.11, 0.21, 0.31])
+    rows = [
+        dict(model=name, image=i, mae=v, set="own", how="mean")
+        for name, values in mae.items()
+        for i, v in enumerate(values)
+    ]
+    gap = record_daed_budget.against_mean(pd.DataFrame(rows), "DAED", "own")
+    assert gap.value == pytest.approx(0.05) and gap.high - gap.low == pytest.approx(0, abs=1e-9)
 
 
 # Badges

@@ -11,6 +11,7 @@ images. Writes docs/results/daed_budget.json and docs/images/daed_budget-*.png."
 from pathlib import Path
 
 import pandas as pd
+import torch
 from recording import arguments, keep
 
 from denoise_study.core import Chapter, claims_table, CYCLE, load_checkpoint, panels
@@ -34,7 +35,8 @@ def against_mean(errors, daed, data):
     "MAE of a DAE's call minus that of the DDGM's mean on the same images, as its share"
     own = errors[(errors.set == data) & (errors.how == "mean")]
     mae = own.pivot_table(index="image", columns="model", values="mae")
-    gap = paired_interval(mae[daed], mae["DDGM"], method="normal")
+    ours, mean = [torch.tensor(mae[name].to_numpy()) for name in (daed, "DDGM")]
+    gap = paired_interval(ours, mean, method="normal")
     return gap.map(lambda v: v / mae["DDGM"].mean())
 
 
