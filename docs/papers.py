@@ -3,7 +3,7 @@ of what was measured."""
 
 from denoise_study.core import by_verdict, Claim, Verdict
 from pictures import part, pictures
-from results import chip, data_of, escape, figure, grid, in_short
+from results import chip, data_of, escape, figure, grid, in_short, numbers
 from summaries import record, RESULTS
 
 TRANSFORMERS = sorted(f.stem for f in RESULTS.glob("blind_*_transformer.json"))
@@ -24,7 +24,6 @@ NAMES = dict(
     camvid="CamVid",
     bccd_coco="BCCD",
 )
-NOTES = dict(daed_fashion_mnist="with denoisers of 94 steps")
 # what is said of one claim, of several, and whether they are named
 WORDS = {
     Verdict.HOLDS: ("holds", "hold", True),
@@ -50,8 +49,8 @@ def about(name):
         said += ", trained jointly"
     if name in TRANSFORMERS:
         said += ", of a transformer"
-    if name in NOTES:
-        said += f", {NOTES[name]}"
+    if name.startswith("daed_"):
+        said += ", with a denoiser of {dae_steps} steps".format_map(numbers(record(name)))
     trainings = record(name).get("trainings", ())  # how many, or those beside the first
     count = trainings if isinstance(trainings, int) else 1 + len(trainings)
     if count > 1:

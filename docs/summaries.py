@@ -7,6 +7,8 @@ those pictures of the findings that are made from numbers."""
 
 import json
 
+import pandas as pd
+
 from denoise_study.core import Claim, Interval
 from pictures import draw_pictures, IMAGES, part
 from results import escape, grid, RESULTS
@@ -94,6 +96,20 @@ def daed_budget():
             cells.append(f"{row[name]:+.1%} [{low:+.1%}, {high:+.1%}]")
         table.append(cells)
     return said, grid(["steps", "validation loss", *names], table)
+
+
+def switch():
+    "Where the error on the other set is larger by so much, from fewer and more images"
+    from denoise_study.daed import by_n_in_words
+
+    r = record("daed_fashion_mnist")
+    rows = by_n_in_words(pd.DataFrame(r["switch_by_n"]))
+    said = (
+        f"Share of the steps from which the error on garments that stand upside down is larger by "
+        f"so much, `{r['ddgm']}` on test images, 95% intervals over images "
+        f"(`{r['run']['command']}` at {r['run']['commit']}):"
+    )
+    return said, grid(rows[0], [[escape(v) for v in row.values()] for row in rows])
 
 
 def rep():
@@ -228,6 +244,7 @@ SUMMARIES = dict(
     quality=quality,
     speed=speed,
     daed_budget=daed_budget,
+    switch=switch,
     rep=rep,
     kills=kills,
     bad_calls=bad_calls,

@@ -12,6 +12,7 @@ from .arms import two_sets as two_sets
 from .arms import weights_digest as weights_digest
 from .arms import with_training as with_training
 from .chapter import SWITCH_SHARES as SWITCH_SHARES
+from .chapter import by_n_in_words as by_n_in_words
 from .chapter import claims_part as claims_part
 from .chapter import daed_chapter as daed_chapter
 from .chapter import joint_part as joint_part
