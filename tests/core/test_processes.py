@@ -5,7 +5,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from helpers import ACCELERATE, ENV, script, TORCHRUN
+from helpers import ACCELERATE, ENV, run_script, script, TORCHRUN
 
 from denoise_study.core import by_first, of_all, rank_and_size, read_json, read_tensors, share
 from denoise_study.core import together, whole
@@ -13,11 +13,15 @@ from denoise_study.core import together, whole
 
 def run(folder, **launch):
     "What the script made, what it told in a file and what it printed"
-    command = script("run_sharing", folder, **launch)
-    done = subprocess.run(command, env=ENV, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    if launch:
+        command = script("run_sharing", folder, **launch)
+        done = subprocess.run(command, env=ENV, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        printed = done.stdout
+    else:  # alone, and here
+        printed = run_script("run_sharing", folder)
     tensors, _ = read_tensors(folder / "all.safetensors")
-    return tensors, read_json(folder / "told.json"), done.stdout
+    return tensors, read_json(folder / "told.json"), printed
 
 
 @pytest.mark.parametrize("launcher", [TORCHRUN, pytest.param(ACCELERATE, marks=pytest.mark.slow)])
