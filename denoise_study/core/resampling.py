@@ -9,7 +9,7 @@ __all__ = ['resamples', 'bootstrap_interval', 'mean_interval', 't_interval', 'pa
 # %% ../../nbs/core/03_resampling.ipynb #aff724db
 from collections.abc import Iterator
 from dataclasses import replace
-import torch
+import numpy as np, torch
 from scipy import stats
 from torch import Tensor
 from .arguments import checked, in_words
@@ -74,6 +74,7 @@ def _tail(level):
 
 def _values(values, unit, name='values'):
     "At least two finite numbers in a row, as float64"
+    if isinstance(values, np.ndarray): values = values.copy() # columns of pandas are read-only
     try: v = torch.as_tensor(values).detach().cpu()
     except (TypeError, ValueError, RuntimeError): v = None
     if v is None or v.is_complex():

@@ -1,5 +1,6 @@
 "Intervals from data: the numbers that the library gave before, and how often they hold the truth"
 
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
@@ -29,6 +30,15 @@ RELEASED = {
 def test_mean_interval_is_what_it_was(seed, expected):
     assert ends(mean_interval(normal(seed, 60) ** 2, seed=seed)) == pytest.approx(
         expected, rel=1e-13
+    )
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_column_of_a_table_is_read_without_a_word():
+    "pandas hands out arrays that can't be written to"
+    table = pd.DataFrame(dict(a=[1.0, 2.0, 4.0]))
+    assert t_interval(table.a.to_numpy(), unit="trainings") == t_interval(
+        torch.tensor([1.0, 2.0, 4.0]), unit="trainings"
     )
 
 
