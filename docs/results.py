@@ -28,7 +28,8 @@ TITLES = {
         "Table 1 of DAED on digits",
         "Diffusion models and jointly trained DAEDs, all from scratch and for the same number of "
         "steps (whether their loss had stopped falling was not asked): claims over {trainings} "
-        "trainings that differ in their seed.",
+        "trainings that differ in their seed, those with the bound over {vlb}; trainings of the "
+        "diffusion model with as many weights as a DAED: {wide}.",
     ),
     "daed_budget": (
         "DAED against its budget",
@@ -171,6 +172,10 @@ def numbers(record):
         if name.startswith("DAED") and "fall" in training:  # the denoiser of a diffusion model
             found["dae_steps"] = f"{training['steps']:,}"
             found |= {k: f"{training[k]:.1%}" for k in ("fall", "least")}
+    if "levels_by_training" in record:  # a table 1, which is recorded in parts
+        rows = record["quality"]
+        found["vlb"] = len({r["training"] for r in rows if r["loss"] == "vlb"})
+        found["wide"] = sum(r["model"] == "DDGM, as many weights" for r in rows)
     about = record.get("about")
     if isinstance(about, dict):
         found |= {k: f"{v:,}" for k, v in about.items() if isinstance(v, int)}
