@@ -142,15 +142,13 @@ def texts_of(fig):
     return [t for texts in of_axes for t in texts if t.get_text()]
 
 
-def cut_texts(fig, drawn=False):
-    "What a reader can't see whole; a figure that is `drawn` already has its layout"
-    canvas = FigureCanvasAgg(fig)
-    if not drawn:
-        canvas.draw()
+def cut_texts(fig):
+    "What a reader can't see whole"
+    FigureCanvasAgg(fig).draw()
     width, height = fig.bbox.size
     cut = []
     for t in texts_of(fig):
-        b = t.get_window_extent(canvas.get_renderer())
+        b = t.get_window_extent()
         if b.x0 < -1 or b.y0 < -1 or b.x1 > width + 1 or b.y1 > height + 1:
             cut.append(t.get_text())
     return cut
