@@ -95,6 +95,23 @@ def test_a_record_of_other_settings_is_refused(table1):
     assert trained == []
 
 
+def test_a_model_that_there_is_not_is_refused_before_the_work(table1):
+    run, trained = table1
+    with pytest.raises(SystemExit, match="--models: {'DDGM, VLB'} is none of"):
+        run("DDGM", "DDGM, VLB")
+    assert trained == []
+
+
+def test_a_mean_over_trainings_is_not_replaced_by_that_of_the_new_ones():
+    "An earlier record has means only; the rows of a later training are not all there are"
+    new = pd.DataFrame([dict(kind="DAED", model="a", set="x", how="mean", mae=0.3, training=5)])
+    earlier = [dict(kind="DAED", model="a", set="x", how="mean", mae=0.1)]
+    quality = pd.DataFrame(dict(model="a", training=range(6)))
+    assert record_table1.level_means(new, earlier, quality) == earlier
+    alone = record_table1.level_means(new, [], quality[5:])
+    assert [r["mae"] for r in alone] == [0.3]
+
+
 def test_a_denoiser_is_compared_with_the_mean_image_by_image():
     mae = dict(DDGM=[0.1, 0.2, 0.3], DAED=[0.11, 0.21, 0.31])
     rows = [

@@ -24,6 +24,7 @@ from denoise_study.daed import with_training
 from denoise_study.diffusion import kind_of
 from denoise_study.study import open_data
 
+LOSSES = "simple", "vlb"
 LEVELS = 0.1, 0.001
 SETTINGS = "data", "n", "bs", "steps", "bf16"  # equal for all rows of a record
 
@@ -75,10 +76,15 @@ def training_means(quality):
     return means.astype(dict(steps=int)).to_dict("index")
 
 
-def level_means(by_training, earlier):
-    "Each denoiser at its level, averaged over its trainings; `earlier` ones are means already"
+def level_means(by_training, earlier, quality):
+    """Each denoiser at its level, averaged over its trainings; `earlier` ones are means already, of
+    trainings whose own rows may not be there"""
     if by_training.empty:
         return earlier
+    whole = quality.groupby("model").training.nunique()
+    there = by_training.groupby("model").training.nunique()
+    complete = [name for name in there.index if there[name] == whole[name]]
+    by_training = by_training[by_training.model.isin(complete)]
     keys = ["kind", "model", "set", "how"]
     rows = by_training.groupby(keys, sort=False, dropna=False)
     means = rows.mean(numeric_only=True).drop(columns="training").reset_index()
@@ -121,8 +127,12 @@ def record(data, root, folder, trainings, models, n, bs, steps, bf16, seed):
         studies.append(Study(dls, Path(folder) / str(s), steps=steps or None, **about))
     runs = [*before.get("runs", filter(None, [before.get("run")])), run]
     how = dict(run=run, runs=runs, **settings)
+    known_names = [*joint_arms(studies[0], LOSSES, LEVELS)]
+    unknown = set(models or ()) - set(known_names)
+    if unknown:
+        raise SystemExit(f"--models: {unknown} is none of {known_names}")
     for study in studies:
-        arms = joint_arms(study, ("simple", "vlb"), LEVELS)
+        arms = joint_arms(study, LOSSES, LEVELS)
         for name in models or arms:
             if any((r["model"], r["training"]) == (name, study.seed) for r in quality):
                 continue
@@ -140,7 +150,7 @@ def write(path, how, quality, denoisers, before):
         quality=quality,
         training=training_means(quality),
     )
-    means = level_means(pd.DataFrame(denoisers), before.get("joint_levels", []))
+    means = level_means(pd.DataFrame(denoisers), before.get("joint_levels", []), quality)
     if means:  # some model has a denoiser
         results |= dict(levels_by_training=denoisers, joint_levels=means)
     claims = daed_claims_of(results)
