@@ -117,7 +117,7 @@ TITLES = {
     "bench_step_bf16": (
         "Where a training step in bfloat16 goes",
         "Shares of its parts on two threads of a processor with AVX-512 and AMX, all models in "
-        "channels-last: products are so fast there that norms take as long.",
+        "channels-last: norms with their activation take as long there as the backward products.",
     ),
     "bench_learner": (
         "Cost of the Learner",
@@ -236,7 +236,8 @@ TABLES = {
     "table": (
         "What was measured.",
         "model setting images_per_second ours_is_faster_by interval repeats held width four_sd "
-        "products,&forward products,&backward norms,&activation attention optimiser,&average rest",
+        "products,&forward products,&backward norms,&activation attention casts,&copies "
+        "optimiser,&average rest",
     ),
     "rows": (
         "What was measured.",
