@@ -385,7 +385,7 @@ def _show_distances(c, distances, tests, level):
         ax.set_title(f'{network}\n{ax.get_title()}', fontsize=8) # one line would be cut
     plot_noise_level(level, axs[-1])
     c.figure(axs, 'Distance between the densities around two images against the squared distance '
-             'of their phi, in the trained network and in the untrained one. Right: residual '
+             'of their phi, in the trained network and in the untrained one. Last: residual '
              'noise after matching over that before it, where the matching arrived.')
     for name, test in tests.items():
         rank = Interval.of(test, 'rank', ends='', unit='pairs')
