@@ -248,7 +248,9 @@ def calls():
             clip=True, sigmas=[1.0, 0.5], **quiet,
         ),
         denoiser.noise_law: dict(law="sqrt", u=torch.rand(3), lo=0.0, hi=1.0),
-        denoiser.Blind: dict(net=t.blind, shape=(1, 8, 8), sigmas=(0.0, 1.0), law="sqrt"),
+        denoiser.Blind: dict(
+            net=t.blind, shape=(1, 8, 8), sigmas=(0.1, 1.0), law="sqrt", power=1.0
+        ),
         denoiser.halving: dict(lr=1e-3, stages=10),
         denoiser.blind_preset: dict(info=t.dls.info, size="small", width=None),
     }  # fmt: skip

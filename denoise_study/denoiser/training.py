@@ -46,28 +46,34 @@ class Blind(nn.Module):
         shape:tuple, # (C,H,W) of one image
         sigmas:tuple=(0., 1.), # smallest and largest noise, data units
         law:str='sqrt', # distribution of the noise level, one of `NOISE_LAWS`
+        power:float=0., # the squared error at noise sigma is divided by sigma**power, in [0,2]
     ):
         super().__init__()
         noise_law(law, torch.zeros(1), *sigmas) # refuses what makes no law
+        _check_power(power, sigmas[0])
         _check_fits(net, shape)
         self.net = net
         self.shape = tuple(shape)
         self.sigmas = tuple(sigmas)
         self.law = law
+        self.power = power
+        self.scale = _quantiles(law, sigmas).pow(-power).mean().item()
 
     @property
     def config(self) -> dict: # arguments of the class, with the network as an object
         "What `describe` writes into a checkpoint"
-        return dict(net=self.net, shape=self.shape, sigmas=self.sigmas, law=self.law)
+        kept = 'net', 'shape', 'sigmas', 'law', 'power'
+        return {name: getattr(self, name) for name in kept}
 
     def draw(self,
         shape:tuple, # (N,C,H,W) of a batch
         generator:torch.Generator, # source of randomness
-    ) -> tuple: # (N,) weights, all 1; (N,) noise levels, one per image; (N,C,H,W) noise
+    ) -> tuple: # (N,) weights of mean 1; (N,) noise levels, one per image; (N,C,H,W) noise
         "What one training step needs to draw"
         u = torch.rand(shape[0], generator=generator, device=generator.device)
         z = torch.randn(shape, generator=generator, device=generator.device)
-        return torch.ones_like(u), noise_law(self.law, u, *self.sigmas), z
+        sigma = noise_law(self.law, u, *self.sigmas)
+        return sigma.pow(-self.power)/self.scale, sigma, z
 
     def forward(self,
         x0:Tensor, # (N,C,H,W) clean images in [0,1]
@@ -77,6 +83,17 @@ class Blind(nn.Module):
         need_draws(self, sigma, z)
         noisy = x0 + sigma.view(-1, 1, 1, 1)*z
         return (self.net(noisy).float() - x0).pow(2).sum((1, 2, 3))
+
+def _quantiles(law, sigmas, n=10_000):
+    "Noise levels at the middle of `n` equal shares of the training"
+    u = (torch.arange(n, device='cpu') + .5)/n # numbers, even where a model is built without
+    return noise_law(law, u, *sigmas)
+
+def _check_power(power, lo):
+    "Refuse weights that are infinite, or that leave nothing of the large noise"
+    if not 0 <= power <= 2 or (power and not lo):
+        raise ValueError("power: a number in [0,2] is needed, and above 0 a smallest noise above "
+                         f"0; got {power} with sigmas from {lo}")
 
 def _check_fits(net, shape):
     "Refuse a network that was made for other images"
@@ -135,15 +152,16 @@ def train_blind(
     seed:int=0, # seed of initial weights and noise
     width:int|None=None, # channels of the first level, or numbers in a token; None: its own
     law:str='sqrt', # distribution of the noise level, one of `NOISE_LAWS`; 'log' begins at .01
+    power:float=0., # the squared error is divided by sigma**power, in [0,2]; above 0: from .01
     fresh:bool=False, # begin anew, whatever is in the folder
 ) -> Blind: # the trained objective, in eval mode; also in folder/blind.safetensors
     "Train a blind denoiser and save it (Kadkhodaie et al. 2025); continues if it was interrupted"
     info = dls.info
     preset = blind_preset(info, size, width)
-    sigmas = (.01, 1.) if law == 'log' else (0., 1.)
+    lo = .01 if law == 'log' or power else 0.
     torch.manual_seed(seed)
     net = BLIND_SIZES[size](**preset['net'])
-    model = Blind(net, (info.channels, *info.size), sigmas, law)
+    model = Blind(net, (info.channels, *info.size), (lo, 1.), law, power)
     if tuple(info.range) != model.range:
         raise ValueError(f'dls: images in {model.range} are needed, got {info.range}')
 

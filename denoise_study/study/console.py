@@ -170,7 +170,8 @@ def chosen_device(
 RANGES = dict( # option -> smallest and largest number; the same in every command
     steps=(0, 10**9), base_steps=(0, 10**9), n=(1, 10**7), width=(0, 8192), T=(0, 100_000),
     image_size=(0, 8192), pad_to=(0, 1024), level=(0, 1), sigma=(0, 50), draws=(1, 10**6),
-    levels=(2, 10**4), matching=(1, 10**6), seeds=(1, 10**4), jobs=(1, 1000), bs=(0, 10**6),
+    noise_power=(0, 2), levels=(2, 10**4), matching=(1, 10**6),
+    seeds=(1, 10**4), jobs=(1, 1000), bs=(0, 10**6),
     seed=(0, 2**63 - 1), n_eval=(1, 10**7), lam=(0, 1), lr=(0, 10), lr_backbone=(0, 10),
     rounds=(1, 10**4), n_solve=(1, 10**7), margin=(0, 1),
     triplet=(0, 100), k=(0, 1000), cameras=(0, 1000), classes=(0, 255), void=(0, 255))

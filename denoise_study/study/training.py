@@ -22,7 +22,7 @@ SCHEDULES = 'linear', 'cosine', 'linear_combine' # of `Schedule`; the last is fo
 _CHAINS = 'ddgm', 'daed'
 OPTIONS_OF = dict(
     loss=_CHAINS, level=('daed',), schedule=_CHAINS, T=_CHAINS, noise_law=('blind',),
-    ddgm=('daed',), wide=('ddgm',))
+    noise_power=('blind',), ddgm=('daed',), wide=('ddgm',))
 
 # %% ../../nbs/study/02_training.ipynb #7be0f3a9
 def check_options(
@@ -117,6 +117,21 @@ def train_on(
         how = dict(draw=diffusion.preview)
     return diffusion.fit(dls, model, path, p, steps, bf16, seed, fresh=fresh, **how)
 
+# %% ../../nbs/study/02_training.ipynb #f37de799
+def _recipe(
+    kind, info, size, width, loss, level, schedule, T, noise_law, noise_power, ddgm, wide):
+    "Arguments of the function in `MODELS`"
+    recipe = dict(width=width or None)
+    if noise_law: recipe['law'] = noise_law
+    if noise_power: recipe['power'] = noise_power
+    if kind == 'daed': recipe['level'] = level or .1
+    if kind != 'blind':
+        p = diffusion.preset(info, size, width or None)
+        sched = chain_of(schedule or 'linear', T or p['T'], level or .1)
+        recipe |= dict(loss=loss or 'simple', sched=sched)
+        if wide: recipe['net'] = daed.twice_as_large(p['net'])
+    return recipe
+
 # %% ../../nbs/study/02_training.ipynb #f37de798
 def denoise_train(
     data:str='digits', # data set: a name, a folder of images, or an .npz file
@@ -139,16 +154,18 @@ def denoise_train(
     bf16:bool=False, # train in bfloat16
     seed:int=0, # seed of weights and noise
     noise_law:Literal['', 'sqrt', 'uniform', 'log']='', # of blind; default: the paper's, sqrt
+    noise_power:float=0., # of blind: divides squared errors by the noise to this power, 0 to 2
     fresh:bool=False, # begin anew, whatever is in the folder
 ):
     "Train a model; interrupted, it continues"
     check_numbers(
-        level=level, steps=steps, width=width, T=T, image_size=image_size, pad_to=pad_to, seed=seed)
+        level=level, noise_power=noise_power, steps=steps, width=width, T=T,
+        image_size=image_size, pad_to=pad_to, seed=seed)
     check_data(data=data)
     if start: check_model(start=start)
     if ddgm: check_model(ddgm=ddgm)
     of_kind = dict(loss=loss, level=level, schedule=schedule, T=T, noise_law=noise_law)
-    of_kind |= dict(ddgm=ddgm, wide=wide)
+    of_kind |= dict(noise_power=noise_power, ddgm=ddgm, wide=wide)
     found = started(start, device, model=model, width=width, **of_kind) if start else None
     kind = model_kind(found) if start else model or 'ddgm'
     check_options(kind, **of_kind)
@@ -176,18 +193,6 @@ def denoise_train(
         else:
             train(dls, folder, **how, **_recipe(kind, dls.info, size, width, **of_kind))
     _say_where(folder, kind)
-
-def _recipe(kind, info, size, width, loss, level, schedule, T, noise_law, ddgm, wide):
-    "Arguments of the function in `MODELS`"
-    recipe = dict(width=width or None)
-    if noise_law: recipe['law'] = noise_law
-    if kind == 'daed': recipe['level'] = level or .1
-    if kind != 'blind':
-        p = diffusion.preset(info, size, width or None)
-        sched = chain_of(schedule or 'linear', T or p['T'], level or .1)
-        recipe |= dict(loss=loss or 'simple', sched=sched)
-        if wide: recipe['net'] = daed.twice_as_large(p['net'])
-    return recipe
 
 def _say_where(folder, kind):
     "The last line of the command"

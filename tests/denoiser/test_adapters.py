@@ -68,6 +68,9 @@ BAD = {
     "psnr of nan": (lambda: psnr_curve(D, x * float("nan")), "images: holds NaN"),
     "unknown law": (lambda: Blind(D.net, (1, 8, 8), law="cosine"), "law: one of"),
     "log law from 0": (lambda: Blind(D.net, (1, 8, 8), law="log"), "sigmas: .*lo > 0"),
+    "power from 0": (lambda: Blind(D.net, (1, 8, 8), power=1.0), "power: .*sigmas from 0"),
+    "power of 3": (lambda: Blind(D.net, (1, 8, 8), (0.1, 1), power=3.0), "power: .*got 3"),
+    "power of nan": (lambda: Blind(D.net, (1, 8, 8), power=float("nan")), "power: .*nan"),
     "training noise in 0..255 units": (
         lambda: Blind(D.net, (1, 8, 8), (0.0, 255.0)),
         "sigmas: .*data units",

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback
+from scipy.integrate import quad
 from torch import nn
 
 from denoise_study.core import denoise_learner, image_dls, load_checkpoint, save_checkpoint
@@ -37,6 +38,27 @@ def test_noise_laws(law, half):
     lo = 0.01 if law == "log" else 0.0
     q = noise_law(law, torch.tensor([0.0, 0.5, 1.0]), lo, 1.0)
     assert np.allclose(q, [lo, half, 1.0], atol=1e-6)
+
+
+@pytest.mark.parametrize("law", ["sqrt", "uniform", "log"])
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_weights_are_a_power_of_the_noise_and_have_mean_1(law, power):
+    lo, hi = 0.01, 1.0
+    model = Blind(BlindUNet(**SMALL), (1, 8, 8), (lo, hi), law, power)
+    weights, sigma, _ = model.draw((400_000, 1, 1, 1), gen())
+    assert torch.allclose(weights * sigma**power, (weights * sigma**power)[:1], rtol=1e-4)
+    density = dict(sqrt=lambda s: s**-0.5, uniform=lambda s: 1.0, log=lambda s: 1 / s)[law]
+    mass = quad(density, lo, hi)[0]
+    mean = quad(lambda s: density(s) * s**-power, lo, hi)[0] / mass  # by integration over sigma
+    assert 1 / (weights * sigma**power)[0].item() == pytest.approx(mean, rel=2e-3)
+    # the standard error of the mean of heavy weights is what 400,000 draws leave
+    assert weights.mean().item() == pytest.approx(1, abs=5 * weights.std().item() / 400_000**0.5)
+
+
+def test_power_0_is_the_sum_of_the_paper():
+    model = Blind(BlindUNet(**SMALL), (1, 8, 8))
+    weights, sigma, _ = model.draw((50, 1, 8, 8), gen())
+    assert torch.equal(weights, torch.ones(50))
 
 
 def test_halving_and_resume(tmp_path):
@@ -79,11 +101,12 @@ def test_halving_and_resume(tmp_path):
 
 
 def test_checkpoint_round_trip(tmp_path):
-    model = Blind(BlindUNet(**SMALL), (1, 8, 8), (0.01, 2.0), "log")
+    model = Blind(BlindUNet(**SMALL), (1, 8, 8), (0.01, 2.0), "log", 1.0)
     save_checkpoint(tmp_path / "m.safetensors", model)
     loaded = load_checkpoint(tmp_path / "m.safetensors")
     assert (
         loaded.config["law"] == "log"
+        and loaded.power == 1.0
         and loaded.sigmas == (0.01, 2.0)
         and denoiser(loaded).name == denoiser(model).name
     )

@@ -57,6 +57,11 @@ ERRORS = [
     (("denoise-train", "--device", "cuda:x"), "--device: cpu, cuda, cuda:1, ..., mps or auto"),
     (("denoise-train", "--folder", "a-file", "--steps", "1"), "folder can't be written"),
     (("denoise-train", "--noise-law", "log"), "--noise-law: for blind models only"),
+    (("denoise-train", "--noise-power", "1"), "--noise-power: for blind models only"),
+    (
+        ("denoise-train", "--model", "blind", "--noise-power", "3"),
+        "--noise-power: a number in 0..2",
+    ),
     (("denoise-train", "--start", "blind-digits", "--width", "8"), "--width: that of blind-digits"),
     (("denoise-train", "--start", "nowhere", "--steps", "1"), "--start: nowhere does not exist"),
     (("denoise-sample", "ddgm-digits", "--n", "0"), "--n: a number in 1.."),
