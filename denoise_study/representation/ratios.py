@@ -11,7 +11,7 @@ import pandas as pd
 from fastcore.basics import AttrDict
 from itertools import combinations
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 from scipy.stats import rankdata
 from ..core import bootstrap_interval, CYCLE, Interval, interval_cells, panel, resamples
 from ..core import text_color
@@ -151,6 +151,10 @@ def plot_ratio(
     ax.set(xlabel=r'$\|\phi_1-\phi_2\|^2$', ylabel='$d^2(p_1,p_2)$ [nats]')
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_minor_formatter(NullFormatter()) # they would overlap
+        low, high = axis.get_view_interval()
+        if high < 10*low: # one power of ten to be seen, or none
+            axis.set_major_locator(MaxNLocator(3))
+            axis.set_major_formatter('{x:.2g}')
     shuffled = test.shuffled[1]
     bounds = f'B/A {test.ratio:.3g} (shuffled {shuffled:.3g})'
     ax.set_title(f'{bounds}, rank correlation {test.rank:.2f}', fontsize=9)

@@ -79,6 +79,26 @@ def test_pairs_that_share_images_permute_images():
     assert right < wrong and right < 0.25
 
 
+def labels(axis):
+    "Numbers to be read along an axis, within what is shown of it"
+    low, high = axis.get_view_interval()
+    shown = zip(axis.get_majorticklocs(), axis.get_majorticklabels())
+    return [text.get_text() for at, text in shown if low <= at <= high and text.get_text()]
+
+
+def test_axes_have_numbers_within_one_power_of_ten():
+    q = np.linspace(2.2e-4, 7.9e-4, 9)
+    table = pd.DataFrame(dict(dphi2=q, d2=q * 3000, se=0.01, floor=0.1))
+    ax = plot_ratio(table, ratio_test(table.d2, table.dphi2, 1e-6))
+    ax.figure.canvas.draw()
+    assert labels(ax.xaxis) == ["0.00025", "0.0005", "0.00075"]
+    wide = pd.DataFrame(dict(dphi2=q * [100, *[1] * 8], d2=q * 3000, se=0.01, floor=0.1))
+    ax = plot_ratio(wide, ratio_test(wide.d2, wide.dphi2, 1e-6))
+    ax.figure.canvas.draw()
+    powers = [rf"$\mathdefault{{10^{{-{k}}}}}$" for k in (3, 2)]
+    assert labels(ax.xaxis) == powers
+
+
 def test_figure():
     q, d2 = [1e-9, 1.0, 2, 3, 4, 5], [1.0, 1, 2, 3, 4, 6]
     table = pd.DataFrame(dict(dphi2=q, d2=d2, se=0.1, floor=0.1))
