@@ -4,10 +4,10 @@ import builtins
 import contextlib
 import io
 import math
+import multiprocessing
 import os
 import runpy
 import socket
-import subprocess
 import sys
 import time
 from functools import cache
@@ -29,6 +29,7 @@ from denoise_study.representation import channel_averages
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "tests/scripts"  # programs that tests start in processes of their own
 ENV = dict(os.environ, OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore")
+FORK = multiprocessing.get_context("fork")
 HO = Schedule.linear(1000)  # that of Ho et al. (2020)
 WIDE = (-9.0, 9.0)  # a range that Gaussian images keep to
 WIDTHS = 6, 10, 14, 22  # all different, so that an index off by one has the wrong length
@@ -302,6 +303,16 @@ def script(name, *args, processes=0, launcher=TORCHRUN):
     return [sys.executable, *start, str(SCRIPTS / f"{name}.py"), *map(str, args)]
 
 
+def _in_a_group(told, name, args):
+    "A script as one of several processes; forked, as what takes seconds is imported already"
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)  # an earlier test may have been alone
+    os.environ.update(told)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    run_script(name, *args)
+
+
 def run_script(name, *args, processes=0):
     """Run it to its end: here, or in processes that know of each other, as a launcher tells them.
     What it says here"""
@@ -316,14 +327,15 @@ def run_script(name, *args, processes=0):
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     group = dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE=str(processes))
-    command, running = script(name, *args), []
+    running = []
     for rank in map(str, range(processes)):
-        env = ENV | group | dict(RANK=rank, LOCAL_RANK=rank)
-        running.append(subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL))
-    codes = [None]
-    while None in codes and not any(codes):
+        told = group | dict(RANK=rank, LOCAL_RANK=rank)
+        running.append(FORK.Process(target=_in_a_group, args=(told, name, args)))
+    for p in running:
+        p.start()
+    while any(p.is_alive() for p in running) and not any(p.exitcode for p in running):
         time.sleep(0.05)
-        codes = [p.poll() for p in running]
+    codes = [p.exitcode for p in running]
     for p in running:
         p.kill()  # whoever waits for one that has failed
     assert codes == [0] * processes

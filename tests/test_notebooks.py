@@ -15,9 +15,8 @@ notebooks = sorted(nbglob(cfg.nbs_path, as_path=True))
 
 # what takes seconds to import and changes nothing of ours is imported once and shared by a fork
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(
-    ["helpers_notebooks", "torchvision", "pandas", "sklearn.linear_model", "matplotlib.pyplot"]
-)
+SHARED = "torchvision pandas sklearn.linear_model matplotlib.pyplot accelerate plum fastprogress"
+processes.set_forkserver_preload(["helpers_notebooks", *SHARED.split()])
 
 
 def name(path):

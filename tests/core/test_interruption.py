@@ -1,20 +1,17 @@
 "Asked to stop: nothing is lost. Two trainings in one folder: the second is refused"
 
-import multiprocessing
 import os
 import signal
 
 import pytest
 import torch
 from fastai.callback.core import Callback
-from helpers import digits
+from helpers import digits, FORK
 from helpers_training import Linear
 
 from denoise_study.core import denoise_learner, FolderInUse, hold_folder, leave_folder
 from denoise_study.core import read_tensors, stop_asked
 from denoise_study.core import stoppable, Stopped, take_folder, unpack
-
-FORK = multiprocessing.get_context("fork")
 
 
 class Signal(Callback):

@@ -1,13 +1,12 @@
 "The whole study, tiny: every chapter in one report"
 
 import json
-import multiprocessing
 import re
 from html import escape
 
 import pytest
 import torch
-from helpers import cut_texts
+from helpers import cut_texts, FORK
 from helpers_foreign import saved_pipeline
 from helpers_training import shorter_chains
 from torch import nn
@@ -18,8 +17,6 @@ from denoise_study.core import save_checkpoint, Study, take_folder
 from denoise_study.denoiser import denoiser
 from denoise_study.diffusion import DDGM, Schedule
 from denoise_study.study import CHAPTERS, denoise_study, forget_study, images_chapter, run_study
-
-FORK = multiprocessing.get_context("fork")
 
 
 def test_all_chapters_in_one_report(tmp_path, capsys, monkeypatch):
