@@ -55,7 +55,9 @@ from .quality import roughness as roughness
 from .quality import split_sweep as split_sweep
 from .quality_claims import CEILING as CEILING
 from .quality_claims import FLOOR as FLOOR
+from .quality_claims import change_claim as change_claim
 from .quality_claims import evidence_of as evidence_of
+from .quality_claims import larger_ddgm as larger_ddgm
 from .quality_claims import learned_from as learned_from
 from .quality_claims import learned_to_sample as learned_to_sample
 from .quality_claims import not_worse as not_worse

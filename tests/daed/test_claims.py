@@ -114,6 +114,52 @@ def scores(**daed):
     )
 
 
+SMOOTH = "DAED (.1) smooths (roughness)"
+
+
+def with_a_larger_one(trainings=4, **larger):
+    "Trainings of the DDGM, of a DAED that is less diverse and smoother, and of a larger DDGM"
+    drawn = np.random.default_rng(0).normal(0, 0.002, (trainings, 3))
+    parts = []
+    for k in range(trainings):
+        table = scores(recall=0.5, roughness=0.9)
+        wide = table[table.kind == "DDGM"].assign(model="DDGM, larger", **larger)
+        table = pd.concat([table, wide], ignore_index=True).assign(training=k)
+        for score, off in zip(("recall", "roughness"), drawn[k]):
+            table.loc[table.kind == "DAED", score] += off
+            table.loc[table.model == "DDGM, larger", score] += 2 * off
+        parts.append(table)
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.mark.parametrize(
+    "larger, diverse, smooth",
+    [
+        (dict(), "holds", "holds"),  # of the DDGM's own scores
+        (dict(recall=0.5), "holds for the control as well", "holds"),
+        (dict(recall=0.4), "holds for the control as well", "holds"),
+        (dict(roughness=0.9), "holds", "holds for the control as well"),
+        (dict(roughness=0.95), "holds", "holds"),  # smoother, but by half
+        (dict(recall=0.8, roughness=1.2), "holds", "holds"),
+    ],
+)
+def test_what_as_many_weights_change_is_not_the_splits(larger, diverse, smooth):
+    found = {c.sentence: c for c in daed_claims(joint=with_a_larger_one(**larger))}
+    assert (found[DIVERSE].verdict, found[SMOOTH].verdict) == (diverse, smooth)
+    (finding,) = found[DIVERSE].findings
+    assert finding.beside == "DDGM, larger minus DDGM 0.0001"
+    assert "recall of DAED 0.0993" in found[DIVERSE].note and "DDGM 0.0001" in found[DIVERSE].note
+
+
+def test_one_training_of_the_larger_one_is_no_control():
+    "A record that is made in parts: what stands beside is the DDGM, until there are pairs"
+    table = with_a_larger_one(recall=0.5)
+    table = table[(table.model != "DDGM, larger") | (table.training == 0)]
+    found = {c.sentence: c for c in daed_claims(joint=table)}
+    assert found[DIVERSE].verdict == "holds"
+    assert found[DIVERSE].findings[0].beside == "DDGM 0.0001"
+
+
 DIVERSE = "DAED (.1) loses diversity (recall)"
 CLOSE = "DAED (.001) is close to the DDGM"
 PRECISE = "DAED (.1) is as precise as the DDGM"
@@ -134,7 +180,7 @@ PRECISE = "DAED (.1) is as precise as the DDGM"
         (dict(precision=0.7), PRECISE, "holds"),
         (dict(precision=0.9), PRECISE, "holds"),  # one-sided: better is as good
         (dict(precision=0.66), PRECISE, "undecided"),
-        (dict(roughness=0.8), "DAED (.1) smooths (roughness)", "holds"),
+        (dict(roughness=0.8), SMOOTH, "holds"),
         (dict(), "DAED (.1) is better than the DDGM, VLB", "not measured"),
     ],
 )
