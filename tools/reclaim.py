@@ -38,7 +38,7 @@ def reclaim(path, commit):
     "Write a results file with today's claims"
     results = json.loads(path.read_text(encoding="utf-8"))
     makers = [make for start, make in PAPERS.items() if path.stem.startswith(start)]
-    if makers:
+    if makers and "claims" in results:  # some records judge nothing
         print(f"\n{path.stem}")
         return write_json(path, judged(results, makers[0]) | dict(claims_by=commit))
     chapters = results.get("chapters", {})
