@@ -88,12 +88,13 @@ def not_worse(
 def larger_ddgm(
     table:pd.DataFrame|None, # from `quality_table`
     loss:str, # 'simple' or 'vlb'
-) -> pd.DataFrame|None: # its rows: the second DDGM with this loss; None: not in the table
+) -> pd.DataFrame|None: # its rows: the second DDGM with this loss; None: not there, or not in pairs
     "The DDGM with as many weights as a DAED (DAED appendix A.6), where it was trained"
     if table is None: return None
     ddgm = table[(table.loss == loss) & (table.kind == 'DDGM')]
     larger = ddgm[~ddgm.model.isin(ddgm.model[:1])]
-    return None if larger.empty else larger
+    if larger.empty or _n_trainings(larger) < min(2, _n_trainings(ddgm)): return None
+    return larger
 
 # %% ../../nbs/daed/07_quality_claims.ipynb #e1a30004
 def change_claim(
@@ -107,8 +108,7 @@ def change_claim(
 ) -> Claim: # judged by the difference, and by that of as many weights where there are such
     "A DAED changes a score, and more than a DDGM with as many weights does (DAED appendix A.6)"
     alone = quality_finding(arms, score)
-    if arms is None or larger is None or _n_trainings(larger) < min(2, _n_trainings(arms[1])):
-        return Claim(sentence, place, alone, relation, **terms)
+    if arms is None or larger is None: return Claim(sentence, place, alone, relation, **terms)
     ddgm, daed = arms
     size = quality_finding((ddgm, larger), score).difference()
     more = quality_finding((larger, daed), score).difference()

@@ -12,7 +12,14 @@ from helpers_daed import gauss_daed
 
 from denoise_study.core import Claim, claims_table, Verdict
 from denoise_study.daed import CEILING, daed_claims, daed_claims_of, FLOOR, judged_together
-from denoise_study.daed import learned_to_denoise, LEASTS, multiplicity_in_words, printed_ratios
+from denoise_study.daed import (
+    learned_from,
+    learned_to_denoise,
+    LEASTS,
+    table1_claims,
+    multiplicity_in_words,
+    printed_ratios,
+)
 from denoise_study.daed import quality_arms, transfer_gaps, transfer_table, transition_point
 from denoise_study.diffusion import Schedule, snr_crossing, summarise
 
@@ -151,6 +158,19 @@ def test_what_as_many_weights_change_is_not_the_splits(larger, diverse, smooth):
     assert "recall of DAED 0.0993" in found[DIVERSE].note and "DDGM 0.0001" in found[DIVERSE].note
 
 
+def test_as_many_weights_without_several_trainings():
+    "Intervals over samples, whose widths add up"
+    table = scores(recall=0.5)
+    wide = table[table.kind == "DDGM"].assign(model="DDGM, larger")
+
+    def judged(**larger):
+        joint = pd.concat([table, wide.assign(**larger)], ignore_index=True)
+        return verdicts(joint=joint)[DIVERSE]
+
+    assert judged() == "holds"
+    assert judged(recall=0.4, recall_low=0.38, recall_high=0.42) == "holds for the control as well"
+
+
 def test_one_training_of_the_larger_one_is_no_control():
     "A record that is made in parts: what stands beside is the DDGM, until there are pairs"
     table = with_a_larger_one(recall=0.5)
@@ -158,6 +178,9 @@ def test_one_training_of_the_larger_one_is_no_control():
     found = {c.sentence: c for c in daed_claims(joint=table)}
     assert found[DIVERSE].verdict == "holds"
     assert found[DIVERSE].findings[0].beside == "DDGM 0.0001"
+    evidence = {"DDGM, larger": (learned_from("DDGM, larger", "loss", 2.0, 1.0, {}),)}
+    (claim,) = [c for c in table1_claims(table, None, evidence) if c.sentence == DIVERSE]
+    assert claim.verdict == "holds"  # nobody asks whether it had learned
 
 
 DIVERSE = "DAED (.1) loses diversity (recall)"
