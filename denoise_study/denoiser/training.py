@@ -57,13 +57,13 @@ class Blind(nn.Module):
         self.sigmas = tuple(sigmas)
         self.law = law
         self.power = power
-        self.scale = _quantiles(law, sigmas).pow(-power).mean().item()
+        self.mean_weight = _quantiles(law, sigmas).pow(-power).mean().item()
 
     @property
     def config(self) -> dict: # arguments of the class, with the network as an object
         "What `describe` writes into a checkpoint"
-        kept = 'net', 'shape', 'sigmas', 'law', 'power'
-        return {name: getattr(self, name) for name in kept}
+        more = dict(power=self.power) if self.power else {} # runs from before there was one go on
+        return dict(net=self.net, shape=self.shape, sigmas=self.sigmas, law=self.law) | more
 
     def draw(self,
         shape:tuple, # (N,C,H,W) of a batch
@@ -73,7 +73,7 @@ class Blind(nn.Module):
         u = torch.rand(shape[0], generator=generator, device=generator.device)
         z = torch.randn(shape, generator=generator, device=generator.device)
         sigma = noise_law(self.law, u, *self.sigmas)
-        return sigma.pow(-self.power)/self.scale, sigma, z
+        return sigma.pow(-self.power)/self.mean_weight, sigma, z
 
     def forward(self,
         x0:Tensor, # (N,C,H,W) clean images in [0,1]

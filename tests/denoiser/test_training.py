@@ -7,7 +7,13 @@ from fastai.callback.core import Callback
 from scipy.integrate import quad
 from torch import nn
 
-from denoise_study.core import denoise_learner, image_dls, load_checkpoint, save_checkpoint
+from denoise_study.core import (
+    denoise_learner,
+    describe,
+    image_dls,
+    load_checkpoint,
+    save_checkpoint,
+)
 from denoise_study.denoiser import Blind, BlindUNet, denoiser, halving, noise_law
 from helpers import gen, randn
 from helpers_denoiser import SMALL
@@ -59,6 +65,8 @@ def test_power_0_is_the_sum_of_the_paper():
     model = Blind(BlindUNet(**SMALL), (1, 8, 8))
     weights, sigma, _ = model.draw((50, 1, 8, 8), gen())
     assert torch.equal(weights, torch.ones(50))
+    # a state of the version before has no power, and goes on
+    assert "power" not in describe(model)["args"]
 
 
 def test_halving_and_resume(tmp_path):
