@@ -107,9 +107,11 @@ from .metrics import ms_ssim_setting as ms_ssim_setting
 from .metrics import to_unit as to_unit
 from .objectives import AdamW as AdamW
 from .objectives import Bf16 as Bf16
+from .objectives import Compiled as Compiled
 from .objectives import EMA as EMA
 from .objectives import ObjectiveCB as ObjectiveCB
 from .objectives import averaged as averaged
+from .objectives import check_compiled as check_compiled
 from .objectives import need_draws as need_draws
 from .objectives import weighted_mean as weighted_mean
 from .pictures import FileSource as FileSource

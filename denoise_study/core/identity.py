@@ -122,12 +122,14 @@ def run_identity(
 
 def _training_identity(learn):
     "How they are trained on"
-    half = 'bf16' in [cb.name for cb in learn.cbs]
+    names = [cb.name for cb in learn.cbs]
+    precision = 'bf16' if 'bf16' in names else 'float32'
+    if 'compiled' in names: precision += ', compiled'
     return dict(
         seed=learn.objective_cb.seed,
         steps=training_steps(learn),
         epochs=learn.n_epoch,
-        precision='bf16' if half else 'float32',
+        precision=precision,
         rates=_rates(learn),
         optimiser=_name(learn.opt_func),
         ema=_of_callback(learn, 'ema', 'decay'),

@@ -19,7 +19,7 @@ from fastcore.foundation import L
 from fastprogress.fastprogress import IN_NOTEBOOK
 from torch import nn, Tensor
 from .images import check_images
-from .objectives import AdamW, Bf16, EMA, ObjectiveCB, weighted_mean
+from .objectives import AdamW, Bf16, Compiled, EMA, ObjectiveCB, weighted_mean
 from .resume import Resume
 from .watching import JSONLog, ProgressRows
 import fastai.callback.progress # noqa: adds the progress bar
@@ -33,6 +33,7 @@ def denoise_learner(
     lr:float=1e-4, # default learning rate
     ema:float|None=.9999, # decay of the weights' moving average; None: no average
     bf16:bool=False, # autocast to bfloat16
+    compiled:bool=False, # train through `torch.compile`, which takes a minute to begin with
     clip:float|None=None, # largest norm of the gradient; None: no clipping
     seed:int=0, # seed of the noise during training
     folder:str|Path|None=None, # for log and state; with it, training can be killed and resumed
@@ -47,6 +48,7 @@ def denoise_learner(
     all_cbs = [ObjectiveCB(seed)]
     if ema is not None: all_cbs.append(EMA(ema))
     if bf16: all_cbs.append(Bf16())
+    if compiled: all_cbs.append(Compiled())
     if clip is not None: all_cbs.append(GradientClip(_norm(clip)))
     if folder is not None:
         all_cbs.append(Resume(Path(folder)/'state.safetensors', fresh=fresh))

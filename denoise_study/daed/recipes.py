@@ -26,6 +26,7 @@ def train_daed(
     sched:Schedule|None=None, # forward process before the split; None: linear, preset's length
     width:int|None=None, # channels of the network's first level; None: those of the size
     fresh:bool=False, # begin anew, whatever is in the folder
+    lr:float|None=None, # largest learning rate; None: that of the preset
 ) -> DAED: # the averaged model, in eval mode; also in folder/daed.safetensors
     "Train generator and denoiser jointly (DAED section 4); continues if it was interrupted"
     p = preset(dls.info, size, width)
@@ -40,7 +41,7 @@ def train_daed(
     shape = dls.info.channels, *dls.info.size
     model = DAED(net, dae, cut, shape, loss=loss, var=var, range=dls.info.range)
     path = Path(folder)/'daed.safetensors'
-    return fit(dls, model, path, p, steps, bf16, seed, preview, fresh=fresh)
+    return fit(dls, model, path, p, steps, bf16, seed, preview, fresh=fresh, lr=lr)
 
 # %% ../../nbs/daed/09_recipes.ipynb #44f5d903
 def train_dae(
@@ -54,6 +55,8 @@ def train_dae(
     seed:int=0, # seed of initial weights and noise
     fresh:bool=False, # begin anew, whatever is in the folder
     until:Plateau|None=None, # when to stop; None: by the rule of `Plateau`
+    compiled:bool=False, # train through `torch.compile`
+    lr:float|None=None, # largest learning rate; None: that of the preset
 ) -> DAED: # the averaged model, in eval mode; also in folder/daed.safetensors
     "Train a denoiser for a diffusion model until it has learned (DAED section 4, two steps)"
     p = preset(dls.info, size)
@@ -61,7 +64,12 @@ def train_dae(
     model = DAED.from_ddgm(ddgm, split, UNet(**p['net']))
     path = Path(folder)/'daed.safetensors'
     until = until or Plateau(keep=folder)
-    return fit(dls, model, path, p, steps, bf16, seed, fresh=fresh, until=until)
+    return fit(
+        dls, model, path, p, steps, bf16, seed,
+        fresh=fresh,
+        until=until,
+        compiled=compiled,
+        lr=lr)
 
 # %% ../../nbs/daed/09_recipes.ipynb #7f8da39a
 def widened_net(

@@ -142,7 +142,7 @@ def blind_preset(
     return dict(net=net, **training)
 
 # %% ../../nbs/denoiser/03_training.ipynb #194f5923
-@checked(steps=1, width=1)
+@checked(steps=1, width=1, lr=0)
 def train_blind(
     dls, # images in [0,1] with sides that are multiples of 8, from `image_dls`
     folder:str|Path, # where checkpoint, log and state go
@@ -154,6 +154,8 @@ def train_blind(
     law:str='sqrt', # distribution of the noise level, one of `NOISE_LAWS`; 'log' begins at .01
     power:float=0., # the squared error is divided by sigma**power, in [0,2]; above 0: from .01
     fresh:bool=False, # begin anew, whatever is in the folder
+    compiled:bool=False, # train through `torch.compile`: faster after a minute to begin with
+    lr:float|None=None, # largest learning rate; None: that of the preset
 ) -> Blind: # the trained objective, in eval mode; also in folder/blind.safetensors
     "Train a blind denoiser and save it (Kadkhodaie et al. 2025); continues if it was interrupted"
     info = dls.info
@@ -166,5 +168,7 @@ def train_blind(
         raise ValueError(f'dls: images in {model.range} are needed, got {info.range}')
 
     path = Path(folder)/'blind.safetensors'
-    cbs = [] if preset['one_cycle'] else halving(preset['lr'])
-    return fit(dls, model, path, preset, steps, bf16, seed, clip=None, cbs=cbs, fresh=fresh)
+    cbs = [] if preset['one_cycle'] else halving(lr or preset['lr'])
+    return fit(
+        dls, model, path, preset, steps, bf16, seed, clip=None, cbs=cbs, fresh=fresh,
+        compiled=compiled, lr=lr)

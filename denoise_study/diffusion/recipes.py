@@ -155,7 +155,7 @@ def _save(path, learn, seed, **about):
         steps=learn.train_iter, seconds=round(learn.resume.spent(), 1), run=learn.resume.identity,
         **about)
 
-@checked(steps=1)
+@checked(steps=1, lr=0)
 def fit(
     dls, # images, from `image_dls`
     model:nn.Module, # objective module
@@ -169,6 +169,8 @@ def fit(
     cbs=(), # more callbacks for the fit, such as a schedule
     fresh:bool=False, # begin anew, whatever is in the folder
     until:Plateau|None=None, # stop by this rule, at a constant rate; `steps` is the most there are
+    compiled:bool=False, # train through `torch.compile`
+    lr:float|None=None, # largest learning rate; None: that of the preset
 ) -> nn.Module: # the averaged model if there is an average, in eval mode
     "Train an objective module and save it; continues if it was interrupted"
     path = Path(path)
@@ -179,13 +181,13 @@ def fit(
     if until: look.append(until)
     if draw: look.append(SampleGrid(draw, folder/'samples', every=max(1, epochs//10)))
     learn = denoise_learner(
-        dls, model, ema=p['ema'], bf16=bf16, clip=clip, seed=seed, folder=folder, fresh=fresh,
-        cbs=look)
+        dls, model, ema=p['ema'], bf16=bf16, compiled=compiled, clip=clip, seed=seed,
+        folder=folder, fresh=fresh, cbs=look)
     learn.resume.result = path
     one_cycle = p['one_cycle'] and until is None
     train = learn.fit_one_cycle if one_cycle else learn.fit
     with hold_folder(folder):
-        with stoppable(), distributed(learn): train(epochs, p['lr'], cbs=cbs)
+        with stoppable(), distributed(learn): train(epochs, lr or p['lr'], cbs=cbs)
         about = until.record() if until else {}
         if not rank_distrib(): _save(path, learn, seed, **about)
     trained = averaged(learn) or unwrap(learn.model)
@@ -201,7 +203,7 @@ def preview(
     return model.sample(16, seed=0, steps=steps, progress=False)
 
 # %% ../../nbs/diffusion/20_recipes.ipynb #30c50526
-@checked(steps=1, width=1)
+@checked(steps=1, width=1, lr=0)
 def train_ddgm(
     dls, # images, from `image_dls`
     folder:str|Path, # where checkpoint, log, state and sample pictures go
@@ -214,6 +216,8 @@ def train_ddgm(
     width:int|None=None, # channels of the network's first level; None: those of the size
     net:dict|None=None, # arguments of the network; None: those of the preset
     fresh:bool=False, # begin anew, whatever is in the folder
+    compiled:bool=False, # train through `torch.compile`
+    lr:float|None=None, # largest learning rate; None: that of the preset
 ) -> DDGM: # the averaged model, in eval mode; also in folder/ddgm.safetensors
     "Train a diffusion model and save it (DAED section 2.1); continues if it was interrupted"
     info = dls.info
@@ -228,4 +232,5 @@ def train_ddgm(
         var='learned' if learned else 'large',
         range=info.range)
     path = Path(folder)/'ddgm.safetensors'
-    return fit(dls, model, path, p, steps, bf16, seed, preview, fresh=fresh)
+    how = dict(fresh=fresh, compiled=compiled, lr=lr)
+    return fit(dls, model, path, p, steps, bf16, seed, preview, **how)

@@ -102,6 +102,8 @@ def train_on(
     bf16:bool=False, # autocast to bfloat16
     seed:int=0, # seed of the noise
     fresh:bool=False, # begin anew, whatever is in the folder
+    compiled:bool=False, # train through `torch.compile`
+    lr:float|None=None, # largest learning rate; None: that of the preset
 ) -> 'diffusion.DDGM|daed.DAED|denoiser.Blind': # averaged if it can be; also in the folder
     "Train for more steps, starting from weights; continues if it was interrupted"
     import torch
@@ -110,12 +112,13 @@ def train_on(
     torch.manual_seed(seed)
     if kind == 'blind':
         p = denoiser.blind_preset(dls.info, size)
-        cbs = [] if p['one_cycle'] else denoiser.halving(p['lr'])
+        cbs = [] if p['one_cycle'] else denoiser.halving(lr or p['lr'])
         how = dict(clip=None, cbs=cbs)
     else:
         p = diffusion.preset(dls.info, size)
         how = dict(draw=diffusion.preview)
-    return diffusion.fit(dls, model, path, p, steps, bf16, seed, fresh=fresh, **how)
+    how |= dict(fresh=fresh, compiled=compiled, lr=lr)
+    return diffusion.fit(dls, model, path, p, steps, bf16, seed, **how)
 
 # %% ../../nbs/study/02_training.ipynb #f37de799
 def _recipe(
@@ -142,6 +145,7 @@ def denoise_train(
     loss:Literal['', 'simple', 'vlb', 'hybrid']='', # of ddgm (all) and daed; default: simple
     level:float=0., # noise variance that a daed leaves to its denoiser; 0: .1
     steps:int=0, # training steps; 0: those of the size
+    lr:float=0., # largest learning rate; 0: that of the size
     width:int=0, # channels of the network's first level; 0: those of the size
     wide:bool=False, # a ddgm with as many weights as a daed, the control of DAED appendix A.6
     ddgm:str='', # train only the denoiser of a daed, for the first steps of this DDGM
@@ -152,6 +156,7 @@ def denoise_train(
     root:str='', # folder of the named data sets
     device:str='auto', # cpu, cuda, or auto
     bf16:bool=False, # train in bfloat16
+    compiled:bool=False, # through torch.compile: a minute to begin with; blind ones gain most
     seed:int=0, # seed of weights and noise
     noise_law:Literal['', 'sqrt', 'uniform', 'log']='', # of blind; default: the paper's, sqrt
     noise_power:float=0., # of blind: divides squared errors by the noise to this power, 0 to 2
@@ -159,7 +164,7 @@ def denoise_train(
 ):
     "Train a model; interrupted, it continues"
     check_numbers(
-        level=level, noise_power=noise_power, steps=steps, width=width, T=T,
+        level=level, noise_power=noise_power, lr=lr, steps=steps, width=width, T=T,
         image_size=image_size, pad_to=pad_to, seed=seed)
     check_data(data=data)
     if start: check_model(start=start)
@@ -172,6 +177,7 @@ def denoise_train(
     core.one_of('model', kind, MODELS)
     if size == 'transformer' and kind != 'blind':
         raise ValueError(f'size: a transformer is there for blind denoisers only, got a {kind}')
+    if compiled and kind == 'daed' and not ddgm: core.check_compiled(found or MODELS[kind]()[1])
     core.one_of('schedule', schedule or 'linear', SCHEDULES)
     if kind == 'ddgm' and schedule == 'linear_combine':
         raise ValueError('schedule: linear_combine is for daed models only, whose first step it is')
@@ -180,7 +186,9 @@ def denoise_train(
     form = dict(pad_to=pad_to)
     if kind == 'blind': form = dict(pad_to=pad_to or 8, range=(0., 1.))
     dls, _ = open_data(data, root, image_size, size, device, **form)
-    how = dict(size=size, steps=steps or None, bf16=bf16, seed=seed, fresh=fresh)
+    how = dict(size=size, steps=steps or None, lr=lr or None)
+    how |= dict(bf16=bf16, seed=seed, fresh=fresh)
+    if compiled: how['compiled'] = True
     folder = Path(folder or f'runs/{kind}{"-more" if start else ""}')
     if start:
         train_on(found, dls, folder, **how)

@@ -7,7 +7,9 @@ from helpers import digits, quiet_fit
 from helpers_training import Linear
 
 from denoise_study import load_pretrained
-from denoise_study.core import AdamW, averaged, denoise_learner, EMA, step_generator, weighted_mean
+from denoise_study.core import AdamW, averaged, Compiled, denoise_learner, EMA, step_generator
+from denoise_study.core import image_dls, weighted_mean
+from denoise_study.denoiser import Blind, BlindUNet
 
 
 class Keep(Callback):
@@ -84,3 +86,55 @@ def test_a_model_that_is_called_like_a_denoiser_says_what_to_call(name):
             model(*given)
     with pytest.raises(TypeError, match=r"`model.sample\(n\)` makes .* `denoiser\(model\)\(x, "):
         model(torch.zeros(1, *model.shape))
+
+
+class Interpreted(Compiled):
+    "Compiled without a compiler: what is compiled counts its calls"
+
+    calls = 0
+
+    def before_fit(self):
+        forward = self.model.forward
+
+        def counted(*args):
+            self.calls += 1
+            return forward(*args)
+
+        self.fast = counted
+
+
+def test_only_training_goes_through_the_compiled_model():
+    plain, cb = Linear(), Interpreted()
+    learns = [
+        denoise_learner(digits(256), model, cbs=cbs)
+        for model, cbs in ((plain, None), (Linear(), cb))
+    ]
+    for learn in learns:
+        quiet_fit(learn)
+    learn = learns[1]
+    assert cb.calls == learn.train_iter  # validation and the average call the plain one
+    assert "forward" not in vars(learn.model) and "forward" not in vars(averaged(learn))
+    assert torch.equal(learn.model.w, plain.w)
+    assert torch.equal(averaged(learn).w, averaged(learns[0]).w)
+
+
+def test_without_a_compiler_nothing_begins(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    learn = denoise_learner(digits(256), Linear(), compiled=True)
+    with pytest.raises(RuntimeError, match="compiled: a C.. compiler .* none was found"):
+        quiet_fit(learn)
+    assert learn.objective_cb.step == 0
+
+
+@pytest.mark.slow
+def test_compiled_training_is_the_plain_one():
+    "Through the real compilers, a minute; equal but for the order of sums"
+    losses = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model = Blind(BlindUNet(channels=1, widths=(8, 16), depths=(1, 1, 2)), (1, 8, 8))
+        dls = image_dls("digits", bs=256, range=(0, 1), device="cpu")
+        learn = denoise_learner(dls, model, lr=1e-3, ema=None, compiled=compiled)
+        quiet_fit(learn)
+        losses.append(torch.tensor(learn.recorder.losses))
+    assert torch.allclose(losses[0], losses[1], rtol=1e-3)

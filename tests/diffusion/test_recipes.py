@@ -70,6 +70,8 @@ def test_another_run_in_the_folder_is_refused(tmp_path):
         (dict(dls=random_images(1)), "images"),
         (dict(seed=1), "seed"),
         (dict(bf16=True), "precision"),
+        (dict(compiled=True), "precision"),
+        (dict(lr=1e-3), "rates"),
     ):
         with pytest.raises(ValueError, match=f"{field}: this run has"):
             trained(tmp_path, **other)

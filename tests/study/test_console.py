@@ -58,6 +58,11 @@ ERRORS = [
     (("denoise-train", "--folder", "a-file", "--steps", "1"), "folder can't be written"),
     (("denoise-train", "--noise-law", "log"), "--noise-law: for blind models only"),
     (("denoise-train", "--noise-power", "1"), "--noise-power: for blind models only"),
+    (("denoise-train", "--lr", "-1"), "--lr: a number in 0..10"),
+    (
+        ("denoise-train", "--model", "daed", "--compiled"),
+        "--compiled: the networks of a DAED that are trained together",
+    ),
     (
         ("denoise-train", "--model", "blind", "--noise-power", "3"),
         "--noise-power: a number in 0..2",
