@@ -472,7 +472,7 @@ OF = {
     ),
     "bench_compile": single(
         lambda r: dots(counted(r["rows"], "what", "ratio"), "plain over compiled, seconds", 1),
-        "How many times as fast the compiled U-Net is.",
+        "How many times as fast the compiled networks are.",
     ),
     "bench_threads": single(
         lambda r: dots(threads(r["rows"]), "milliseconds a step", log=True),

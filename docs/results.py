@@ -129,7 +129,8 @@ TITLES = {
     ),
     "bench_compile": (
         "What torch.compile brings",
-        "A training step and a forward pass of the U-Net, plain and compiled in turns.",
+        "A training step and a forward pass of the U-Net and of blind denoisers (with the channels "
+        "of their first level), plain and compiled in turns.",
     ),
     "bench_threads": (
         "What waiting threads cost",

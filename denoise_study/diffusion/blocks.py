@@ -90,6 +90,8 @@ def forward(self:ResBlock,
     *xs:Tensor, # one or two images (N,C_i,H,W)
     film:Tensor, # (N,n_film) this block's part of the time embedding
 ) -> Tensor: # (N,n_out,H,W), or twice or half that size
+    if torch.compiler.is_compiling() and len(xs) > 1: # see `_in_rows`: one kernel reads them along
+        xs = [torch.cat(xs, dim=1)]
     h = self._first(self.norm1(*xs))
     if self.scale_shift:
         h = self.norm2(h, film=film)

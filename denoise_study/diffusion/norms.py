@@ -185,11 +185,31 @@ class _BlockwiseNorm(torch.autograd.Function):
         dscale, dshift, *dxs = grads
         return dscale, dshift, None, None, *dxs
 
+# %% ../../nbs/diffusion/01_norms.ipynb #7c34c30c
+def _group_product(x, groups):
+    "`_group_mean` of one row for each image, (n,1,C), as a product with a matrix"
+    channels = x.shape[-1]
+    size = channels//groups
+    group = torch.arange(channels, device=x.device)//size
+    same = (group[:, None] == group).float()
+    return (x.mT*same).sum(1, keepdim=True)/size
+
+def _in_rows(scale, shift, groups, act, *xs):
+    "`group_norm_act` as `torch.compile` likes it on a CPU"
+    x = torch.cat(xs, dim=1) if len(xs) > 1 else xs[0]
+    rows = to_float(pixel_rows(x))
+    d = rows - _group_product(rows.mean(1, keepdim=True), groups)
+    variance = _group_product((d*d).mean(1, keepdim=True), groups)
+    h = torch.addcmul(shift, d, scale*(variance + _EPS).rsqrt())
+    if act:
+        h = F.silu(h)
+    return h.to(x.dtype).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
 # %% ../../nbs/diffusion/01_norms.ipynb #31c80303
 def uses_blocks(
     x:Tensor, # images
 ) -> bool: # whether the route in blocks is taken
-    "On a CPU, unless `torch.compile` is at work, which fuses the plain form itself"
+    "On a CPU, unless `torch.compile` is at work, which fuses the passes itself"
     return x.device.type == 'cpu' and not torch.compiler.is_compiling()
 
 # %% ../../nbs/diffusion/01_norms.ipynb #23623b64
@@ -199,5 +219,10 @@ def forward(self:NormAct,
     film:Tensor|None=None, # (N,2C) scale and shift from the time, or None
 ) -> Tensor: # (N,C,H,W)
     scale, shift = self.affine(len(xs[0]), film)
-    route = _BlockwiseNorm.apply if uses_blocks(xs[0]) else group_norm_act
+    if uses_blocks(xs[0]):
+        route = _BlockwiseNorm.apply
+    elif xs[0].device.type == 'cpu':
+        route = _in_rows
+    else:
+        route = group_norm_act
     return route(scale, shift, self.groups, self.act, *xs)
