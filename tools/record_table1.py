@@ -142,9 +142,15 @@ def record(data, root, folder, trainings, models, n, bs, steps, bf16, seed):
             write(path, how, quality, denoisers, before)
 
 
+def in_order(names):
+    "Place of each model among the models, as they were first recorded"
+    return names.map({name: i for i, name in enumerate(names.unique())})
+
+
 def write(path, how, quality, denoisers, before):
-    "The record as far as it goes"
-    quality = pd.DataFrame(quality)
+    "The record as far as it goes, models together"
+    quality = pd.DataFrame(quality).sort_values("training", kind="stable")
+    quality = quality.sort_values("model", key=in_order, kind="stable", ignore_index=True)
     results = dict(
         trainings=quality.training.nunique(),
         quality=quality,
