@@ -380,6 +380,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'denoise_study/core/identity.py'),
                                              'denoise_study.core.identity.frozen_digest': ( 'core/identity.html#frozen_digest',
                                                                                             'denoise_study/core/identity.py'),
+                                             'denoise_study.core.identity.precision_name': ( 'core/identity.html#precision_name',
+                                                                                             'denoise_study/core/identity.py'),
                                              'denoise_study.core.identity.run_identity': ( 'core/identity.html#run_identity',
                                                                                            'denoise_study/core/identity.py'),
                                              'denoise_study.core.identity.training_steps': ( 'core/identity.html#training_steps',

@@ -17,7 +17,7 @@ from denoise_study.diffusion import study_ddgm
 from denoise_study.study import open_data, source_model
 
 
-def record(data, root, folder, ddgm, levels, n, n_eval, steps, bf16, seed):
+def record(data, root, folder, ddgm, levels, n, n_eval, steps, bf16, compiled, seed):
     dls, source = open_data(data, root, 0, "small", "auto")
     study = Study(
         dls,
@@ -26,6 +26,7 @@ def record(data, root, folder, ddgm, levels, n, n_eval, steps, bf16, seed):
         n=n,
         n_eval=n_eval,
         bf16=bf16,
+        compiled=compiled,
         seed=seed,
         source=source,
     )
@@ -66,4 +67,5 @@ if __name__ == "__main__":
         default=128,
         help="half of these test images are used for the switch, a quarter for transfer",
     )
+    p.add_argument("--compiled", action="store_true", help="train through torch.compile")
     record(**vars(p.parse_args()))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from fastcore.basics import patch
 from torch import Tensor, nn
-from .identity import data_digest, data_identity
+from .identity import data_digest, data_identity, precision_name
 from .loaders import first_images, image_dls
 
 # %% ../../nbs/core/41_stages.ipynb #2b2c9c2a
@@ -27,6 +27,7 @@ class Study:
     n_eval:int = 256 # test images for reconstruction and likelihood; fewer: a trial, see `scaled`
     space:nn.Module|None = None # feature space of metrics; None: a small classifier is trained
     bf16:bool = False # train in bfloat16
+    compiled:bool = False # train through `torch.compile`, but for what is trained jointly
     seed:int = 0 # seed of everything
     seconds:dict = field(default_factory=dict) # how long each stage took
     models:dict = field(default_factory=dict) # models that later chapters build on
@@ -89,5 +90,5 @@ def identity(self:Study) -> dict: # images, size, steps, precision, seed: JSON-a
         test_images=data_digest(getattr(self.dls.test, 'dataset', None)),
         model_size=self.size,
         steps=self.steps,
-        precision='bf16' if self.bf16 else 'float32',
+        precision=precision_name(self.bf16, self.compiled),
         seed=self.seed)

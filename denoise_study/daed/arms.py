@@ -66,6 +66,7 @@ def _trained_dae(study, ddgm, at, key):
         size=study.size,
         steps=_most_steps(study, ddgm),
         bf16=study.bf16,
+        compiled=study.compiled,
         seed=study.seed)
     with study.stage(f'training a denoiser for the first {at.n} steps'):
         train_dae(dls, folder, ddgm, at, **how)
@@ -136,6 +137,7 @@ def _made(study, name, folder, train, **how):
         bf16=study.bf16,
         seed=study.seed,
         sched=own.sched if own else None)
+    if train is train_ddgm: how['compiled'] = study.compiled
     with study.stage(f'training {name}'):
         train(dls, path, **how)
     file = train.__name__.removeprefix('train_') + '.safetensors'

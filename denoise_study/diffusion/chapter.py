@@ -29,7 +29,8 @@ def study_ddgm(
     folder = study.folder/'ddgm'
     with study.stage('training the diffusion model'):
         train_ddgm(
-            study.dls, folder, study.size, study.steps, bf16=study.bf16, seed=study.seed)
+            study.dls, folder, study.size, study.steps, bf16=study.bf16, seed=study.seed,
+            compiled=study.compiled)
     model = load_checkpoint(folder/'ddgm.safetensors', device=study.dls.device)
     study.models['ddgm'] = model
     return model

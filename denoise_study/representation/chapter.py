@@ -54,7 +54,9 @@ def study_blind(
     if 'blind' not in study.models:
         dls = blind_dls(study)
         with study.stage('training the blind denoiser'):
-            train_blind(dls, study.folder/'blind', study.size, study.steps, study.bf16, study.seed)
+            train_blind(
+                dls, study.folder/'blind', study.size, study.steps, study.bf16, study.seed,
+                compiled=study.compiled)
         model = load_checkpoint(study.folder/'blind/blind.safetensors', device=dls.device)
         study.models['blind'] = denoiser(model), dls
     return study.models['blind']

@@ -67,6 +67,7 @@ def denoise_transfer(
     root:str='', # folder of the named data sets
     device:str='auto', # cpu, cuda, or auto
     bf16:bool=False, # train in bfloat16
+    compiled:bool=False, # train through torch.compile: a minute to begin with
     seed:int=0, # seed of everything
 ):
     "Denoise several data sets: a DAED beside means and samples of a diffusion model"
@@ -91,8 +92,8 @@ def denoise_transfer(
     for other in others or [dls]: check_channels(shape, other.info, 'targets')
 
     study = core.Study(
-        dls, Path(folder), size=size, steps=steps or None, n_eval=n_eval, bf16=bf16, seed=seed,
-        source=how)
+        dls, Path(folder), size=size, steps=steps or None, n_eval=n_eval, bf16=bf16,
+        compiled=compiled, seed=seed, source=how)
     if model is not None: study.models['ddgm'] = model
     ddgm = diffusion.study_ddgm(study)
     daeds = daed.study_daeds(study, (level,)) if trained_on else {}
@@ -117,6 +118,7 @@ def denoise_splits(
     root:str='', # folder of the named data sets
     device:str='auto', # cpu, cuda, or auto
     bf16:bool=False, # train in bfloat16
+    compiled:bool=False, # train through torch.compile: a minute to begin with
     seed:int=0, # seed of everything
 ):
     "Split a diffusion model at several places, and measure what is lost"
@@ -136,8 +138,8 @@ def denoise_splits(
     if ddgm is not None: check_channels(ddgm.shape, dls.info)
     space = core.feature_space(dls, inception or None, seed)
     study = core.Study(
-        dls, Path(folder), size=size, steps=steps or None, n=n, space=space, bf16=bf16, seed=seed,
-        source=how)
+        dls, Path(folder), size=size, steps=steps or None, n=n, space=space, bf16=bf16,
+        compiled=compiled, seed=seed, source=how)
     if ddgm is not None: study.models['ddgm'] = ddgm
 
     c = core.Chapter('What a split costs')

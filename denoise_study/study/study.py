@@ -195,6 +195,7 @@ def denoise_study(
     device:str='auto', # cpu, cuda, or auto
     joint:bool=False, # also train a DAED jointly, and a diffusion model of its size
     bf16:bool=False, # train in bfloat16
+    compiled:bool=False, # train through torch.compile: a minute to begin with
     seed:int=0, # seed of everything
     pad_to:int=0, # pad sides with black to multiples of this; 0: as they are
     fresh:bool=False, # begin anew, whatever is in the folder, and train all models here
@@ -205,7 +206,7 @@ def denoise_study(
     if model:
         check_model(model=model)
         training = dict(second=second, steps=steps, image_size=image_size, pad_to=pad_to,
-                        joint=joint, bf16=bf16)
+                        joint=joint, bf16=bf16, compiled=compiled)
         about = model, openai, data, folder, chapters, n, inception, root, device, seed, fresh
         _study_given(*about, left_out=training)
         return
@@ -222,8 +223,8 @@ def denoise_study(
     if inception: space = core.feature_space(dls, inception)
     folder = Path(folder)
     study = core.Study(
-        dls, folder, size=size, steps=steps or None, n=n, space=space, bf16=bf16, seed=seed,
-        source=source, second=other, joint=joint)
+        dls, folder, size=size, steps=steps or None, n=n, space=space, bf16=bf16,
+        compiled=compiled, seed=seed, source=source, second=other, joint=joint)
 
     run_study(study, names, fresh)
     print(f'The report is in {folder/"report.html"}, its numbers in {folder/"results.json"}.')
