@@ -13,9 +13,11 @@ from torch import nn
 
 from denoise_study import load_pretrained
 from denoise_study.core import Chapter, Claim, figure_of, FolderInUse, image_dls
-from denoise_study.core import save_checkpoint, Study, take_folder
+from denoise_study.core import load_checkpoint, save_checkpoint, Study, take_folder
+from denoise_study.daed import study_daeds, study_joint
 from denoise_study.denoiser import denoiser
 from denoise_study.diffusion import DDGM, Schedule
+from denoise_study.representation import study_blind
 from denoise_study.study import CHAPTERS, denoise_study, forget_study, images_chapter, run_study
 
 
@@ -50,6 +52,21 @@ def test_all_chapters_in_one_report(tmp_path, capsys, monkeypatch):
     assert results["chapters"].keys() == chapters.keys()
     instant = {k for k, v in study.seconds.items() if v == 0}
     assert instant <= {"opening the feature space", "opening an independent classifier"}  # shipped
+
+
+def test_a_compiled_study_compiles_all_that_it_trains_but_joint_models(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda forward, **kw: forward)
+    shorter_chains(monkeypatch, width=16, n_blocks=1)
+    dls = image_dls("digits", bs=128, device="cpu")
+    study = Study(dls, tmp_path, steps=1, compiled=True, bf16=True)
+    study_daeds(study, (0.1,))
+    study_joint(study)
+    study_blind(study)
+    trained = {p.parent.name: load_checkpoint(p) for p in tmp_path.glob("*/*d*.safetensors")}
+    plain = {name for name, m in trained.items() if m.info["run"]["precision"] == "bf16"}
+    compiled = {k for k, m in trained.items() if m.info["run"]["precision"] == "bf16, compiled"}
+    assert plain == {"joint-0.1-simple"} and plain | compiled == set(trained)
+    assert len(compiled) == 4 and study.identity()["precision"] == "bf16, compiled"
 
 
 def test_two_chapters_share_one_walk(tmp_path, monkeypatch):
