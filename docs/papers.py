@@ -1,7 +1,7 @@
-"""What came out of each paper, for its page: a paragraph in words, and its claims beside pictures
-of what was measured."""
+"""What came out of each paper, for its page: a table of verdicts, and its claims beside pictures of
+what was measured."""
 
-from denoise_study.core import by_verdict, Claim, Verdict
+from denoise_study.core import Claim, Verdict
 from pictures import part, pictures
 from results import chip, data_of, escape, figure, grid, in_short, numbers
 from summaries import record, RESULTS
@@ -24,20 +24,6 @@ NAMES = dict(
     camvid="CamVid",
     bccd_coco="BCCD",
 )
-# what is said of one claim, of several, and whether they are named
-WORDS = {
-    Verdict.HOLDS: ("holds", "hold", True),
-    Verdict.SHARED: ("holds for the control as well", "hold for the control as well", True),
-    Verdict.SMALLER: ("is smaller than claimed", "are smaller than claimed", True),
-    Verdict.FAILS: ("does not hold", "do not hold", True),
-    Verdict.UNDECIDED: ("is undecided", "are undecided", True),
-    Verdict.NOT_LEARNED: (
-        "is about an arm that has not learned, so nothing is said of it",
-        "are about arms that have not learned, so nothing is said of them",
-        False,
-    ),
-    Verdict.NOT_MEASURED: ("was not measured", "were not measured", False),
-}
 FEW = 3  # findings of a claim that are written out
 
 
@@ -66,18 +52,31 @@ def claims_of(paper):
 
 
 def came_out(paper):
-    "A paragraph in words for each data set"
-    paragraphs = []
-    for data, claims in claims_of(paper).items():
-        groups, said = by_verdict(claims), []
-        for verdict, (one, several, named) in WORDS.items():
-            group = groups.get(verdict, ())
-            if group:
-                text = f"{len(group)} {one if len(group) == 1 else several}"
-                names = "; ".join(dict.fromkeys(f'"{c.sentence}"' for c in group))
-                said.append(f"{text}: {escape(names)}." if named else f"{text}.")
-        paragraphs.append(f"**On {data}**, of {len(claims)} claims: " + " ".join(said))
-    return "\n\n".join(paragraphs)
+    "Each claim of the paper, with its verdict on every data set: one table, and a line of counts"
+    claims = claims_of(paper)
+    found = {}
+    for data, some in claims.items():
+        for c in some:
+            row = found.setdefault((c.place, c.sentence), {})
+            row.setdefault(data, []).append(c.verdict)
+    rows = [["**hold, of what was measured**", *map(holding, claims.values())]]
+    for (place, sentence), verdicts in found.items():
+        cells = [" ".join(map(brief, verdicts.get(data, ()))) for data in claims]
+        rows.append([f'{escape(sentence)} <span class="place">{escape(place)}</span>', *cells])
+    table = grid(["claim", *claims], rows)
+    return f'<div class="verdicts">\n\n{table}\n\n</div>'
+
+
+def holding(claims):
+    "How many hold, of those that were measured"
+    measured = [c for c in claims if c.verdict != Verdict.NOT_MEASURED]
+    held = [c for c in measured if c.verdict == Verdict.HOLDS]
+    return f"**{len(held)} of {len(measured)}**"
+
+
+def brief(verdict):
+    "A verdict in its colour; nothing where nothing was measured"
+    return "" if verdict == Verdict.NOT_MEASURED else chip(verdict)
 
 
 def measured(claim):

@@ -244,18 +244,27 @@ def test_claims_are_shown_in_their_colors():
     assert "not learned: network" in second and "a trap" in second
 
 
-def test_what_came_out_counts_every_claim():
+def test_what_came_out_has_every_claim_and_every_verdict():
     from papers import came_out, claims_of, figures, others, RECORDS
-    from results import escape
+    from results import chip, escape
 
-    verb = r" (?:is|are|hold|holds|do|does|was|were)\b"
     for paper in RECORDS:
         claims = claims_of(paper)
         page = figures(paper) + others(paper)
-        for text, (about, found) in zip(came_out(paper).split("\n\n"), claims.items()):
-            assert f"**On {about}**, of {len(found)} claims" in text
-            assert sum(map(int, re.findall(rf"\b(\d+){verb}", text))) == len(found), text
+        lines = [line.split(" | ") for line in came_out(paper).splitlines() if line[:1] == "|"]
+        head, _, counts, *rows = lines
+        assert [cell.strip(" |") for cell in head[1:]] == list(claims)
+        for k, found in enumerate(claims.values(), 1):
+            measured = [c for c in found if c.verdict != "not measured"]
+            held = sum(c.verdict == "holds" for c in measured)
+            assert counts[k].strip(" |") == f"**{held} of {len(measured)}**"
+            chips = "".join(row[k] for row in rows)
+            for verdict in {c.verdict for c in measured}:
+                want = sum(c.verdict == verdict for c in measured)
+                assert chips.count(chip(verdict)) == want, (paper, k, verdict)
             assert [c.sentence for c in found if escape(c.sentence) not in page] == []
+            sentences = "".join(row[0] for row in rows)
+            assert all(escape(c.sentence) in sentences for c in found)
 
 
 def test_every_verdict_has_a_color_in_reports_and_on_the_site(tmp_path):
