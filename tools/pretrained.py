@@ -34,7 +34,17 @@ RECIPES = {  # name -> arguments of denoise-train
         data="fashion_mnist", model="blind", size="transformer", steps=6400, noise_law="log"
     ),
     # a folder: PNG files in train/ and test/, with a subfolder for each class
-    "blind-cifar10": dict(data="./cifar10", model="blind", steps=12000, bf16=True, noise_law="log"),
+    "blind-cifar10": dict(
+        data="./cifar10",
+        model="blind",
+        width=32,
+        steps=10000,
+        bf16=True,
+        compiled=True,
+        lr=4e-3,
+        noise_law="log",
+        noise_power=0.5,
+    ),
     # denoisers for the first n steps of a model above, at the levels of a study's chapter
     "dae-digits-2": dict(data="digits", model="ddgm-digits", levels=0.001),
     "dae-digits-6": dict(data="digits", model="ddgm-digits", levels=0.01),
