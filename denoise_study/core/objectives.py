@@ -178,7 +178,7 @@ class Compiled(Callback):
         check_compiled(model)
         _check_compiler(next(model.parameters()).device)
         self.fast = torch.compile(model.forward, dynamic=False)
-        print('torch.compile works at the first step: a minute or two, less the second time')
+        print('torch.compile works at the first step: minutes, less the second time')
 
     def before_batch(self):
         unwrap(self.model).forward = self.fast
