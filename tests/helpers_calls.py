@@ -234,6 +234,9 @@ def calls():
         denoiser.MixtureDenoiser: dict(means=t.x, var=0.1, weights=torch.ones(6) / 6),
         denoiser.decibels: dict(mse=0.1),
         denoiser.psnr_curve: dict(D=t.D, images=t.x, sigmas=(0.1,), seed=0, bs=4, **quiet),
+        denoiser.psnr_gain: dict(
+            mse=torch.full((6,), 0.1), mse0=torch.full((6,), 0.2), n_boot=5, seed=0
+        ),
         denoiser.residual_sigma: dict(D=t.D, x=t.x, sigma=None),
         denoiser.noise_levels: dict(hi=1.0, lo=0.01, n=5),
         denoiser.ascend: dict(

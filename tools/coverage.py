@@ -19,6 +19,7 @@ from denoise_study.core import frechet_interval, knn_precision_recall, mean_inte
 from denoise_study.core import paired_interval, read_json, run_info, t_interval
 from denoise_study.core import two_level_bootstrap, two_level_interval, write_json
 from denoise_study.daed import transition_point
+from denoise_study.denoiser import psnr_gain
 
 N = 150  # images of a set
 
@@ -60,6 +61,13 @@ def paired(gen):
     return paired_interval(hard + 0.1 * noise[0] + 0.05, hard + 0.1 * noise[1], method="normal")
 
 
+def gain(gen):
+    "Two denoisers that find the same images hard, the second with 10% more error"
+    errors = torch.randn(2, N, generator=gen) * 0.2 + torch.randn(N, generator=gen)
+    ours, theirs = errors.exp()
+    return psnr_gain(ours, 1.1 * theirs)
+
+
 def few(gen):
     return t_interval(torch.randn(5, generator=gen), unit="trainings")
 
@@ -97,6 +105,7 @@ CASES = {
     f"mean of {N} skewed values, normal": (mean("normal", N), np.exp(0.5)),
     f"mean of {N} skewed values, bootstrap": (mean("bootstrap", N), np.exp(0.5)),
     f"paired difference of {N}, normal": (paired, 0.05),
+    f"gain in decibels, {N} images": (gain, 10 * np.log10(1.1)),
     "mean of 5 trainings, Student": (few, 0.0),
     "mean over 5 networks and 100 images": (two_level(two_level_interval), 0.0),
     "the same, resampled": (two_level(two_level_bootstrap), 0.0),

@@ -113,7 +113,8 @@ def denoising(model, dls, n, seed=0):
         "best linear": GaussianDenoiser.fit(drawn_images(dls, "train", 10_000)[0]),
         "untrained": untrained(D, seed),
     }
-    table = psnr_curve(named, drawn_images(dls, "test", n)[0], SIGMAS, seed, progress=False)
+    test = drawn_images(dls, "test", n)[0]
+    table = psnr_curve(named, test, SIGMAS, seed, progress=False, than="best linear")
     at = table[table.sigma == 0.5].set_index("denoiser")
     row = at.loc[type(D.net).__name__]
     said = (

@@ -27,6 +27,7 @@ from .oracles import MixtureDenoiser as MixtureDenoiser
 from .quality import decibels as decibels
 from .quality import plot_psnr as plot_psnr
 from .quality import psnr_curve as psnr_curve
+from .quality import psnr_gain as psnr_gain
 from .quality import residual_sigma as residual_sigma
 from .samplers import RULES as RULES
 from .samplers import Step as Step

@@ -109,16 +109,17 @@ def denoising_part(
     named = {ours: models.D, 'best linear': linear, 'untrained': models.fresh}
     test = drawn_images(models.dls, 'test', study.n_eval, study.seed)[0]
     with study.stage('measuring the denoiser'):
-        table = psnr_curve(named, test, PSNR_LEVELS, study.seed, progress=False)
+        way = dict(progress=False, than='best linear')
+        table = psnr_curve(named, test, PSNR_LEVELS, study.seed, **way)
     c.results['psnr'] = table
     c.heading('Is it a denoiser?')
     c.figure(plot_psnr(table), 'Signal-to-noise ratio after denoising against before, '
              f'{table.n[0]} test images, with 95% intervals.')
-    mse = table.set_index(['denoiser', 'sigma']).mse
-    levels = table.sigma.unique()
-    better = [f'{s:g}' for s in levels if mse[ours, s] < mse['best linear', s]]
-    c.text('Its squared error is below that of the best linear denoiser at '
-           f'{len(better)} of {len(levels)} noise levels ({", ".join(better) or "none"}).')
+    gains = table[table.denoiser == ours]
+    better = [f'{s:g}' for s in gains.sigma[gains.gain_low > 0]]
+    c.text(f'On the same images it is better than the best linear denoiser at {len(better)} of '
+           f'{len(gains)} noise levels ({", ".join(better) or "none"}): the interval of its gain '
+           'in decibels is above 0.')
     return table
 
 # %% ../../nbs/representation/29_chapter.ipynb #6f1bd27f

@@ -41,8 +41,13 @@ def denoising_claim(
     for sigma in dict.fromkeys(r['sigma'] for r in at.values()):
         trained = Interval.of(at[ours, sigma], 'psnr', ends='')
         linear = Interval.of(at['best linear', sigma], 'psnr', ends='')
-        findings.append(Finding(f'dB at {sigma:g}:', trained, 'best linear', linear))
+        gain = _gain(at[ours, sigma])
+        findings.append(Finding(f'dB at {sigma:g}:', trained, 'best linear', linear, gain))
     return Claim('It beats the best linear denoiser', 'check', findings)
+
+def _gain(row):
+    "Over the best linear one on the same images; None: a record of before it was measured"
+    return Interval.of(row, 'gain', n=row['n']) if 'gain' in row else None
 
 def denoiser_learned(
     psnr, # what `psnr_curve` returned, the trained denoiser first

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from denoise_study.denoiser import Denoiser, GaussianDenoiser, plot_psnr, psnr_curve
+from denoise_study.denoiser import Denoiser, GaussianDenoiser, plot_psnr, psnr_curve, psnr_gain
 from denoise_study.denoiser import residual_sigma
 from helpers import rand, randn
 
@@ -40,6 +40,61 @@ def test_psnr_curve_gives_all_denoisers_the_same_noise():
         psnr_curve(a, x, (0.1, 0.5), seed=1, progress=False).psnr, t[t.denoiser == "a"].psnr
     )
     assert len(plot_psnr(t).lines) == 3
+
+
+def test_gain_is_of_pairs():
+    hard = randn(300).exp()
+    twice = psnr_gain(hard, 2 * hard)  # whatever images are drawn: the same ratio
+    assert [twice.value, twice.low, twice.high] == pytest.approx([10 * np.log10(2)] * 3)
+    assert twice.n == 300 and twice.unit == "images"
+
+    ours, theirs = hard * (0.1 * randn(300, seed=1)).exp(), hard * (0.1 * randn(300, seed=2)).exp()
+    gain, loss = psnr_gain(ours, theirs), psnr_gain(theirs, ours)
+    assert [gain.value, gain.low, gain.high] == pytest.approx([-loss.value, -loss.high, -loss.low])
+    ratio = (theirs.double().mean() / ours.double().mean()).item()
+    assert gain.value == pytest.approx(10 * np.log10(ratio))
+
+
+def test_gain_agrees_with_the_delta_method():
+    "The spread of a log ratio of means, to first order"
+    ours = randn(2000).exp()
+    theirs = ours * (0.3 * randn(2000, seed=1)).exp()
+    influence = theirs.double() / theirs.mean() - ours.double() / ours.mean()
+    half = 1.96 * 10 / np.log(10) * influence.std().item() / 2000**0.5
+    gain = psnr_gain(ours, theirs, n_boot=4000)
+    assert gain.high - gain.low == pytest.approx(2 * half, rel=0.08)
+
+
+def test_a_curve_says_how_much_better_each_is():
+    x = rand(12, 1, 8, 8)
+    weak, strong = (GaussianDenoiser(x.mean(0), v * x.var(0)) for v in (0.01, 1.0))
+    t = psnr_curve(dict(weak=weak, strong=strong), x, (0.1, 0.5), progress=False, than="weak")
+    at = t.set_index(["denoiser", "sigma"])
+    assert at.loc["weak"].gain.isna().all()
+    difference = at.loc["strong"].psnr - at.loc["weak"].psnr
+    assert np.allclose(at.loc["strong"].gain, difference, atol=1e-5)
+    assert (at.loc["strong"].gain_low < difference).all()
+    assert (difference < at.loc["strong"].gain_high).all()
+    for batch in (5, 12):
+        again = psnr_curve(
+            dict(weak=weak, strong=strong), x, (0.1, 0.5), bs=batch, progress=False, than="weak"
+        )
+        assert np.allclose(again.gain_low.dropna(), t.gain_low.dropna(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        (lambda D, x: psnr_curve(D, x, than="other"), "than: .*got 'other'"),
+        (lambda D, x: psnr_gain(torch.ones(3), torch.ones(4)), r"mse, mse0: .*\(3,\) and \(4,\)"),
+        (lambda D, x: psnr_gain(torch.ones(3, 2), torch.ones(3, 2)), "mse, mse0: an error"),
+        (lambda D, x: psnr_gain(torch.zeros(3), torch.ones(3)), "mse"),
+    ],
+)
+def test_gains_that_are_refused(bad, message):
+    x = rand(4, 1, 8, 8)
+    with pytest.raises(ValueError, match=message):
+        bad(GaussianDenoiser(x.mean(0), x.var(0)), x)
 
 
 def test_residual_sigma_is_low_by_the_error():

@@ -124,6 +124,7 @@ def results(
     turns=None,
     rank_gain=0.3,
     arrived=0.95,
+    gain=None,
 ):
     "Numbers of a network for which all claims hold, the Gaussian's clusters apart"
     levels = 0.1, 0.25, 0.5
@@ -138,7 +139,7 @@ def results(
     return dict(
         psnr=pd.DataFrame(
             [
-                dict(denoiser=d, sigma=s, psnr=v, low=v - 0.1, high=v + 0.1, n=100)
+                dict(denoiser=d, sigma=s, psnr=v, low=v - 0.1, high=v + 0.1, n=100) | (gain or {})
                 for d, vs in curves.items()
                 for s, v in zip(levels, vs)
             ]
@@ -253,11 +254,15 @@ PAIRED = [
 ]
 
 
+GAIN = dict(gain=0.1, gain_low=0.05, gain_high=0.15)  # dB over the best linear one, in pairs
+
+
 @pytest.mark.parametrize(
     "claim, kw, verdict",
     [
         (BEST_LINEAR, dict(psnr=(3.0, 0.1, 3.0)), UNDECIDED),
         (BEST_LINEAR, dict(psnr=(3.0, 0.1, -3.0)), FAILS),
+        (BEST_LINEAR, dict(psnr=(3.0, 0.1, 3.0), gain=GAIN), HOLDS),  # the same images
         (SPARSER, dict(mid=(0.25, 0.5)), FAILS),
         (SPARSER, dict(fresh=(0.5, 0.25)), SHARED),  # the untrained one does the same
         (ACTIVE, dict(mid=(0.5, 0.15)), FAILS),
