@@ -73,6 +73,7 @@ from .identity import check_same_run as check_same_run
 from .identity import data_digest as data_digest
 from .identity import data_identity as data_identity
 from .identity import frozen_digest as frozen_digest
+from .identity import only_longer as only_longer
 from .identity import precision_name as precision_name
 from .identity import run_identity as run_identity
 from .identity import training_steps as training_steps

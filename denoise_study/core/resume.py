@@ -19,7 +19,7 @@ from fastcore.foundation import L
 from .basics import unwrap
 from .descriptions import check_same_model, describe
 from .files import read_tensors, write_tensors
-from .identity import check_same_run, run_identity
+from .identity import check_same_run, only_longer, run_identity
 from .interruption import leave_folder, stop_asked, Stopped, take_folder
 from .state import get_rng, pack, set_rng, unpack
 
@@ -207,13 +207,13 @@ def _look_around(self:Resume):
     if self.path.exists(): self._go_on()
     elif self.result and Path(self.result).exists():
         _, desc = read_tensors(self.result, model=dict, info=dict)
-        self._check(desc, desc['info'].get('run'), self.result)
+        self._check(desc, desc['info'].get('run'), self.result, longer=False)
 
 @patch
-def _check(self:Resume, desc, run, path):
-    "Is a file of this model and of this run?"
+def _check(self:Resume, desc, run, path, longer):
+    "Is a file of this model and of this run? A finished one is not to be gone on from"
     check_same_model(describe(unwrap(self.learn.model)), desc['model'], path)
-    check_same_run(self.identity, run, path)
+    check_same_run(self.identity, run, path, longer)
 
 @patch
 def _go_on(self:Resume):
@@ -232,9 +232,10 @@ def _read(self:Resume):
     "The state in the file, if it is one of this run"
     tensors, desc = read_tensors(self.path, 'training state')
     state = _unpacked(tensors, desc, self.path)
-    self._check(desc, desc.get('run'), self.path)
+    run = desc.get('run')
+    self._check(desc, run, self.path, longer=True)
     n = state['where']['n_epoch']
-    if n != self.n_epoch: # a file of an earlier version
+    if n != self.n_epoch and not only_longer(self.identity, run): # of an earlier version
         raise ValueError(
             f'n_epoch: fit was asked for {self.n_epoch} epochs, but {self.path} is the state '
             f'of a run of {n}. Ask for the same number, or train into another folder.')
@@ -291,6 +292,8 @@ def _put_back(learn, at):
     where = at['where']
     learn.train_iter = where['train_iter']
     learn.pct_train = where['pct_train']
+    if where['n_epoch'] != learn.n_epoch: # the run was made longer
+        learn.pct_train *= where['n_epoch']/learn.n_epoch
     learn.objective_cb.step = where['step']
     learn.dls.train.epoch = where['loader_epoch']
     learn.dls.train.start = where['batch']

@@ -15,8 +15,8 @@ from fractions import Fraction
 from pathlib import Path
 from torch import nn, Tensor
 from ..core import averaged, checked, DataInfo, denoise_learner, distributed
-from ..core import hold_folder, one_of, SampleGrid, save_checkpoint, stoppable
-from ..core import training_steps, unwrap
+from ..core import hold_folder, one_of, read_tensors, SampleGrid, save_checkpoint
+from ..core import stoppable, training_steps, unwrap
 from .ddgm import DDGM
 from .schedules import Schedule
 from .unet import UNet
@@ -132,14 +132,23 @@ class Plateau(Callback):
             least=self.least)
 
 # %% ../../nbs/diffusion/20_recipes.ipynb #e4147d3e
-def _in_epochs(dls, steps, parts=1):
+def _in_epochs(dls, steps, parts=1, begun=None):
     "Epochs that make `steps` together, a multiple of `parts`; their loaders"
     parts = min(parts, steps)
     epochs = parts*math.ceil(steps/parts/len(dls.train))
+    if begun: epochs = begun['epochs']*(steps//begun['steps']) # as long as they were
     dls = copy(dls)
     train = dls.train.new(batches=Fraction(steps, epochs), epoch=0)
     dls.loaders = [train, *dls.loaders[1:]]
     return epochs, dls
+
+def _begun(folder, steps):
+    "The run in a folder, if one of `steps` is that run made two, three or more times as long"
+    path = folder/'state.safetensors'
+    if not path.exists(): return None
+    run = read_tensors(path, 'training state')[1].get('run')
+    if not run or steps <= run['steps'] or steps%run['steps']: return None
+    return run
 
 def _last_loss(learn):
     "The validation loss of the last epoch, if there is a validation set"
@@ -175,8 +184,11 @@ def fit(
     "Train an objective module and save it; continues if it was interrupted"
     path = Path(path)
     folder = path.parent
+    steps = steps or p['steps']
     parts = until.checks if until else 1
-    epochs, dls = _in_epochs(dls, steps or p['steps'], parts)
+    one_cycle = p['one_cycle'] and until is None
+    begun = None if fresh or one_cycle else _begun(folder, steps)
+    epochs, dls = _in_epochs(dls, steps, parts, begun)
     look = []
     if until: look.append(until)
     if draw: look.append(SampleGrid(draw, folder/'samples', every=max(1, epochs//10)))
@@ -184,7 +196,6 @@ def fit(
         dls, model, ema=p['ema'], bf16=bf16, compiled=compiled, clip=clip, seed=seed,
         folder=folder, fresh=fresh, cbs=look)
     learn.resume.result = path
-    one_cycle = p['one_cycle'] and until is None
     train = learn.fit_one_cycle if one_cycle else learn.fit
     with hold_folder(folder):
         with stoppable(), distributed(learn): train(epochs, lr or p['lr'], cbs=cbs)

@@ -144,6 +144,56 @@ def test_a_training_that_still_falls_takes_all_its_steps_and_says_so(tmp_path):
     assert found["fall"] > found["least"]
 
 
+def same_weights(a, b):
+    first, second = (load_checkpoint(f / "m.safetensors").state_dict() for f in (a, b))
+    return all(torch.equal(v, second[k]) for k, v in first.items())
+
+
+def test_a_training_can_be_made_longer(tmp_path):
+    "In one go or in two, it is the same one, and its rule looks at a quarter of all its steps"
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    falling = [0.9**i for i in range(99)]
+    for folder in (once, twice):
+        torch.manual_seed(0)
+        assert ended(folder, falling, 16)["steps"] == 16
+    assert ended(twice, falling, 32)["steps"] == 32
+    found = [ended(folder, falling, 64) for folder in (once, twice)]
+    assert [f["steps"] for f in found] == [64, 64] and same_weights(once, twice)
+    assert [s for s, _ in found[0]["losses"]] == list(range(4, 65, 4))
+    assert found[0]["losses"] == found[1]["losses"]
+
+
+def test_one_that_had_ended_is_asked_again_whether_it_has_when_it_may_take_longer(tmp_path):
+    flat = FALLING[:5] + [0.9**4] * 30
+    assert ended(tmp_path, flat)["steps"] == 18  # of 32, with checks every two steps
+    still = [0.9**i for i in range(30)]
+    assert ended(tmp_path, still, 64)["steps"] == 64
+
+
+@pytest.mark.parametrize("steps", [16, 33, 48])
+def test_other_lengths_are_refused(steps, tmp_path):
+    ended(tmp_path, FALLING, 32)
+    kept = (tmp_path / "m.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=f"steps: this run has {steps}, .* run with 32.*three"):
+        ended(tmp_path, FALLING, steps)
+    assert (tmp_path / "m.safetensors").read_bytes() == kept
+
+
+def test_a_finished_model_without_its_state_is_not_replaced_by_a_longer_run(tmp_path):
+    ended(tmp_path, FALLING, 32)
+    (tmp_path / "state.safetensors").unlink()
+    with pytest.raises(ValueError, match="steps: this run has 64, .*m.safetensors is of a run"):
+        ended(tmp_path, FALLING, 64)
+    assert ended(tmp_path, FALLING, 64, fresh=True)["steps"] == 64
+
+
+def test_with_a_schedule_nothing_can_be_made_longer(tmp_path):
+    trained(tmp_path)
+    sched = Schedule.linear(30)
+    with pytest.raises(ValueError, match="steps: this run has 4, .* run with 2"):
+        train_ddgm(random_images(), tmp_path, steps=4, width=16, sched=sched)
+
+
 def test_validation_is_of_the_averaged_weights(tmp_path):
     "The loss in the checkpoint is that of the model in it, under the same noise each time"
     dls = random_images()
