@@ -143,11 +143,11 @@ def _in_epochs(dls, steps, parts=1, begun=None):
     return epochs, dls
 
 def _begun(folder, steps):
-    "The run in a folder, if one of `steps` is that run made two, three or more times as long"
+    "The run in a folder, if one of `steps` is that run, or that run made a few times as long"
     path = folder/'state.safetensors'
     if not path.exists(): return None
     run = read_tensors(path, 'training state')[1].get('run')
-    if not run or steps <= run['steps'] or steps%run['steps']: return None
+    if not run or steps%run['steps']: return None
     return run
 
 def _last_loss(learn):

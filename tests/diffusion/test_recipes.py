@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from fastai.callback.core import Callback
 
 from denoise_study.core import DataInfo, image_dls, load_checkpoint
 from denoise_study.diffusion import DDGM, fit, loss_fall, Plateau, preset, preview, Schedule
@@ -161,6 +162,26 @@ def test_a_training_can_be_made_longer(tmp_path):
     assert [f["steps"] for f in found] == [64, 64] and same_weights(once, twice)
     assert [s for s, _ in found[0]["losses"]] == list(range(4, 65, 4))
     assert found[0]["losses"] == found[1]["losses"]
+    again = ended(twice, falling, 64)  # the same command: it is done
+    assert again["steps"] == 64 and again["losses"] == found[1]["losses"]
+
+
+def test_a_longer_one_is_interrupted_and_goes_on(tmp_path):
+    class PowerCut(Callback):
+        order = 99
+
+        def after_batch(self):
+            if self.training and self.train_iter == 27:
+                raise KeyboardInterrupt
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder in (whole, cut):
+        torch.manual_seed(0)
+        ended(folder, FALLING, 16)
+    ended(whole, FALLING, 32)
+    with pytest.raises(KeyboardInterrupt):
+        ended(cut, FALLING, 32, cbs=[PowerCut()])
+    assert ended(cut, FALLING, 32)["steps"] == 32 and same_weights(whole, cut)
 
 
 def test_one_that_had_ended_is_asked_again_whether_it_has_when_it_may_take_longer(tmp_path):
