@@ -130,7 +130,7 @@ TITLES = {
     "bench_compile": (
         "What torch.compile brings",
         "A training step and a forward pass of the U-Net and of blind denoisers (with the channels "
-        "of their first level), plain and compiled in turns.",
+        "of their first level), plain and compiled in turns, beside another process.",
     ),
     "bench_threads": (
         "What waiting threads cost",

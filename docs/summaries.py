@@ -239,8 +239,26 @@ def bad_calls():
     return said, grid(head, rows)
 
 
+def compiled():
+    "What torch.compile brings, a network a row"
+    r = record("bench_compile")
+    rows = []
+    for row in r["rows"]:
+        times = [f"{1000 * row[k]:,.0f} ms" for k in ("plain", "compiled")]
+        first, after = f"{row['first_call']:.0f} s", f"{row['earned_back_after']:,.0f}"
+        rows.append([escape(row["what"]), *times, f"{row['ratio']:.2f}x", first, after])
+    head = ["what", "plain", "compiled", "faster", "the first one", "earned back after"]
+    said = (
+        f"{r['batch']} images at a time, on {r['threads']} thread beside another process, plain "
+        f"and compiled in turns, medians of {r['rounds']} (`{r['run']['command']}` at "
+        f"{r['run']['commit']}):"
+    )
+    return said, grid(head, rows)
+
+
 SUMMARIES = dict(
     findings=findings,
+    compiled=compiled,
     quality=quality,
     speed=speed,
     daed_budget=daed_budget,
