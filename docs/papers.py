@@ -14,12 +14,19 @@ RECORDS = dict(
         *sorted(f.stem for f in RESULTS.glob("table1_*.json")),
         "daed_fashion_mnist",
     ],
-    representations=["blind_fashion_mnist", "blind_cifar10", "blind_digits", *TRANSFORMERS],
+    representations=[
+        "blind_fashion_mnist",
+        "blind_cifar10",
+        "blind_celeba",
+        "blind_digits",
+        *TRANSFORMERS,
+    ],
     denoiserep=sorted(f.stem for f in RESULTS.glob("rep_*.json")),
 )
 NAMES = dict(
     fashion_mnist="FashionMNIST",
     cifar10="CIFAR-10",
+    celeba="faces (CelebA)",
     omniglot="Omniglot",
     camvid="CamVid",
     bccd_coco="BCCD",

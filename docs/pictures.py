@@ -3,7 +3,7 @@ docs/images; each stands beside what the paper shows at that place.
 
 `pictures(stem, record)` lists those of a results file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -367,6 +367,8 @@ BLIND = [
     Picture("12", "A walk from one image to another, and images sampled on the way."),
     Picture("13", "Images sampled where only the channels that vary most are matched."),
 ]
+# images without classes: nothing is shown of clusters, and of one middle only
+WITHOUT_CLASSES = {"6": "4", "7": "5", "8": "6", "9": "7", "10": "8", "12": "9", "13": "10"}
 REP = [
     Picture(
         "arms",
@@ -508,10 +510,23 @@ OF = {
 }
 
 
+def without_classes(pictures):
+    "Those that there are of images without classes, under the numbers that they have there"
+    found = []
+    for p in pictures:
+        if p.name == "10":
+            p = replace(p, seen="The middle of ten images, and an image sampled around it.")
+        if p.draw or p.name in ("1", "3", *WITHOUT_CLASSES):
+            found.append(replace(p, name=WITHOUT_CLASSES.get(p.name, p.name)))
+    return found
+
+
 def pictures(stem, record):
     "Those of a results file that there are"
     known = [pictures for start, pictures in OF.items() if stem.startswith(start)]
     found = known[0] if known else [Picture(str(i), "Recorded with it.") for i in range(20)]
+    if found is BLIND and not record["data"]["classes"]:
+        found = without_classes(found)
     recorded = [p for p in found if p.draw or (IMAGES / p.file(stem)).exists()]
     return [p for p in recorded if not p.needs or part(record).get(p.needs)]
 

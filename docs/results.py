@@ -48,6 +48,11 @@ TITLES = {
         "A blind denoiser of CIFAR-10",
         "The same claims on small photographs, of the denoiser `blind-cifar10` on test images.",
     ),
+    "blind_celeba": (
+        "A blind denoiser of faces",
+        "The same claims on faces of 64 by 64 pixels (Liu et al. 2015), which have no labels: what "
+        "is about classes is not measured. The network was trained for it and does not ship.",
+    ),
     "blind_digits": (
         "Blind denoisers of digits",
         "The same claims on the smallest images, over {trainings} trainings that differ in their "
@@ -147,6 +152,7 @@ WORDS = dict(
     mnist="MNIST",
     fashion="Fashion",
     cifar10="CIFAR-10",
+    celeba="CelebA",
     ddgm="DDGM",
     daed="DAED",
     bench="Benchmark of",

@@ -302,9 +302,11 @@ def other_targets(
 ) -> dict: # name -> `Target`
     "The middle of a class, a mix of two images, and an image of which some channels are matched"
     found = {}
-    for k in labels.unique()[:2].tolist():
+    classes = labels.unique()[:2].tolist()
+    for k in classes:
         of_class = images[labels == k][:10]
-        found[f'the middle of {len(of_class)} images of class {k}'] = centroid(of_class)
+        whose = f' of class {k}' if len(classes) > 1 else ''
+        found[f'the middle of {len(of_class)} images{whose}'] = centroid(of_class)
     first = images[:1].expand(3, -1, -1, -1)
     second = images[1:2].expand(3, -1, -1, -1)
     found['a walk from one image to another'] = mix(first, second, torch.linspace(0, 1, 3))

@@ -1,12 +1,16 @@
 "The chapter on the representation: models first, then parts that only look"
 
+import re
+
 import pytest
 import torch
+from helpers import ROOT
 
 from denoise_study.core import Chapter, image_dls, Study, untrained
 from denoise_study.denoiser import BlindUNet, denoiser
 from denoise_study.representation import blind_dls, blind_models, BlindModels, denoising_part
-from denoise_study.representation import one_of_each, selfguided_part, study_blind, study_judge
+from denoise_study.representation import channels_part, one_of_each, representation_part
+from denoise_study.representation import selfguided_part, study_blind, study_judge
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +58,45 @@ def test_parts_train_nothing(study, monkeypatch):
     around = selfguided_part(study, c, models, n=2, targets=2, levels=2, steps=2)
     assert "class hit" not in set(around.measure) and c.results["judge"] is None
     assert 0 <= c.results["converged"] <= 1 and len(c.blocks) > 4
+
+
+SHOWN = {  # number of a picture in docs/pictures.py -> how its caption in the chapter begins
+    "1": "Share of channels",
+    "3": "8 test images",
+    "4": "Clusters",
+    "5": "Distance between centroids",
+    "6": "The most selective channels",
+    "7": "How often a channel answers",
+    "8": "Each point is a channel",
+    "9": "Left: 2 test images",
+    "10": "Targets that are no image: the middle of 10 images",
+    "11": "Targets that are no image: the middle of 10 images",
+    "12": "Targets that are no image: a walk",
+    "13": "Targets that are no image: the",
+}
+
+
+@pytest.mark.parametrize("classes", [True, False], ids=["classes", "no classes"])
+def test_pictures_of_a_record_stand_under_their_numbers(classes, study, tmp_path, monkeypatch):
+    "They are recorded in the order of the chapter, of which images without classes lack some"
+    D = study.models["blind"][0]
+    source = dict(data="digits", bs=128, device="cpu")
+    if not classes:
+        bytes_ = image_dls("digits", device="cpu").train.dataset.batch(range(400))
+        source["data"] = bytes_.permute(0, 2, 3, 1)
+    work = Study(image_dls(**source), tmp_path, n_eval=12, source=source)
+    work.models["blind"] = D, blind_dls(work)
+    models, c = BlindModels(D, untrained(D, 0), work.models["blind"][1]), Chapter("x")
+    denoising_part(work, c, models)
+    representation_part(work, c, models, 40)
+    channels_part(work, c, models, 40)
+    selfguided_part(work, c, models, n=1, targets=2, levels=2, steps=1, shown=2)
+    found = re.findall("<figcaption>(.*?)</figcaption>", "".join(c.blocks))
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    from pictures import WITHOUT_CLASSES
+
+    numbers = {k: k for k in SHOWN} if classes else {"1": "1", "3": "3", **WITHOUT_CLASSES}
+    for name, number in numbers.items():
+        assert found[int(number)].startswith(SHOWN[name])
+    assert ("of class" in " ".join(found)) == classes
+    assert len(found) == (14 if classes else 11)
