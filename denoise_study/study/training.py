@@ -203,8 +203,14 @@ def denoise_train(
     _say_where(folder, kind)
 
 def _say_where(folder, kind):
-    "The last line of the command"
+    "The last lines of the command"
     from fastai.torch_core import rank_distrib
     if rank_distrib(): return # one process says it
     beside = ', pictures beside it in samples/' if (folder/'samples').is_dir() else ''
     print(f'The model is in {folder/kind}.safetensors{beside}.')
+    about = core.read_tensors(folder/f'{kind}.safetensors', info=dict)[1]['info']
+    fall = about.get('fall') # None: nobody asked whether it had learned all it can
+    if fall is None or fall < about['least']: return
+    steps = about['steps']
+    print(f'Its loss still fell by {fall:.1%} over the last quarter of its {steps} steps; '
+          f'asked for --steps {2*steps}, the same command goes on.')

@@ -1,5 +1,7 @@
 "denoise-train: what is left behind, and what does not go together"
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -92,6 +94,22 @@ def test_denoiser_of_a_ddgm_that_exists(tmp_path):
     assert daed.info["max_steps"] == 2  # by the rule of the plateau
     with pytest.raises(ValueError, match="schedule: that of ddgm-digits is used, got 'cosine'"):
         denoise_train(model="daed", ddgm="ddgm-digits", schedule="cosine", folder=str(tmp_path))
+
+
+def test_who_has_not_learned_all_is_told_how_to_go_on(tmp_path, capsys):
+    how = dict(model="daed", ddgm="ddgm-digits", folder=str(tmp_path), device="cpu")
+    denoise_train(steps=16, **how)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(
+        r"Its loss still fell by \d+\.\d% over the last quarter of its 16 steps; "
+        r"asked for --steps 32, the same command goes on\.",
+        last,
+    )
+    denoise_train(steps=32, **how)
+    info = load_checkpoint(tmp_path / "daed.safetensors").info
+    assert info["steps"] == 32 and info["run"]["epochs"] == 32
+    denoise_train(model="blind", steps=1, folder=str(tmp_path / "blind"), device="cpu")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("The model is in")
 
 
 def test_the_authors_schedule_and_the_control_of_size(tmp_path):
