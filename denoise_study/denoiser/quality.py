@@ -50,8 +50,8 @@ def psnr_gain(
         shapes = f'{tuple(mse.shape)} and {tuple(mse0.shape)}'
         raise ValueError(f'mse, mse0: an error of each image is needed on both sides, got {shapes}')
     n = len(mse)
-    mse = mse.double().cpu()
-    mse0 = mse0.double().cpu()
+    mse = mse.cpu().double()
+    mse0 = mse0.cpu().double()
 
     gains = []
     for counts in resamples(n, n_boot, seed):
