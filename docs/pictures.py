@@ -340,6 +340,14 @@ BLIND = [
         "distances",
     ),
     Picture(
+        "15",
+        "Four pairs of images, and the difference of the scores that know the one or the other, "
+        "from the first image with less and less noise; grey: none.",
+        "How do two conditions differ?",
+        ("Kadkhodaie fig. 21",),
+        "Figure 21 shows this difference for one pair of photographs.",
+    ),
+    Picture(
         "level",
         "Noise left in an image after it was moved towards a target, over that before.",
         "Does guidance leave the noise alone?",
@@ -368,7 +376,16 @@ BLIND = [
     Picture("13", "Images sampled where only the channels that vary most are matched."),
 ]
 # images without classes: nothing is shown of clusters, and of one middle only
-WITHOUT_CLASSES = {"6": "4", "7": "5", "8": "6", "9": "7", "10": "8", "12": "9", "13": "10"}
+WITHOUT_CLASSES = {
+    "6": "4",
+    "7": "5",
+    "8": "6",
+    "9": "7",
+    "10": "8",
+    "12": "9",
+    "13": "10",
+    "15": "12",
+}
 REP = [
     Picture(
         "arms",

@@ -9,7 +9,8 @@ from helpers import ROOT
 from denoise_study.core import Chapter, image_dls, Study, untrained
 from denoise_study.denoiser import BlindUNet, denoiser
 from denoise_study.representation import blind_dls, blind_models, BlindModels, denoising_part
-from denoise_study.representation import channels_part, one_of_each, representation_part
+from denoise_study.representation import channels_part, distance_part, one_of_each
+from denoise_study.representation import representation_part
 from denoise_study.representation import selfguided_part, study_blind, study_judge
 
 
@@ -72,7 +73,8 @@ SHOWN = {  # number of a picture in docs/pictures.py -> how its caption in the c
     "10": "Targets that are no image: the middle of 10 images",
     "11": "Targets that are no image: the middle of 10 images",
     "12": "Targets that are no image: a walk",
-    "13": "Targets that are no image: the",
+    "13": r"Targets that are no image: the \d+ channels",
+    "15": "Difference of the scores",
 }
 
 
@@ -91,12 +93,13 @@ def test_pictures_of_a_record_stand_under_their_numbers(classes, study, tmp_path
     representation_part(work, c, models, 40)
     channels_part(work, c, models, 40)
     selfguided_part(work, c, models, n=1, targets=2, levels=2, steps=1, shown=2)
+    distance_part(work, c, models, n=4)
     found = re.findall("<figcaption>(.*?)</figcaption>", "".join(c.blocks))
     monkeypatch.syspath_prepend(ROOT / "docs")
     from pictures import WITHOUT_CLASSES
 
     numbers = {k: k for k in SHOWN} if classes else {"1": "1", "3": "3", **WITHOUT_CLASSES}
     for name, number in numbers.items():
-        assert found[int(number)].startswith(SHOWN[name])
+        assert re.match(SHOWN[name], found[int(number)])
     assert ("of class" in " ".join(found)) == classes
-    assert len(found) == (14 if classes else 11)
+    assert len(found) == (16 if classes else 13)
