@@ -209,6 +209,7 @@ def _look_around(self:Resume):
         _, desc = read_tensors(self.result, model=dict, info=dict)
         self._check(desc, desc['info'].get('run'), self.result, longer=False)
 
+# %% ../../nbs/core/26_resume.ipynb #42ef9813
 @patch
 def _check(self:Resume, desc, run, path, longer):
     "Is a file of this model and of this run? A finished one is not to be gone on from"
