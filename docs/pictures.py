@@ -322,7 +322,7 @@ BLIND = [
     ),
     Picture(
         "9",
-        "The first eight test images that were drawn, an image sampled around each, and one "
+        "The first eight test images that were drawn, images sampled around each, and as many "
         "without guidance from the same noise. Nothing was chosen.",
         "Can images be made from it?",
         ("Kadkhodaie fig. 7",),
