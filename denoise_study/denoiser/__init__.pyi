@@ -46,4 +46,5 @@ from .training import blind_preset as blind_preset
 from .training import halving as halving
 from .training import noise_law as noise_law
 from .training import train_blind as train_blind
+from .training import with_sides as with_sides
 from .transformer import BlindTransformer as BlindTransformer

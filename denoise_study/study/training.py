@@ -95,7 +95,7 @@ def started(
 
 def train_on(
     model, # from `load_checkpoint` or `load_pretrained`; trained in place
-    dls, # images of its shape and range, from `image_dls`
+    dls, # from `image_dls`, in its range and shape; a blind denoiser takes other sides
     folder:str|Path, # where checkpoint, log, state and pictures go; not that of its own run
     size:str='small', # rate and averaging: 'small' or 'paper'
     steps:int|None=None, # how many more training steps; None: those of the size
@@ -114,6 +114,7 @@ def train_on(
         p = denoiser.blind_preset(dls.info, size)
         cbs = [] if p['one_cycle'] else denoiser.halving(lr or p['lr'])
         how = dict(clip=None, cbs=cbs)
+        model = denoiser.with_sides(model, dls.info.size)
     else:
         p = diffusion.preset(dls.info, size)
         how = dict(draw=diffusion.preview)

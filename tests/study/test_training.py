@@ -161,6 +161,23 @@ def test_a_folder_is_of_one_run_and_longer_is_another(tmp_path):
     assert first.info["run"]["start"] is None
 
 
+def test_a_blind_denoiser_learns_on_from_larger_images(tmp_path):
+    "The same weights on images of other sides, and a digest that says where they come from"
+    rng = np.random.default_rng(0)
+    for name, side in dict(small=8, large=16).items():
+        np.savez(tmp_path / f"{name}.npz", images=rng.integers(0, 256, (60, side, 24), np.uint8))
+    kw = dict(steps=2, device="cpu")
+    denoise_train(str(tmp_path / "small.npz"), folder=str(tmp_path / "run"), model="blind", **kw)
+    first = tmp_path / "run" / "blind.safetensors"
+    kw |= dict(start=str(first), folder=str(tmp_path / "more"))
+    denoise_train(str(tmp_path / "large.npz"), **kw)
+    model = load_checkpoint(tmp_path / "more" / "blind.safetensors")
+    assert model.shape == (1, 16, 24)
+    assert model.info["run"]["start"] == load_checkpoint(first).info["digest"]
+    denoise_train(str(tmp_path / "large.npz"), **kw)  # once more: nothing is left to do
+    assert load_checkpoint(first).shape == (1, 8, 24)
+
+
 def test_tied_weights_are_trained_and_saved(tmp_path):
     "Two names of one tensor: saved after an epoch, and one tensor again after a resume"
 
