@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from matplotlib import rc_context
 from .claims import claims_html
 from .writing import replacing, write_text
-from .drawing import figure_of, png, static_picture
+from .drawing import figure_of, Picture, png, static_picture
 from .verdicts import Verdict, verdict_css
 
 # %% ../../nbs/core/40_report.ipynb #56f0face
@@ -27,6 +27,7 @@ class Chapter:
     blocks:list = field(default_factory=list) # HTML, in order
     results:dict = field(default_factory=dict) # numbers, for `write_json`
     figures:list = field(default_factory=list) # pictures, each a dict: png and svg -> bytes
+    pictures:dict = field(default_factory=dict) # caption -> `Picture` in the page
 
     def text(self,
         *paragraphs, # plain text, one paragraph each
@@ -57,6 +58,7 @@ def figure(self:Chapter,
     for_slides = png(drawn, colors=256) if lines else shown.data
     for_print = shown.data if lines else _svg(drawn)
     self.figures.append(dict(png=for_slides, svg=for_print))
+    self.pictures[caption] = shown
     width = figure_of(drawn).get_figwidth()
     alt = html.escape(alt or caption, quote=True)
     self.blocks.append(
@@ -69,6 +71,16 @@ def _svg(drawn):
     with rc_context({'svg.hashsalt': 'denoise_study'}):
         figure_of(drawn).savefig(buffer, format='svg', metadata=dict(Date=None))
     return buffer.getvalue()
+
+@patch
+def picture(self:Chapter,
+    words:str, # with which its caption begins
+) -> Picture: # to be looked at in a notebook
+    "A picture of the chapter; a ValueError says which ones there are"
+    for caption, picture in self.pictures.items():
+        if caption.startswith(words): return picture
+    there = '; '.join(self.pictures) or 'none'
+    raise ValueError(f'words: no caption begins with {words!r}; there are: {there}')
 
 @patch
 def write_figures(self:Chapter,

@@ -51,7 +51,7 @@ def test_parts_train_nothing(study, monkeypatch):
         raise AssertionError("a part trained a model")
 
     for name in ("train_blind", "feature_space"):
-        monkeypatch.setattr(f"denoise_study.representation.chapter.{name}", fail)
+        monkeypatch.setattr(f"denoise_study.representation.study_models.{name}", fail)
     D, dls = study.models["blind"]
     models, c = BlindModels(D, untrained(D, 0), dls), Chapter("x")
     table = denoising_part(study, c, models)
