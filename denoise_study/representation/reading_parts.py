@@ -11,7 +11,7 @@ from torch import Tensor
 from ..core import Chapter, Interval, mean_interval, paired_interval, panels
 from ..core import Study, untrained
 from .channels import plot_marginals, plot_rows
-from .claims import BLOCKS
+from .reading_claims import BLOCKS
 from .comparison import compare_representations, comparison_rows
 from .depth import active_channels, plot_active
 from .geometry import neighbours
