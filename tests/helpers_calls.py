@@ -254,7 +254,9 @@ def calls():
         denoiser.Blind: dict(
             net=t.blind, shape=(1, 8, 8), sigmas=(0.1, 1.0), law="sqrt", power=1.0
         ),
-        denoiser.with_sides: dict(model=denoiser.Blind(t.blind, (1, 8, 8)), sides=(16, 8)),
+        denoiser.continued: dict(
+            model=denoiser.Blind(t.blind, (1, 8, 8)), sides=(16, 8), law='log', power=1.0
+        ),
         denoiser.halving: dict(lr=1e-3, stages=10),
         denoiser.blind_preset: dict(info=t.dls.info, size="small", width=None),
     }  # fmt: skip

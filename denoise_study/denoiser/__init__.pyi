@@ -43,8 +43,8 @@ from .training import BLIND_SIZES as BLIND_SIZES
 from .training import Blind as Blind
 from .training import NOISE_LAWS as NOISE_LAWS
 from .training import blind_preset as blind_preset
+from .training import continued as continued
 from .training import halving as halving
 from .training import noise_law as noise_law
 from .training import train_blind as train_blind
-from .training import with_sides as with_sides
 from .transformer import BlindTransformer as BlindTransformer

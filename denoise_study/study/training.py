@@ -104,6 +104,8 @@ def train_on(
     fresh:bool=False, # begin anew, whatever is in the folder
     compiled:bool=False, # train through `torch.compile`
     lr:float|None=None, # largest learning rate; None: that of the preset
+    law:str='', # of a blind denoiser's noise; '': as before
+    power:float=0., # by which its squared errors are divided; 0: as before
 ) -> 'diffusion.DDGM|daed.DAED|denoiser.Blind': # averaged if it can be; also in the folder
     "Train for more steps, starting from weights; continues if it was interrupted"
     import torch
@@ -114,7 +116,7 @@ def train_on(
         p = denoiser.blind_preset(dls.info, size)
         cbs = [] if p['one_cycle'] else denoiser.halving(lr or p['lr'])
         how = dict(clip=None, cbs=cbs)
-        model = denoiser.with_sides(model, dls.info.size)
+        model = denoiser.continued(model, dls.info.size, law, power)
     else:
         p = diffusion.preset(dls.info, size)
         how = dict(draw=diffusion.preview)
@@ -172,7 +174,10 @@ def denoise_train(
     if ddgm: check_model(ddgm=ddgm)
     of_kind = dict(loss=loss, level=level, schedule=schedule, T=T, noise_law=noise_law)
     of_kind |= dict(noise_power=noise_power, ddgm=ddgm, wide=wide)
-    found = started(start, device, model=model, width=width, **of_kind) if start else None
+    found = None
+    if start:
+        fixed = {k: v for k, v in of_kind.items() if k not in ('noise_law', 'noise_power')}
+        found = started(start, device, model=model, width=width, **fixed)
     kind = model_kind(found) if start else model or 'ddgm'
     check_options(kind, **of_kind)
     core.one_of('model', kind, MODELS)
@@ -192,7 +197,7 @@ def denoise_train(
     if compiled: how['compiled'] = True
     folder = Path(folder or f'runs/{kind}{"-more" if start else ""}')
     if start:
-        train_on(found, dls, folder, **how)
+        train_on(found, dls, folder, **how, law=noise_law, power=noise_power)
     else:
         if kind != 'blind': check_sides(dls.info, size)
         train, _ = MODELS[kind]()

@@ -169,10 +169,10 @@ def test_a_blind_denoiser_learns_on_from_larger_images(tmp_path):
     kw = dict(steps=2, device="cpu")
     denoise_train(str(tmp_path / "small.npz"), folder=str(tmp_path / "run"), model="blind", **kw)
     first = tmp_path / "run" / "blind.safetensors"
-    kw |= dict(start=str(first), folder=str(tmp_path / "more"))
+    kw |= dict(start=str(first), folder=str(tmp_path / "more"), noise_law="uniform")
     denoise_train(str(tmp_path / "large.npz"), **kw)
     model = load_checkpoint(tmp_path / "more" / "blind.safetensors")
-    assert model.shape == (1, 16, 24)
+    assert model.shape == (1, 16, 24) and model.law == "uniform"
     assert model.info["run"]["start"] == load_checkpoint(first).info["digest"]
     denoise_train(str(tmp_path / "large.npz"), **kw)  # once more: nothing is left to do
     assert load_checkpoint(first).shape == (1, 8, 24)
