@@ -172,12 +172,9 @@ def denoise_train(
     check_data(data=data)
     if start: check_model(start=start)
     if ddgm: check_model(ddgm=ddgm)
-    of_kind = dict(loss=loss, level=level, schedule=schedule, T=T, noise_law=noise_law)
-    of_kind |= dict(noise_power=noise_power, ddgm=ddgm, wide=wide)
-    found = None
-    if start:
-        fixed = {k: v for k, v in of_kind.items() if k not in ('noise_law', 'noise_power')}
-        found = started(start, device, model=model, width=width, **fixed)
+    of_kind = dict(loss=loss, level=level, schedule=schedule, T=T, ddgm=ddgm, wide=wide)
+    found = started(start, device, model=model, width=width, **of_kind) if start else None
+    of_kind |= dict(noise_law=noise_law, noise_power=noise_power) # which may change on the way
     kind = model_kind(found) if start else model or 'ddgm'
     check_options(kind, **of_kind)
     core.one_of('model', kind, MODELS)
