@@ -255,7 +255,8 @@ def calls():
             net=t.blind, shape=(1, 8, 8), sigmas=(0.1, 1.0), law="sqrt", power=1.0
         ),
         denoiser.continued: dict(
-            model=denoiser.Blind(t.blind, (1, 8, 8), (0.1, 1.0)), sides=(16, 8), law='log', power=1.0
+            model=denoiser.Blind(t.blind, (1, 8, 8), (0.1, 1.0)), sides=(16, 8), law="log",
+            power=1.0,
         ),
         denoiser.halving: dict(lr=1e-3, stages=10),
         denoiser.blind_preset: dict(info=t.dls.info, size="small", width=None),
