@@ -156,9 +156,15 @@ def _last_loss(learn):
     if len(last) < 2 or last[1] is None: return {}
     return dict(valid_loss=float(last[1]))
 
+def _earlier(model):
+    "How many steps its weights had behind them, if they were loaded from a file"
+    info = getattr(model, 'info', None)
+    if not isinstance(info, dict) or 'steps' not in info: return {}
+    return dict(steps_before=info['steps'] + info.get('steps_before', 0))
+
 def _save(path, learn, seed, **about):
     "The checkpoint, with the run that it is of"
-    about = _last_loss(learn) | about
+    about = _last_loss(learn) | _earlier(unwrap(learn.model)) | about
     save_checkpoint(
         path, learn.model, averaged(learn), data=learn.dls.info.to_dict(), seed=seed,
         steps=learn.train_iter, seconds=round(learn.resume.spent(), 1), run=learn.resume.identity,

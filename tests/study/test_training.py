@@ -174,6 +174,7 @@ def test_a_blind_denoiser_learns_on_from_larger_images(tmp_path):
     model = load_checkpoint(tmp_path / "more" / "blind.safetensors")
     assert model.shape == (1, 16, 24) and model.law == "uniform"
     assert model.info["run"]["start"] == load_checkpoint(first).info["digest"]
+    assert model.info["steps"] == model.info["steps_before"] == 2
     denoise_train(str(tmp_path / "large.npz"), **kw)  # once more: nothing is left to do
     assert load_checkpoint(first).shape == (1, 8, 24)
 
