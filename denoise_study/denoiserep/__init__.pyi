@@ -119,6 +119,11 @@ from .fusion import fuse_linear as fuse_linear
 from .fusion import round_fused as round_fused
 from .fusion import step_affine as step_affine
 from .fusion import step_coefficients as step_coefficients
+from .identity_loaders import CameraLoader as CameraLoader
+from .identity_loaders import IdentityLoader as IdentityLoader
+from .identity_loaders import RetrievalTest as RetrievalTest
+from .identity_loaders import retrieval_loaders as retrieval_loaders
+from .identity_loaders import split_classes as split_classes
 from .masks import IGNORE as IGNORE
 from .masks import MaskFiles as MaskFiles
 from .masks import MaskLoader as MaskLoader
@@ -150,13 +155,10 @@ from .retrieval import identity_loss as identity_loss
 from .retrieval import retrieval_task as retrieval_task
 from .retrieval import score_retrieval as score_retrieval
 from .retrieval_sets import CUHK as CUHK
-from .retrieval_sets import CameraLoader as CameraLoader
-from .retrieval_sets import IdentityLoader as IdentityLoader
 from .retrieval_sets import MARKET as MARKET
 from .retrieval_sets import OMNIGLOT as OMNIGLOT
 from .retrieval_sets import READERS as READERS
 from .retrieval_sets import ReidPart as ReidPart
-from .retrieval_sets import RetrievalTest as RetrievalTest
 from .retrieval_sets import VERI as VERI
 from .retrieval_sets import camera_numbers as camera_numbers
 from .retrieval_sets import count_cameras as count_cameras
@@ -165,8 +167,6 @@ from .retrieval_sets import read_market as read_market
 from .retrieval_sets import read_msmt as read_msmt
 from .retrieval_sets import read_omniglot as read_omniglot
 from .retrieval_sets import reid_dls as reid_dls
-from .retrieval_sets import retrieval_loaders as retrieval_loaders
-from .retrieval_sets import split_classes as split_classes
 from .segmentation import TinyFCN as TinyFCN
 from .segmentation import boundary as boundary
 from .segmentation import iou_counts as iou_counts

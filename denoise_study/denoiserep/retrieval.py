@@ -17,8 +17,8 @@ from .cameras import camera_block, tell_cameras
 from .classification import shift_flip
 from .classifiers import backbone, last_linear
 from .ranking import rank_scores
-from .retrieval_sets import count_cameras, READERS, reid_dls, RetrievalTest
-from .retrieval_sets import split_classes
+from .identity_loaders import RetrievalTest, split_classes
+from .retrieval_sets import count_cameras, READERS, reid_dls
 from .task import about_task, Scores, Task
 
 # %% ../../nbs/denoiserep/23_retrieval.ipynb #ca9a5c92
