@@ -2041,6 +2041,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                          'denoise_study/denoiserep/identity_loaders.py'),
                                                            'denoise_study.denoiserep.identity_loaders.IdentityLoader.__init__': ( 'denoiserep/identity_loaders.html#identityloader.__init__',
                                                                                                                                   'denoise_study/denoiserep/identity_loaders.py'),
+                                                           'denoise_study.denoiserep.identity_loaders.IdentityLoader._groups': ( 'denoiserep/identity_loaders.html#identityloader._groups',
+                                                                                                                                 'denoise_study/denoiserep/identity_loaders.py'),
                                                            'denoise_study.denoiserep.identity_loaders.IdentityLoader.available': ( 'denoiserep/identity_loaders.html#identityloader.available',
                                                                                                                                    'denoise_study/denoiserep/identity_loaders.py'),
                                                            'denoise_study.denoiserep.identity_loaders.IdentityLoader.get_idxs': ( 'denoiserep/identity_loaders.html#identityloader.get_idxs',

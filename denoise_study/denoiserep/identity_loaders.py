@@ -101,12 +101,21 @@ class IdentityLoader(CameraLoader):
         labels = np.asarray(self.dataset.labels)
         rounds = defaultdict(list)
         for identity in rng.permutation(np.unique(labels)):
-            own = rng.permutation(np.flatnonzero(labels == identity))
-            if len(own) < self.k: own = np.resize(own, self.k)
-            groups = own[:len(own)//self.k*self.k].reshape(-1, self.k)
-            for r, group in enumerate(groups): rounds[r].append(group)
-        order = np.concatenate([group for r in sorted(rounds) for group in rounds[r]])
+            own = np.flatnonzero(labels == identity)
+            own = rng.permutation(own)
+            for r, group in enumerate(self._groups(own)):
+                rounds[r].append(group)
+
+        order = []
+        for r in sorted(rounds): order += rounds[r]
+        order = np.concatenate(order)
         return torch.from_numpy(order[:self.used])
+
+    def _groups(self, own):
+        "Pictures of one identity, k at a time; fewer than k are given more than once"
+        if len(own) < self.k: own = np.resize(own, self.k)
+        whole = len(own)//self.k
+        return own[:whole*self.k].reshape(whole, self.k)
 
     def new(self,
         **kwargs, # arguments to change
@@ -128,25 +137,29 @@ def retrieval_loaders(
     told:tuple|None=None, # cameras of `train` and of the test for `CameraLoader`; None: not told
 ) -> ImageLoaders: # train, valid, and a `RetrievalTest`
     "Train, valid (a tenth of the training pictures) and test loaders"
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(train)))
+    rng = np.random.default_rng(seed)
+    order = torch.from_numpy(rng.permutation(len(train)))
     n = max(1, len(train)//10)
-    kwargs = dict(bs=bs, range=(0., 1.), device=device)
+    how = dict(bs=bs, range=(0., 1.), device=device)
     cameras, of_test = told or (None, None)
+
     def part(idx):
+        "Some of the training pictures, in their order, with their cameras"
         idx = idx.sort().values
-        return dict(source=Subset(train, idx), told=None if told is None else cameras[idx])
+        whose = None
+        if told: whose = cameras[idx]
+        return dict(source=Subset(train, idx), told=whose, **how)
+
+    if k: first = IdentityLoader(**part(order[n:]), k=k)
+    else: first = CameraLoader(**part(order[n:]), shuffle=True, drop_last=True)
+    valid = CameraLoader(**part(order[:n]), shuffle=False, drop_last=False)
     source, *which = test
-    if k: first = IdentityLoader(**part(order[n:]), k=k, **kwargs)
-    else: first = CameraLoader(**part(order[n:]), shuffle=True, drop_last=True, **kwargs)
-    loaders = [
-        first,
-        CameraLoader(**part(order[:n]), shuffle=False, drop_last=False, **kwargs),
-        RetrievalTest(source, *which, told=of_test, **kwargs)]
+    last = RetrievalTest(source, *which, told=of_test, **how)
 
     classes = tuple(str(i) for i in range(n_ids))
-    info = DataInfo(name, train.channels, size, (0., 1.), classes,
-                    len(train) - n, n, len(source))
-    return ImageLoaders(*loaders, info=info, device=device)
+    sizes = len(train) - n, n, len(source)
+    info = DataInfo(name, train.channels, size, (0., 1.), classes, *sizes)
+    return ImageLoaders(first, valid, last, info=info, device=device)
 
 # %% ../../nbs/denoiserep/22_identity_loaders.ipynb #456a6358
 def split_classes(
