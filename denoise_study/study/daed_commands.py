@@ -9,8 +9,9 @@ __all__ = ['write_chapter', 'source_model', 'data_of', 'denoise_transfer', 'deno
 from pathlib import Path
 from typing import Literal
 from .. import core, daed, denoiser, diffusion
-from .console import check_channels, check_data, check_model, check_numbers
-from .console import comma_numbers, open_data, open_ddgm, shipped_models
+from .console import check_numbers, comma_numbers
+from .inputs import check_channels, check_data, check_model, open_data, open_ddgm
+from .inputs import shipped_models
 
 # %% ../../nbs/study/04_daed_commands.ipynb #49aaf128
 def write_chapter(

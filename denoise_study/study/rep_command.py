@@ -10,7 +10,8 @@ __all__ = ['TASKS', 'RECIPE_ARMS', 'TASK_OPTIONS', 'open_task', 'open_networks',
 from pathlib import Path
 from typing import Literal
 from .. import core, denoiserep
-from .console import check_data, check_numbers, chosen_device
+from .console import check_numbers
+from .inputs import check_data, chosen_device
 
 # %% ../../nbs/study/06_rep_command.ipynb #c505d94b
 TASKS = dict( # word -> task; the wing is loaded when one is made

@@ -9,8 +9,8 @@ __all__ = ['open_denoiser', 'denoise_probe', 'chosen_images', 'denoise_selfguide
 from pathlib import Path
 from typing import Literal
 from .. import core, denoiser, representation
-from .console import check_channels, check_data, check_numbers, chosen_device
-from .console import comma_numbers, open_model
+from .console import check_numbers, comma_numbers
+from .inputs import check_channels, check_data, chosen_device, open_model
 
 # %% ../../nbs/study/05_representation_commands.ipynb #e01fc5fb
 def open_denoiser(

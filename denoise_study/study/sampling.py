@@ -11,8 +11,8 @@ import math
 from pathlib import Path
 from typing import Literal
 from .. import core, diffusion
-from .console import check_data, check_model, check_numbers, chosen_device
-from .console import open_ddgm
+from .console import check_numbers
+from .inputs import check_data, check_model, chosen_device, open_ddgm
 
 # %% ../../nbs/study/03_sampling.ipynb #f35c5b05
 def denoise_sample(

@@ -7,7 +7,7 @@ __all__ = ['same_training', 'fitting_models', 'take_shipped', 'planned_trainings
 
 # %% ../../nbs/study/07_shipped.ipynb #fc4dd309
 from .. import core, daed, denoiser, diffusion, representation
-from .console import shipped_models
+from .inputs import shipped_models
 
 # %% ../../nbs/study/07_shipped.ipynb #2ae6e7e4
 def same_training(

@@ -10,8 +10,9 @@ __all__ = ['CHAPTERS', 'STAGES', 'chosen_chapters', 'study_identity', 'give_mode
 from pathlib import Path
 from typing import Literal
 from .. import core, daed, denoiser, denoiserep, diffusion, representation
-from .console import check_channels, check_data, check_model, check_numbers
-from .console import chosen_device, open_data, open_model
+from .console import check_numbers
+from .inputs import check_channels, check_data, check_model, chosen_device
+from .inputs import open_data, open_model
 from .shipped import fitting_models, planned_trainings, seconds_a_step
 from .shipped import take_shipped
 from .summary import images_chapter, made_chapter, short_chapter

@@ -10,8 +10,8 @@ __all__ = ['MODELS', 'SCHEDULES', 'OPTIONS_OF', 'check_options', 'check_sides', 
 from pathlib import Path
 from typing import Literal
 from .. import core, daed, denoiser, diffusion
-from .console import check_data, check_model, check_numbers, open_data
-from .console import open_ddgm, open_model
+from .console import check_numbers
+from .inputs import check_data, check_model, open_data, open_ddgm, open_model
 
 # %% ../../nbs/study/02_training.ipynb #d0d05d81
 MODELS = dict( # word -> function that trains, and class; a wing is loaded when one is called
