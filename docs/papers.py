@@ -7,6 +7,7 @@ from results import chip, data_of, escape, figure, grid, in_short, numbers
 from summaries import record, RESULTS
 
 TRANSFORMERS = sorted(f.stem for f in RESULTS.glob("blind_*_transformer.json"))
+EVEN = sorted(f.stem for f in RESULTS.glob("blind_*_even.json"))
 # a paper's page -> the results files that bear on its claims, the first first
 RECORDS = dict(
     daed=[
@@ -16,6 +17,7 @@ RECORDS = dict(
     ],
     representations=[
         "blind_fashion_mnist",
+        *EVEN,
         "blind_cifar10",
         "blind_celeba",
         "blind_digits",
@@ -42,6 +44,8 @@ def about(name):
         said += ", trained jointly"
     if name in TRANSFORMERS:
         said += ", of a transformer"
+    if name in EVEN:
+        said += ", noise levels counted about evenly"
     if name.startswith("daed_"):
         said += ", with a denoiser of {dae_steps} steps".format_map(numbers(record(name)))
     trainings = record(name).get("trainings", ())  # how many, or those beside the first

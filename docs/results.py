@@ -44,6 +44,12 @@ TITLES = {
         "The claims of Kadkhodaie et al. (2025), each with its control, "
         "measured with a small network on a CPU.",
     ),
+    "blind_fashion_mnist_even": (
+        "Blind denoisers of FashionMNIST that count noise levels about evenly",
+        "The same claims over {trainings} trainings of the same network whose noise is drawn "
+        "log-uniformly and whose squared errors are divided by the root of the noise level, so that "
+        "weak noise counts. The paper's sum over pixels hardly sees it.",
+    ),
     "blind_cifar10": (
         "A blind denoiser of CIFAR-10",
         "The same claims on small photographs, of the denoiser `blind-cifar10` on test images.",
@@ -51,7 +57,8 @@ TITLES = {
     "blind_celeba": (
         "A blind denoiser of faces",
         "The same claims on faces of 64 by 64 pixels (Liu et al. 2015), which have no labels: what "
-        "is about classes is not measured. The network was trained for it and does not ship.",
+        "is about classes is not measured. The network is `blind-cifar10`, which learned on from "
+        "faces for {steps} steps; it does not ship.",
     ),
     "blind_digits": (
         "Blind denoisers of digits",
@@ -175,6 +182,8 @@ def numbers(record):
     found = {k: v for k, v in record.items() if isinstance(v, (int, float))}
     if isinstance(record.get("trainings"), list):
         found["trainings"] = 1 + len(record["trainings"])  # besides the one the record is of
+    if "checkpoint" in record:
+        found["steps"] = f"{record['checkpoint']['steps']:,}"
     for name, training in record.get("training", {}).items():
         if name.startswith("DAED") and "fall" in training:  # the denoiser of a diffusion model
             found["dae_steps"] = f"{training['steps']:,}"
