@@ -46,9 +46,9 @@ TITLES = {
     ),
     "blind_fashion_mnist_even": (
         "Blind denoisers of FashionMNIST that count noise levels about evenly",
-        "The same claims over {trainings} trainings of the same network whose noise is drawn "
-        "log-uniformly and whose squared errors are divided by the root of the noise level, so that "
-        "weak noise counts. The paper's sum over pixels hardly sees it.",
+        "The same claims over {trainings} trainings of the same network, whose noise is drawn "
+        "log-uniformly and whose squared errors are divided by the root of the noise level: so "
+        "weak noise counts, which the paper's sum over pixels hardly sees.",
     ),
     "blind_cifar10": (
         "A blind denoiser of CIFAR-10",
