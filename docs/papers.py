@@ -113,29 +113,30 @@ def lines(paper, places):
 
 
 def shown(paper):
-    "Pictures that stand beside a claim, each with the records that have it"
+    "Pictures that stand beside a claim: for each claim, the picture of every record that has one"
     found = {}
     for name in RECORDS[paper]:
         for p in pictures(name, record(name)):
             if p.title:
-                found.setdefault(p.title, (p, []))[1].append(name)
+                found.setdefault(p.title, []).append((p, name))
     return list(found.values())
 
 
 def figures(paper):
     "The claims with pictures: what the paper shows, ours, and the verdicts below"
     out = []
-    for p, names in shown(paper):
-        own = names if p.each else names[:1]
-        out += [f"### {p.title}", f"*{', '.join(p.places)}.* {p.paper}"]
-        out += [figure(p.file(name), f"{p.seen} ({about(name)})") for name in own]
-        out.append(lines(paper, p.places))
+    for found in shown(paper):
+        first, _ = found[0]
+        out += [f"### {first.title}", f"*{', '.join(first.places)}.* {first.paper}"]
+        for p, name in found if first.each else found[:1]:
+            out.append(figure(p.file(name), f"{p.seen} ({about(name)})"))
+        out.append(lines(paper, first.places))
     return "\n\n".join(out)
 
 
 def others(paper):
     "The claims without a picture"
-    pictured = {place for p, _ in shown(paper) for place in p.places}
+    pictured = {place for found in shown(paper) for place in found[0][0].places}
     every = {c.place: 0 for claims in claims_of(paper).values() for c in claims}
     return lines(paper, [place for place in every if place not in pictured])
 

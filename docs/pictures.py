@@ -328,6 +328,7 @@ BLIND = [
         ("Kadkhodaie fig. 7",),
         "Figure 7 shows eight samples around each of many photographs: other images with the same "
         "arrangement.",
+        each=True,
     ),
     Picture(
         "ratio",
