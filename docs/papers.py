@@ -17,10 +17,11 @@ RECORDS = dict(
     ],
     representations=[
         "blind_fashion_mnist",
-        *EVEN,
+        "blind_fashion_mnist_even",
         "blind_cifar10",
         "blind_celeba",
         "blind_digits",
+        "blind_digits_even",
         *TRANSFORMERS,
     ],
     denoiserep=sorted(f.stem for f in RESULTS.glob("rep_*.json")),
@@ -74,7 +75,8 @@ def came_out(paper):
     for (place, sentence), verdicts in found.items():
         cells = [" ".join(map(brief, verdicts.get(data, ()))) for data in claims]
         rows.append([f'{escape(sentence)} <span class="place">{escape(place)}</span>', *cells])
-    table = grid(["claim", *claims], rows)
+    heads = [data.replace("FashionMNIST", "Fashion&shy;MNIST") for data in claims]  # narrow columns
+    table = grid(["claim", *heads], rows)
     return f'<div class="verdicts">\n\n{table}\n\n</div>'
 
 

@@ -65,6 +65,11 @@ TITLES = {
         "The same claims on the smallest images, over {trainings} trainings that differ in their "
         "seed: what is said of denoisers, and not of one of them.",
     ),
+    "blind_digits_even": (
+        "Blind denoisers of digits that count noise levels about evenly",
+        "The smallest images once more, over {trainings} trainings of {steps} steps with "
+        "log-uniform noise and squared errors that are divided by the root of the noise level.",
+    ),
     "blind_fashion_mnist_transformer": (
         "A transformer that removes noise from FashionMNIST",
         "The same claims, asked of a transformer denoiser of as many weights: which of them are "
