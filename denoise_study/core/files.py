@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from .images import to_uint8
 from .plots import figure_of
@@ -39,7 +39,8 @@ def write_tensors(
     told = json.loads(json.dumps(desc)) # as a reader finds it
     text = json.dumps(dict(told, digest=content_digest(on_cpu, told)))
     with replacing(path) as tmp:
-        save_file(on_cpu, tmp, metadata=dict(denoise_study=text))
+        # not `save_file`: it writes through a file of its own, which a kill leaves behind
+        tmp.write_bytes(save(on_cpu, metadata=dict(denoise_study=text)))
 
 def content_digest(
     tensors:dict, # name -> tensor

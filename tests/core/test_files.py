@@ -1,6 +1,7 @@
 "Tensors with their description, results as they are, and every bit of both"
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,21 @@ from safetensors.torch import save_file
 from denoise_study.core import Claim, content_digest, Finding, image_dls, Interval, Learned, panel
 from denoise_study.core import read_tensors, run_info, save_figure, save_images, write_json
 from denoise_study.core import write_tensors
+
+
+def test_tensors_are_written_through_one_file(tmp_path, monkeypatch):
+    "A writer that goes through a file with a name of its own leaves it there when it is killed"
+    inodes = []
+    touch = Path.touch
+
+    def seen(self, *args, **kw):
+        touch(self, *args, **kw)
+        inodes.append(self.stat().st_ino)
+
+    monkeypatch.setattr(Path, "touch", seen)
+    path = tmp_path / "a.safetensors"
+    write_tensors(path, dict(w=torch.ones(2)), dict(kind="x"))
+    assert inodes == [path.stat().st_ino]
 
 
 def test_tensors_and_description_round_trip(tmp_path):
