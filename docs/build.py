@@ -22,7 +22,7 @@ sys.path[:0] = [str(HERE), str(ROOT / "tools")]
 from faces import notebooks as rooms, room_of, WINGS  # noqa: E402
 from links import Names  # noqa: E402
 from nb2sphinx import Site, convert, exported  # noqa: E402
-from papers import beside, came_out, figures, others  # noqa: E402
+from papers import ahead, arrived, beside, came_out, figures, measured_of, others  # noqa: E402
 from pictures import draw_pictures  # noqa: E402
 from readme import code_md  # noqa: E402
 from results import figure, overview, page as result_page, records, RESULTS  # noqa: E402
@@ -175,6 +175,9 @@ def offered(site, books, doc):
         figures=figures,
         others=others,
         beside=beside,
+        ahead=ahead,
+        arrived=arrived,
+        measured_of=measured_of,
         **COSTS,
     )
 

@@ -7,7 +7,10 @@ from results import chip, data_of, escape, figure, grid, in_short, numbers
 from summaries import record, RESULTS
 
 TRANSFORMERS = sorted(f.stem for f in RESULTS.glob("blind_*_transformer.json"))
-EVEN = sorted(f.stem for f in RESULTS.glob("blind_*_even.json"))
+KINDS = dict(  # the end of a record's name -> what is different about its networks
+    _transformer=", of a transformer",
+    _even=", noise levels counted about evenly",
+)
 # a paper's page -> the results files that bear on its claims, the first first
 RECORDS = dict(
     daed=[
@@ -43,10 +46,7 @@ def about(name):
     said = NAMES.get(data, data)
     if name.startswith("table1_"):
         said += ", trained jointly"
-    if name in TRANSFORMERS:
-        said += ", of a transformer"
-    if name in EVEN:
-        said += ", noise levels counted about evenly"
+    said += "".join(words for end, words in KINDS.items() if name.endswith(end))
     if name.startswith("daed_"):
         said += ", with a denoiser of {dae_steps} steps".format_map(numbers(record(name)))
     trainings = record(name).get("trainings", ())  # how many, or those beside the first
@@ -141,6 +141,29 @@ def others(paper):
     pictured = {place for found in shown(paper) for place in found[0][0].places}
     every = {c.place: 0 for claims in claims_of(paper).values() for c in claims}
     return lines(paper, [place for place in every if place not in pictured])
+
+
+def first_finding(name, sentence):
+    "The first number behind a claim of a record"
+    (claim,) = [c for c in record(name)["claims"] if c["sentence"] == sentence]
+    return Claim.from_dict(claim).findings[0]
+
+
+def measured_of(name, sentence):
+    "That number with its interval, for a sentence on a page"
+    return escape(first_finding(name, sentence).measured)
+
+
+def ahead(name):
+    "How many decibels the denoisers of a record are ahead of the best linear one at noise .02"
+    return escape(first_finding(name, "It beats the best linear denoiser").difference())
+
+
+def arrived(name):
+    "In which share of its calls the matching arrived, in each training"
+    first = record(name)
+    every = [r["converged"] for r in (first, *first.get("trainings", ()))]
+    return ", ".join(f"{share:.0%}" for share in sorted(every))
 
 
 def beside(one, other):
