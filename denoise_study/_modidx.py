@@ -3297,6 +3297,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                       'denoise_study/representation/study_models.py'),
                                                            'denoise_study.representation.study_models.BlindModels.classify': ( 'representation/study_models.html#blindmodels.classify',
                                                                                                                                'denoise_study/representation/study_models.py'),
+                                                           'denoise_study.representation.study_models.BlindModels.networks': ( 'representation/study_models.html#blindmodels.networks',
+                                                                                                                               'denoise_study/representation/study_models.py'),
                                                            'denoise_study.representation.study_models.blind_dls': ( 'representation/study_models.html#blind_dls',
                                                                                                                     'denoise_study/representation/study_models.py'),
                                                            'denoise_study.representation.study_models.blind_models': ( 'representation/study_models.html#blind_models',

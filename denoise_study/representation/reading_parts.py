@@ -133,12 +133,13 @@ def representation_part(
     known = dict(draws=study.scaled(8, 2), seed=study.seed, progress=False)
     blocks = [b for b in BLOCKS if f'{b}.in' in models.D.taps]
     taps = [f'{b}{side}' for b in blocks for side in ('.in', '')]
-    networks = dict(trained=models.D, untrained=models.fresh)
     with study.stage('reading the representation'):
-        read = {k: channel_averages(d, images, taps=taps, **known) for k, d in networks.items()}
+        read = {}
+        for k, d in models.networks.items():
+            read[k] = channel_averages(d, images, taps=taps, **known)
         fresh = [untrained(models.D, s) for s in range(study.scaled(5, 2))]
         seeds = [channel_averages(d, few, taps=('mid',), **known) for d in fresh]
-        levels = {k: LevelSet(d, few, taps=blocks, **known) for k, d in networks.items()}
+        levels = {k: LevelSet(d, few, taps=blocks, **known) for k, d in models.networks.items()}
         table = compare_representations(models.D, (images, labels), models.fresh, **known)
     phi = read['trained'].taps['mid']
     steady = pd.concat([o.table().assign(network=k) for k, o in levels.items()])
@@ -177,7 +178,7 @@ def channels_part(
     tap = 'enc3' if small and 'enc3' in models.D.taps else 'mid'
     tables, found = {}, []
     with study.stage('reading channels'):
-        for name, d in dict(trained=models.D, untrained=models.fresh).items():
+        for name, d in models.networks.items():
             tables[name] = channel_statistics(d, images, tap=tap, seed=study.seed, progress=False)
     for name, table in tables.items():
         predicted = selectivity_predicts(table, study.seed)
@@ -207,7 +208,7 @@ def depth_part(
     images = drawn_images(models.dls, 'test', n, study.seed)[0]
     tables = []
     with study.stage('counting active channels'):
-        for name, D in dict(trained=models.D, untrained=models.fresh).items():
+        for name, D in models.networks.items():
             table = active_channels(D, images, seed=study.seed, draws=4, progress=False)
             tables.append(table.assign(network=name))
     table = c.results['active'] = pd.concat(tables)

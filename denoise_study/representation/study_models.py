@@ -48,6 +48,11 @@ class BlindModels:
     dls:object # loaders of the images as it needs them
     judge:nn.Module|None=None # a classifier with a name and a `head`; None: no labels
 
+    @property
+    def networks(self) -> dict: # name -> `Denoiser`
+        "The trained network, and the untrained one beside it"
+        return dict(trained=self.D, untrained=self.fresh)
+
     def classify(self,
         x:Tensor, # (N,C,H,W) images in [0,1]
     ) -> Tensor: # (N,classes) scores
