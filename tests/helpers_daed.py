@@ -6,7 +6,7 @@ from torch import nn
 
 from helpers import gauss, HO
 
-from denoise_study.daed import DAED
+from denoise_study.daed import DAED, LEASTS
 from denoise_study.diffusion import GaussianNet
 
 
@@ -31,3 +31,16 @@ def space():
     s = nn.Sequential(nn.AvgPool2d(4), nn.Flatten())
     s.name = "4x4 means"
     return s
+
+
+def places(shares, width=0.01, **more):
+    "Records of one switch, a record for each size of the excess"
+    where = dict(a="x", b="y", how="ancestral", relative_to=None, n_a=90, n_b=90)
+    where |= dict(significant_share=0.02, from_start=False)
+    found = []
+    for least, share in zip(LEASTS, shares):
+        ends = dict(share=share, share_low=None, share_high=None)
+        if share is not None:
+            ends |= dict(share_low=share - width, share_high=share + width)
+        found.append(where | ends | dict(least=least) | more)
+    return found

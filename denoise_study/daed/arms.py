@@ -18,7 +18,7 @@ from ..diffusion import DDGM, preset, reconstruction_sweep, study_ddgm, summaris
 from ..diffusion import train_ddgm
 from .cut import split
 from .quality import quality_table
-from .quality_claims import CEILING, FLOOR
+from .evidence import CEILING, FLOOR
 from .recipes import train_dae, train_daed, twice_as_large
 from .splits import same_noise
 from .transition import rotated

@@ -7,24 +7,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import close, constructed, gauss, HO, normal, sweep, WIDE
-from helpers_daed import gauss_daed
+from helpers import close, gauss, normal, sweep, WIDE
+from helpers_daed import gauss_daed, places
 
 from denoise_study.core import Claim, claims_table, Verdict
 from denoise_study.daed import CEILING, daed_claims, daed_claims_of, FLOOR, judged_together
-from denoise_study.daed import (
-    learned_from,
-    learned_to_denoise,
-    LEASTS,
-    table1_claims,
-    multiplicity_in_words,
-    printed_ratios,
-)
-from denoise_study.daed import quality_arms, transfer_gaps, transfer_table, transition_point
-from denoise_study.diffusion import Schedule, snr_crossing, summarise
+from denoise_study.daed import learned_from, learned_to_denoise, multiplicity_in_words
+from denoise_study.daed import printed_ratios, quality_arms, table1_claims, transfer_table
+from denoise_study.diffusion import summarise
 
 RESULTS = Path(__file__).parents[2] / "docs/results"
-SWITCH = "The error is the same on both sets up to about 10% of the steps, then parts"
 
 
 def verdicts(**kw):
@@ -33,21 +25,6 @@ def verdicts(**kw):
 
 def test_nothing_given_is_nothing_measured():
     assert set(verdicts().values()) == {"not measured"}
-
-
-def crossings(power):
-    scheds = dict(linear=HO, cosine=Schedule.cosine(1000))
-    return {k: dict(snr_crossing(s, power)) for k, s in scheds.items()}
-
-
-def test_claims_about_schedules():
-    v = verdicts(crossing=crossings(0.682))  # FashionMNIST
-    assert v["log-SNR falls below 0 after about 20% of the steps, linear"] == "holds"
-    assert v["log-SNR falls below 0 after 25-50% of the steps, cosine"] == "holds"
-    assert v["The biggest changes are in the first 10%, linear"] == "holds"
-    assert v["The biggest changes are in the first 10%, cosine"] == "does not hold"
-    v = verdicts(crossing=crossings(0.256))  # CIFAR-10: .147
-    assert v["log-SNR falls below 0 after about 20% of the steps, linear"] == "does not hold"
 
 
 def test_printed_numbers_stand_beside_the_sentences():
@@ -61,48 +38,6 @@ def test_printed_numbers_stand_beside_the_sentences():
     close(
         sorted(printed_ratios().to_numpy().ravel())[::11], [0.085 / 0.065, 0.113 / 0.071], atol=1e-9
     )
-
-
-def test_transfer_of_a_perfect_model_holds_for_its_own_mean_as_well():
-    "The paper's comparison favours the DAED, and only because of what is compared"
-    models = {"DDGM": gauss(), "DAED": gauss_daed()}
-    targets = {"own": normal(40), "other": normal(40, s2=0.5)}
-    errors = sweep(models, targets, level=0.1, hows=("ancestral", "mean"), scale=WIDE)
-    name = "DAED transfers better than the DDGM: {}"
-
-    def of(errors):
-        return verdicts(transfer=transfer_table(errors), gaps=transfer_gaps(errors))
-
-    v = of(errors)
-    assert v[name.format("own")] == v[name.format("other")] == "holds for the control as well"
-    assert v["A sample has about twice the MSE of the mean"] == "holds"
-    same = "DAED and the DDGM's own mean are equally good: {}"
-    assert v[same.format("own")] == v[same.format("other")] == "holds"
-    better = errors.copy()
-    better.loc[better.kind == "DAED", "mae"] *= 0.5
-    assert of(better)[name.format("own")] == "holds"
-    better.loc[better.kind == "DAED", "mae"] *= 8
-    assert of(better)[name.format("own")] == "does not hold"
-
-
-def test_an_absence_needs_a_margin():
-    "A difference that could be 8% either way is no equality, though it is not significant"
-    row = dict(set="x", daed="DAED", ddgm="DDGM")
-    row |= dict(against_sample=-0.03, against_sample_low=-0.04, against_sample_high=-0.02)
-    row |= dict(mean_against_sample=-0.03, mean_against_sample_low=-0.04)
-    row |= dict(mean_against_sample_high=-0.02, against_sample_n=40, mean_against_sample_n=40)
-    transfer = pd.DataFrame([dict(model="DDGM", kind="DDGM", set="x", how="mean", mae=0.1)])
-    same = "DAED and the DDGM's own mean are equally good: x"
-
-    def judged(low, high):
-        ends = dict(against_mean=(low + high) / 2, against_mean_low=low, against_mean_high=high)
-        gaps = pd.DataFrame([row | ends | dict(against_mean_n=40)])
-        found = [c for c in daed_claims(transfer=transfer.assign(mse=1.0), gaps=gaps)]
-        return {c.sentence: c.verdict for c in found}[same]
-
-    assert judged(-0.0077, 0.0018) == "undecided"
-    assert judged(-0.004, 0.003) == "holds"
-    assert judged(0.007, 0.012) == "does not hold"
 
 
 def scores(**daed):
@@ -269,42 +204,6 @@ def test_claims_over_trainings_are_paired():
     assert verdicts(joint=trained([0.05, 0.06, 0.07]))[DIVERSE] == "does not hold"
 
 
-def places(shares, width=0.01, **more):
-    "Records of one switch, a record for each size of the excess"
-    where = dict(a="x", b="y", how="ancestral", relative_to=None, n_a=90, n_b=90)
-    where |= dict(significant_share=0.02, from_start=False)
-    found = []
-    for least, share in zip(LEASTS, shares):
-        ends = dict(share=share, share_low=None, share_high=None)
-        if share is not None:
-            ends |= dict(share_low=share - width, share_high=share + width)
-        found.append(where | ends | dict(least=least) | more)
-    return found
-
-
-@pytest.mark.parametrize(
-    "shares,width,verdict",
-    [
-        ((0.08, 0.1, 0.12), 0.01, "holds"),
-        ((0.03, 0.08, 0.17), 0.01, "does not hold"),  # it grows: there is no one place
-        ((0.08, 0.1, None), 0.01, "does not hold"),
-        ((0.08, 0.1, 0.12), 0.05, "undecided"),
-    ],
-)
-def test_claim_about_the_switch(shares, width, verdict):
-    assert verdicts(switches=(places(shares, width),))[SWITCH] == verdict
-
-
-def test_the_switch_is_judged_by_its_size_and_says_where_it_is_significant():
-    points = [dict(transition_point(constructed(8), "a", "b", least=v)) for v in LEASTS]
-    (claim,) = [c for c in daed_claims(switches=(points,)) if c.sentence == SWITCH]
-    assert [f.name[:3] for f in claim.findings] == ["5% ", "10%", "20%"]
-    assert "with 90 images the excess is significant from 0.08 of the steps" in claim.note
-    lost = places((None, 0.1, 0.12), share_high=None)
-    (claim,) = [c for c in daed_claims(switches=(lost,)) if c.sentence == SWITCH]
-    assert "5% not reached" in claim.note and claim.findings[1].measured.high == 1.0
-
-
 def test_claims_about_splits():
     rows = []
     for model, share, frechet in (("DDGM", 0.001, 10), ("a", 0.09, 10.5), ("b", 0.2, 30)):
@@ -335,13 +234,6 @@ def test_claims_about_splits():
     assert verdicts(splits=splits)[comparable] == "does not hold"
     splits.loc[1, ["frechet", "frechet_low", "frechet_high"]] = 12, 11, 13
     assert verdicts(splits=splits)[comparable] == "undecided"
-
-
-def test_error_passes_early_for_gaussian_noise_images():
-    model, x = gauss(Schedule.linear(100), n=8), normal(8, 8)
-    errors = sweep(model, x, range(1, 30, 4), ("ancestral", "mean"), scale=WIDE)
-    claim = "The error passes .1 MAE after around 10% of the steps"
-    assert verdicts(errors=summarise(errors))[claim] == "does not hold"
 
 
 def test_an_arm_worse_than_a_linear_filter_is_not_judged():
