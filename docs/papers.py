@@ -3,13 +3,13 @@ what was measured."""
 
 from denoise_study.core import Claim, Verdict
 from pictures import part, pictures
-from results import chip, data_of, escape, figure, grid, in_short, numbers
+from results import chip, data_of, escape, figure, folded, grid, in_short, numbers
 from summaries import record, RESULTS
 
 TRANSFORMERS = sorted(f.stem for f in RESULTS.glob("blind_*_transformer.json"))
 KINDS = dict(  # the end of a record's name -> what is different about its networks
-    _transformer=", of a transformer",
-    _even=", noise levels counted about evenly",
+    _transformer=" (a transformer)",
+    _even=" (levels counted evenly)",
 )
 # a paper's page -> the results files that bear on its claims, the first first
 RECORDS = dict(
@@ -45,10 +45,10 @@ def about(name):
     data = data_of(record(name))
     said = NAMES.get(data, data)
     if name.startswith("table1_"):
-        said += ", trained jointly"
+        said += " (trained jointly)"
     said += "".join(words for end, words in KINDS.items() if name.endswith(end))
     if name.startswith("daed_"):
-        said += ", with a denoiser of {dae_steps} steps".format_map(numbers(record(name)))
+        said += " (a denoiser of {dae_steps} steps)".format_map(numbers(record(name)))
     trainings = record(name).get("trainings", ())  # how many, or those beside the first
     count = trainings if isinstance(trainings, int) else 1 + len(trainings)
     if count > 1:
@@ -100,18 +100,30 @@ def measured(claim):
 
 
 def lines(paper, places):
-    "Claims that stand at these places: each sentence, and its verdict wherever it was measured"
+    "Claims that stand at these places: where each has which verdict; the numbers are folded"
     found = {}
     for data, claims in claims_of(paper).items():
         for c in claims:
             if c.place in places:
-                found.setdefault(c.sentence, []).append((chip(c.verdict), data, measured(c)))
-    out = []
+                found.setdefault(c.sentence, []).append((c.verdict, data, measured(c)))
+    short, whole = [], []
     for sentence, rows in found.items():
-        out.append(f'- "{escape(sentence)}"')
-        for verdict, data, text in [row for row in rows if row[2]] or rows:
-            out.append(f"  - {verdict} on {data}{': ' * bool(text)}{text}")
-    return "\n".join(out)
+        known = [row for row in rows if row[2]] or rows
+        said = f'- "{escape(sentence)}"'
+        short.append(f"{said}<br>{by_verdict_in_words(known)}")
+        whole.append(said)
+        for verdict, data, text in known:
+            whole.append(f"  - {chip(verdict)} on {data}{': ' * bool(text)}{text}")
+    return "\n".join(short) + "\n\n" + folded("Numbers and intervals", "\n".join(whole))
+
+
+def by_verdict_in_words(rows):
+    "Each verdict of a claim, and the data sets on which it was given"
+    where = {}
+    for verdict, data, _ in rows:
+        name = data.partition(", over ")[0]
+        where.setdefault(verdict, {})[name] = True  # a claim may have two forms
+    return "; ".join(f"{chip(v)} on {', '.join(names)}" for v, names in where.items())
 
 
 def shown(paper):
@@ -130,17 +142,25 @@ def figures(paper):
     for found in shown(paper):
         first, _ = found[0]
         out += [f"### {first.title}", f"*{', '.join(first.places)}.* {first.paper}"]
+        seen, more = [], []
+        sets = set()
         for p, name in found if first.each else found[:1]:
-            out.append(figure(p.file(name), f"{p.seen} ({about(name)})"))
+            again = data_of(record(name)) in sets  # another network on the same images
+            (more if again else seen).append(figure(p.file(name), f"{p.seen} ({about(name)})"))
+            sets.add(data_of(record(name)))
+        out += seen
+        if more:
+            out.append(folded("The same of other networks", "\n\n".join(more)))
         out.append(lines(paper, first.places))
     return "\n\n".join(out)
 
 
 def others(paper):
-    "The claims without a picture"
+    "A section of the claims without a picture, if there are any"
     pictured = {place for found in shown(paper) for place in found[0][0].places}
     every = {c.place: 0 for claims in claims_of(paper).values() for c in claims}
-    return lines(paper, [place for place in every if place not in pictured])
+    places = [place for place in every if place not in pictured]
+    return f"## Claims without a picture\n\n{lines(paper, places)}" if places else ""
 
 
 def first_finding(name, sentence):
@@ -167,7 +187,7 @@ def arrived(name):
 
 
 def beside(one, other):
-    "Claims, and what two records say of each: the verdict, and the first of its findings"
+    "Claims, folded, and what two records say of each: verdict, and the first of its findings"
     rows = []
     pairs = zip(*(map(Claim.from_dict, record(name)["claims"]) for name in (one, other)))
     for claims in pairs:
@@ -176,4 +196,4 @@ def beside(one, other):
             texts = list(filter(None, map(in_short, c.findings)))
             cells.append(" ".join([chip(c.verdict), *texts[:1]]))
         rows.append(cells)
-    return grid(["claim", about(one), about(other)], rows)
+    return folded("All claims side by side", grid(["claim", about(one), about(other)], rows))

@@ -10,7 +10,7 @@ import pandas as pd
 from fastcore.basics import AttrDict
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from denoise_study.core import CYCLE, Interval, panel, svg, use_style
+from denoise_study.core import CYCLE, Interval, panel, panels, svg, t_interval, use_style
 from denoise_study.daed import plot_splits
 from denoise_study.denoiser import plot_psnr
 from denoise_study.denoiserep import plot_arms
@@ -99,7 +99,7 @@ def ratio(record):
     return plot_ratio(pd.DataFrame(record["distances"]), AttrDict(record["ratio"]))
 
 
-def dots(values, label, mark=None, log=False, zero=True):
+def dots(values, label, mark=None, log=False):
     "A row for each name: its number, or its interval"
     ax = panel(None, (6.8, 0.9 + 0.34 * len(values)))
     for i, v in enumerate(values.values()):
@@ -113,7 +113,7 @@ def dots(values, label, mark=None, log=False, zero=True):
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_formatter(NullFormatter())
-    elif zero:
+    else:
         ax.set_xlim(left=min(0, ax.get_xlim()[0]))
     ax.set_yticks(range(len(values)), labels=list(values))
     return ax
@@ -127,18 +127,46 @@ def quality(rows):
     return {r["name"]: Interval.from_dict(r["frechet"], n=r["n_fake"], unit="images") for r in rows}
 
 
-def of_models(rows, measure):
-    "Each model training by training, training images once; without the untrained networks"
-    named = {}
-    for r in sorted(rows, key=lambda r: r["kind"] == "images"):
-        trained = r["kind"] != "images"
-        if trained or r["model"] == "training images":
-            named[r["model"] + f", training {r['training']}" * trained] = r
-    return {k: Interval.of(r, measure, n=r["n_fake"]) for k, r in named.items()}
+SCORES = dict(frechet="Fréchet distance", precision="precision", recall="recall")
 
 
-def rough(rows):
-    return dots(of_models(rows, "roughness"), "roughness, that of test images is 1", 1, zero=False)
+def against_ddgm(rows, measure):
+    "Score of each model minus that of the DDGM with the same loss and seed, training by training"
+    table = of_kind([r for r in rows if r["kind"] != "images"])
+    by_training = table.pivot_table(index="training", columns=["loss", "model"], values=measure)
+    found = {}
+    arms = table.sort_values(["loss", "kind"], ascending=[True, False], kind="stable")
+    for loss, model in arms[["loss", "model"]].drop_duplicates().itertuples(index=False):
+        first = of_kind(table, loss=loss, kind="DDGM").model[0]
+        if model != first:
+            gaps = by_training[loss, model] - by_training[loss, first]
+            found[model] = gaps.dropna().to_numpy()
+    return found
+
+
+def gaps_panel(ax, gaps, label):
+    "A row for each model: a dot for each training, and the interval of their mean"
+    for i, values in enumerate(gaps.values()):
+        ax.plot(values, [i] * len(values), "o", c=CYCLE[0], alpha=0.35, ms=4)
+        mean = t_interval(values, unit="trainings")
+        ax.plot([mean.low, mean.high], [i, i], c=CYCLE[1], lw=2)
+        ax.plot(mean.value, i, "o", c=CYCLE[1])
+    ax.axvline(0, c=".5", lw=1, ls=":")
+    ax.set(xlabel=label, ylim=(len(gaps) - 0.5, -0.5))
+    ax.set_yticks(range(len(gaps)), labels=list(gaps))
+
+
+def joint_scores(record):
+    axs = panels(None, 3, (8.6, 2.8), sharey=True)
+    for ax, (measure, name) in zip(axs, SCORES.items()):
+        gaps_panel(ax, against_ddgm(record["quality"], measure), name)
+    return axs
+
+
+def joint_roughness(record):
+    ax = panel(None, (6.8, 2.6))
+    gaps_panel(ax, against_ddgm(record["quality"], "roughness"), "roughness minus the DDGM's")
+    return ax
 
 
 def budget(record):
@@ -232,22 +260,23 @@ DAED = [
 JOINT = [
     Picture(
         "quality",
-        "Fréchet distance of each model's samples from the test images, training by training, with "
-        "95% intervals over images; those of untrained networks are left out, far to the right.",
+        "Scores of samples minus those of the diffusion model with the same loss: each training "
+        "beside that of the same seed (pale), their mean and its 95% interval over trainings.",
         "And if the two are trained together?",
         ("DAED Table 1",),
         "Table 1 scores jointly trained pairs on three data sets: those whose denoiser is left a "
         "tenth of the noise lose diversity; with a thousandth they are close to the whole model.",
-        lambda r: dots(of_models(r["quality"], "frechet"), "Fréchet distance from test images"),
+        joint_scores,
     ),
     Picture(
         "roughness",
-        "Roughness of each model's samples relative to test images, training by training, with 95% "
-        "intervals over images; below 1 they are smoother.",
+        "Roughness of samples, where that of test images is 1, minus that of the diffusion model "
+        "with the same loss: each training beside that of the same seed (pale), their mean and its "
+        "95% interval over trainings; left of 0 they are smoother.",
         "Does it smooth?",
         ("DAED sec. 6.2",),
         "The paper says so of DAEDs that leave a tenth of the steps to the denoiser.",
-        lambda r: rough(r["quality"]),
+        joint_roughness,
     ),
 ]
 BUDGET = [

@@ -352,6 +352,11 @@ def figure(file, caption):
     return f"```{{figure}} /images/{file}\n:alt: {alt}\n{width}\n{caption}\n```"
 
 
+def folded(summary, text):
+    "What is read on request"
+    return f"<details>\n<summary>{summary}</summary>\n\n{text}\n\n</details>"
+
+
 def in_short(finding):
     "A number, what stands beside it, and what the interval is over"
     return escape("; ".join(t for t in finding.texts() if t))
