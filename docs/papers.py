@@ -11,7 +11,7 @@ KINDS = dict(  # the end of a record's name -> what is different about its netwo
     _transformer=" (a transformer)",
     _even=" (levels counted evenly)",
 )
-# not surely ahead of a linear filter at every noise level, or of another kind: folded on the page
+# of another network on images that have one in front: folded on the page
 AGAIN = ["blind_fashion_mnist", "blind_digits", *TRANSFORMERS]
 # a paper's page -> the results files that bear on its claims, the first first
 RECORDS = dict(
