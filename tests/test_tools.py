@@ -273,6 +273,23 @@ def test_what_came_out_has_every_claim_and_every_verdict():
             assert [c.sentence for c in found if escape(c.sentence) not in page] == []
 
 
+def test_numbers_and_other_networks_are_folded():
+    "What is seen at once: pictures of the networks in front, and each claim with its verdicts"
+    from papers import AGAIN, claims_of, figures
+    from results import chip, escape
+
+    page = figures("representations")
+    seen = re.sub(r"<details>.*?</details>", "", page, flags=re.S)
+    assert "<details>" not in seen and "</details>" not in seen
+    for name in AGAIN:
+        assert f"/images/{name}-" in page and f"/images/{name}-" not in seen, name
+    for claims in claims_of("representations").values():
+        for c in claims:
+            (line,) = [x for x in seen.splitlines() if x.startswith(f'- "{escape(c.sentence)}"')]
+            if c.verdict != "not measured":
+                assert chip(c.verdict) in line
+
+
 def test_every_verdict_has_a_color_in_reports_and_on_the_site(tmp_path):
     from denoise_study.core import Chapter, Verdict, write_report
 
