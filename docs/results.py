@@ -75,6 +75,11 @@ TITLES = {
         "The same claims, asked of a transformer denoiser of as many weights: which of them are "
         "about convolutional U-Nets, and which about learning to denoise?",
     ),
+    "blind_cifar10_transformer": (
+        "A transformer that removes noise from CIFAR-10",
+        "The same claims on small photographs, of a transformer denoiser that saw {steps} batches "
+        "of 64.",
+    ),
     "rep_cifar10": (
         "DenoiseRep on CIFAR-10",
         "The claims of Xu et al. (2024) over {networks} networks, {published} published and "
