@@ -123,6 +123,8 @@ def lines(paper, places):
         for c in claims:
             if c.place in places:
                 found.setdefault(c.sentence, []).append((c.verdict, data, measured(c)))
+    if not found:
+        return ""
     short, whole = [], []
     for sentence, rows in found.items():
         known = [row for row in rows if row[2]] or rows
