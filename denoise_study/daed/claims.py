@@ -11,10 +11,10 @@ from dataclasses import replace
 from scipy import stats
 from .evidence import denoising_evidence, quality_evidence
 from .quality_claims import split_claims, table1_claims
-from .table2_claims import no_advantage_claims, sample_to_mean_claim
-from .table2_claims import transfer_claims
-from .transition_claims import reconstruction_claim, schedule_claims
-from .transition_claims import switch_claim
+from .table2_claims import (
+    no_advantage_claims, sample_to_mean_claim, transfer_claims)
+from .transition_claims import (
+    reconstruction_claim, schedule_claims, switch_claim)
 
 # %% ../../nbs/daed/08_claims.ipynb #41434d2d
 def daed_claims(

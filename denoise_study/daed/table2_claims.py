@@ -18,13 +18,11 @@ def transfer_claims(
     evidence:dict|None=None, # model's name -> `Learned`s
 ) -> list: # `Claim`s, one for each target
     "What DAED table 2 says of transfer"
-    if gaps is None and transfer is not None: gaps = transfer_gaps(transfer)
-    rows = gaps.to_dict('records') if gaps is not None else []
     ratios = printed_ratios().to_numpy()
     printed = f'MAE ratio DDGM / DAED {ratios.min():.2f} to {ratios.max():.2f}'
     printed += '; perfect sample / perfect mean: 1.41'
     claims = []
-    for target, row in _targets(rows).items():
+    for target, row in _targets(transfer, gaps).items():
         finding = Finding('MAE minus that of samples')
         if row: finding = _gap_finding(row)
         claims.append(Claim(
@@ -32,8 +30,10 @@ def transfer_claims(
             than=0, learned=_of_pair(row, evidence), printed=printed))
     return claims
 
-def _targets(rows):
+def _targets(transfer, gaps):
     "Name of a target -> row of the gaps; with the pair of models if there are several"
+    if gaps is None and transfer is not None: gaps = transfer_gaps(transfer)
+    rows = gaps.to_dict('records') if gaps is not None else []
     several = len({(r['daed'], r['ddgm']) for r in rows}) > 1
     found = {}
     for row in rows:
@@ -63,10 +63,8 @@ def no_advantage_claims(
     evidence:dict|None=None, # model's name -> `Learned`s
 ) -> list: # `Claim`s, one for each target
     "Whether a DAE's call is as good as the DDGM's own mean: a control, no claim of the paper"
-    if gaps is None and transfer is not None: gaps = transfer_gaps(transfer)
-    rows = gaps.to_dict('records') if gaps is not None else []
     claims = []
-    for target, row in _targets(rows).items():
+    for target, row in _targets(transfer, gaps).items():
         finding = Finding('MAE minus that of the mean of the DDGM, relative')
         if row and transfer is not None: finding = _relative_finding(row, transfer)
         claims.append(Claim(
