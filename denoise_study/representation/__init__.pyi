@@ -109,6 +109,7 @@ from .sampling_claims import distance_claims as distance_claims
 from .sampling_claims import noise_claim as noise_claim
 from .sampling_claims import over_chance as over_chance
 from .sampling_claims import sample_claims as sample_claims
+from .sampling_claims import told_apart as told_apart
 from .sampling_parts import distance_part as distance_part
 from .sampling_parts import one_of_each as one_of_each
 from .sampling_parts import other_targets as other_targets

@@ -29,7 +29,7 @@ def blind_claims(
         *channel_claims(r['compare'], r['predicts'], channels),
         *group_claims(r['compare'], r.get('separation', []), _images(r)),
         *sample_claims(r.get('around', ()), *_arrivals(r)),
-        noise_claim(r.get('noise_level', ())),
+        noise_claim(r.get('noise_level', ()), r.get('around', ())),
         *distance_claims(r)]
     judged = [replace(c, learned=(learned, *c.learned)) for c in of_phi]
     return [denoising_claim(r['psnr']), *judged]

@@ -16,6 +16,7 @@ from .densities import conditional_distance, plot_score_difference
 from .noise_level import noise_level_check, plot_noise_level
 from .ratios import paired_ratio, plot_ratio, ratio_test
 from .resemblance import samples_around
+from .sampling_claims import told_apart
 from .selfguided import self_guided, show_around, unguided
 from .study_models import BlindModels
 from .targets import as_target, centroid, masked, mix
@@ -104,7 +105,9 @@ def selfguided_part(
             'samples of a target, correlation with it (1: a copy).')
     c.text(f'In {share:.0%} of its calls the matching came as near to the target as two noise '
            f'draws of the target are to each other, in {there:.0%} an image was there before it; '
-           f'in the others it went as far as {steps} steps took it.')
+           f'in the others it went as far as {steps} steps took it. '
+           f'Two targets are {told_apart(table).score:.2g} times as far from each other as two '
+           'draws of one; below 1 an arrival would say nothing.')
     return table
 
 # %% ../../nbs/representation/31_sampling_parts.ipynb #85834e75

@@ -141,3 +141,4 @@ def denoise_selfguide(
     print(f'the matching arrived in {rate["arrived"]:.0%} of its calls, in '
           f'{rate["there_before"]:.0%} without moving anything; below 90% the samples are not '
           'guided as they were meant to be')
+    if len(numbers) > 1: print(representation.told_apart(table))

@@ -124,6 +124,8 @@ def results(
     turns=None,
     rank_gain=0.3,
     arrived=0.95,
+    again=0.02,
+    floor=0.01,
     gain=None,
 ):
     "Numbers of a network for which all claims hold, the Gaussian's clusters apart"
@@ -173,6 +175,10 @@ def results(
                 for m, two in arms.items()
                 for a, v in zip(sides, two)
             ]
+            + [
+                dict(measure="phi distance", arm=a, **interval(v))
+                for a, v in {"other targets": 0.5, "same image, new noise": again}.items()
+            ]
         ),
         separation=pd.DataFrame(
             [
@@ -200,7 +206,7 @@ def results(
             ]
         ),
         distances=pd.DataFrame(
-            dict(d2=[1.0, *[(1 + ba) / 2] * 28, ba], dphi2=1.0, dphi2_floor=0.0, arrived=arrived)
+            dict(d2=[1.0, *[(1 + ba) / 2] * 28, ba], dphi2=1.0, dphi2_floor=floor, arrived=arrived)
         ),
         distances_untrained=pd.DataFrame(
             dict(d2=[1.0, *[15.0] * 28, 29.0], dphi2=1.0, dphi2_floor=0.0)
@@ -307,6 +313,21 @@ def test_guidance_that_did_not_arrive_decides_nothing(converged):
     found = verdicts(converged=converged)
     assert {found[k] for k in (NEAR, KIND, VARIOUS, COPIES)} == {NOT_LEARNED}
     assert found[FOLLOW] == HOLDS
+
+
+@pytest.mark.parametrize(
+    "kw, lost",
+    [
+        # means over 20 draws are sqrt(20) nearer to each other than two draws are
+        (dict(again=0.11), set()),
+        (dict(again=0.12), {NEAR, KIND, VARIOUS, COPIES, NOISE}),
+        (dict(floor=0.049), set()),
+        (dict(floor=0.051), {FOLLOW, BOUNDS}),
+    ],
+)
+def test_an_arrival_where_all_targets_are_alike_decides_nothing(kw, lost):
+    found = verdicts(**kw)
+    assert {k for k, v in found.items() if v == NOT_LEARNED} == lost
 
 
 def test_a_denoiser_that_learned_nothing_decides_nothing_about_its_phi():

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from denoise_study.representation import centroid, samples_around
+from denoise_study.representation import as_target, centroid, samples_around
+from denoise_study.representation import told_apart
 from helpers import rand
 from helpers_selfguided import refused, small
 
@@ -63,3 +64,20 @@ CALLS = {
 @pytest.mark.parametrize("case", CALLS)
 def test_bad_input(case):
     refused(*CALLS[case])
+
+
+def test_targets_are_told_apart_by_single_draws():
+    """The floor, from means over 20 draws, is how far two single ones are from each other"""
+    D, image = small(), torch.cat([dark_and_bright(), rand(30, 1, 16, 16, seed=5)])
+    target = as_target(image)
+    draws = [target.phi(D, 0.5, 1, seed) for seed in range(40, 60)]
+    single = torch.stack([(a - b).norm(dim=1).mean() for a, b in zip(draws, draws[1:])]).mean()
+    phi = target.phi(D, 0.5, 20, 7)
+    others = ~torch.eye(len(phi), dtype=torch.bool)
+    apart = torch.cdist(phi, phi)[others].view(len(phi), -1).median(1)[0].mean()
+    table = samples_around(D, image, image, image)
+    score = told_apart(table).score
+    assert score == pytest.approx((apart / single).item(), rel=0.15)
+    assert told_apart(table.to_dict("records")).score == score
+    one = samples_around(D, image[:1], image[:1], image)  # nothing to be told from
+    assert not told_apart(one).ok
