@@ -15,10 +15,19 @@ from helpers_training import Linear, small
 from denoise_study.core import averaged, denoise_learner, image_dls, read_tensors
 
 
-def test_two_processes_equal_one(tmp_path):
+@pytest.mark.parametrize("how", [(), ("--compiled",)])
+def test_two_processes_equal_one(tmp_path, monkeypatch, how):
     """Two CPU processes on half batches against one on the whole: the same losses and weights but
-    for the order of sums"""
-    run_script("run_training", tmp_path / "two", "--dropout", 0, processes=2)
+    for the order of sums; also where torch.compile traces what each of them trains"""
+    whole = torch.compile
+
+    def traced(forward, **kwargs):
+        (tmp_path / f"traced-{os.getpid()}").touch()
+        return whole(forward, backend="eager", **kwargs)  # the compilers take a minute
+
+    monkeypatch.setattr(torch, "compile", traced)
+    run_script("run_training", tmp_path / "two", "--dropout", 0, *how, processes=2)
+    assert len([*tmp_path.glob("traced-*")]) == 2 * len(how)
     run_script("run_training", tmp_path / "one", "--dropout", 0)
     one, done = read_tensors(tmp_path / "one/model.safetensors")
     two, dtwo = read_tensors(tmp_path / "two/model.safetensors")

@@ -1,5 +1,5 @@
 """A small training run in a process of its own, for tests that kill it or start several:
-run_training.py FOLDER [--every N] [--stop-at N] [--dropout P] [--daed]"""
+run_training.py FOLDER [--every N] [--stop-at N] [--dropout P] [--daed] [--compiled]"""
 
 import argparse
 import os
@@ -29,7 +29,7 @@ class Tell(Callback):
             time.sleep(600)
 
 
-def main(folder, every=4, stop_at=0, dropout=0.2, daed=False):
+def main(folder, every=4, stop_at=0, dropout=0.2, daed=False, compiled=False):
     torch.manual_seed(0)
     torch.set_num_threads(1)
     dls = image_dls("digits", bs=64, valid=64, test=0.7, device="cpu")
@@ -44,7 +44,8 @@ def main(folder, every=4, stop_at=0, dropout=0.2, daed=False):
         )
     else:
         model = DDGM(unet(), Schedule.linear(50), shape=(1, 8, 8), sampler="loss_second_moment")
-    learn = denoise_learner(dls, model, ema=0.9, clip=1.0, seed=3, folder=folder, cbs=Tell(stop_at))
+    how = dict(ema=0.9, clip=1.0, seed=3, folder=folder, compiled=compiled)
+    learn = denoise_learner(dls, model, cbs=Tell(stop_at), **how)
     learn.resume.steps, learn.json_log.every = every, 1
     with learn.no_bar(), distributed(learn):
         learn.fit_one_cycle(3, 1e-3)
@@ -66,4 +67,5 @@ if __name__ == "__main__":
     p.add_argument("--stop-at", type=int, default=0)
     p.add_argument("--dropout", type=float, default=0.2)
     p.add_argument("--daed", action="store_true")
+    p.add_argument("--compiled", action="store_true")
     main(**vars(p.parse_args()))
