@@ -60,10 +60,10 @@ def table1(tmp_path, monkeypatch):
         data="digits", root="", folder=tmp_path / "runs", steps=2, bs=0, bf16=False, seed=0
     )
 
-    def run(*models, trainings=1, n=8):
+    def run(*models, trainings=1, n=8, **more):
         trained.clear()
         with redirect_stdout(io.StringIO()):
-            record_table1.record(models=models, trainings=trainings, n=n, **known)
+            record_table1.record(models=models, trainings=trainings, n=n, **known, **more)
         return json.loads((tmp_path / "results/table1_digits.json").read_text())
 
     return run, trained
@@ -87,6 +87,30 @@ def test_a_table_is_recorded_in_parts(table1):
     assert whole["joint_levels"][0]["mae"] == pytest.approx(sum(means) / 2)
     again = run("DDGM", "DAED 0.1, simple", trainings=2)
     assert trained == [] and again == whole
+
+
+def test_samples_are_scored_in_another_space_without_being_drawn_again(table1, monkeypatch):
+    run, _ = table1
+    first = run("DDGM", "DAED 0.1, simple")
+    asked, spaces = [], record_table1.feature_space
+
+    def feature_space(dls, inception=None):
+        asked.append(inception)
+        return spaces(dls)
+
+    def never(*args, **kwargs):
+        raise AssertionError("drawn again")
+
+    monkeypatch.setattr(record_table1, "feature_space", feature_space)
+    monkeypatch.setattr("denoise_study.diffusion.DDGM.sample", never)
+    whole = run("DDGM", "DAED 0.1, simple", inception="weights.npz")
+    assert asked == [None, "weights.npz"]
+    beside = {r["model"]: r["frechet"] for r in whole["quality_inception"]}
+    assert [*beside] == ["DDGM", "DAED 0.1, simple", "training images"]
+    assert all(r["training"] == 0 for r in whole["quality_inception"])
+    # the space is the same here, and so are the numbers
+    assert {r["model"]: r["frechet"] for r in first["quality"]}.items() >= beside.items()
+    assert run("DDGM")["quality_inception"] == whole["quality_inception"]  # kept
 
 
 def test_a_record_of_other_settings_is_refused(table1):

@@ -9,7 +9,10 @@ takes some of them only.
 Writes docs/results/table1_NAME.json, anew after each model. What is in it already is kept and not
 trained again, so that a table that takes days can be recorded in parts: each row says at which
 commit it was measured, `runs` says how, and a record of other data, sizes or another feature space
-is refused. An interrupted run goes on where it was: models and their scores are in the folder."""
+is refused. An interrupted run goes on where it was: models, samples and scores are in the folder.
+
+With --inception FILE the samples of all models in the record are scored in that space as well, from
+the folder where they were drawn: `quality_inception`, beside what the claims are made from."""
 
 import json
 from pathlib import Path
@@ -17,8 +20,9 @@ from pathlib import Path
 import pandas as pd
 from recording import DOCS, arguments
 
-from denoise_study.core import claims_table, feature_space, run_info, Study, Verdict, write_json
-from denoise_study.daed import at_their_levels, daed_claims_of, ends_of_quality, joint_arms
+from denoise_study.core import claims_table, feature_space, read_tensors, run_info, Study
+from denoise_study.core import Verdict, write_json, write_tensors
+from denoise_study.daed import at_their_levels, daed_claims_of, ends_of_quality, FLOOR, joint_arms
 from denoise_study.daed import measured_once, quality_table, training_of, weights_digest
 from denoise_study.daed import with_training
 from denoise_study.diffusion import kind_of
@@ -29,12 +33,26 @@ LEVELS = 0.1, 0.001
 SETTINGS = "data", "n", "bs", "steps", "bf16"  # equal for all rows of a record
 
 
+def drawn(study, name, model):
+    "Samples of a model, drawn once"
+    path = study.folder / f"samples {name}.safetensors"
+    about = dict(n=study.n, seed=study.seed, weights=weights_digest(model))
+    if path.exists():
+        tensors, known_as = read_tensors(path)
+        if known_as == about:
+            return tensors["x"]
+    x = model.sample(study.n, seed=study.seed, progress=False)
+    write_tensors(path, dict(x=x), about)
+    return x
+
+
 def scores(study, name, model, real):
     "Row of a model's samples, measured once"
 
     def measure():
         how = dict(seeds=(study.seed,), progress=False)
         with study.stage(f"sampling {name}"):
+            how["samples"] = {name: drawn(study, name, model)}
             return quality_table({name: model}, real, study.space, study.n, **how)
 
     about = dict(n=study.n, space=study.space.name, weights=weights_digest(model))
@@ -67,6 +85,23 @@ def rows_of(study, name, model, commit):
     if kind_of(model) == "DAED":
         denoiser = levels(study, name, model).assign(**about)
     return quality.assign(**about), denoiser
+
+
+def in_inception(studies, names, inception):
+    "Scores of the samples of all models in another space; the real images are looked at once"
+    models, samples = {}, {}
+    for study in studies:
+        arms = joint_arms(study, LOSSES, LEVELS)
+        for name in names:
+            models[name, study.seed] = arms[name]()
+            samples[name, study.seed] = drawn(study, name, models[name, study.seed])
+    first = studies[0]
+    models[FLOOR, first.seed] = first.images("train", first.n)
+    space = feature_space(first.dls, inception)
+    real = first.images("test", 10_000)
+    table = quality_table(models, real, space, first.n, progress=False, samples=samples)
+    of_model, of_training = zip(*table.model)
+    return table.assign(model=of_model, training=of_training, commit=run_info()["commit"])
 
 
 def training_means(quality):
@@ -109,7 +144,7 @@ def known(path, how, space):
     return record
 
 
-def record(data, root, folder, trainings, models, n, bs, steps, bf16, seed):
+def record(data, root, folder, trainings, models, n, bs, steps, bf16, seed, inception=""):
     dls, source = open_data(data, root, 0, "small", "auto")
     for loader in dls.loaders:
         loader.bs = bs or loader.bs
@@ -140,6 +175,10 @@ def record(data, root, folder, trainings, models, n, bs, steps, bf16, seed):
             quality += rows.to_dict("records")
             denoisers += denoiser.to_dict("records")
             write(path, how, quality, denoisers, before)
+    if inception:
+        names = list(dict.fromkeys(r["model"] for r in quality if r["kind"] != "images"))
+        before = dict(before, quality_inception=in_inception(studies, names, inception))
+        write(path, how, quality, denoisers, before)
 
 
 def in_order(names):
@@ -159,6 +198,8 @@ def write(path, how, quality, denoisers, before):
     means = level_means(pd.DataFrame(denoisers), before.get("joint_levels", []), quality)
     if means:  # some model has a denoiser
         results |= dict(levels_by_training=denoisers, joint_levels=means)
+    if "quality_inception" in before:
+        results |= dict(quality_inception=before["quality_inception"])
     claims = daed_claims_of(results)
     write_json(path, dict(how, **results, claims=claims))
     measures = quality.groupby("model", sort=False)[["frechet", "precision", "recall", "roughness"]]
@@ -178,4 +219,5 @@ if __name__ == "__main__":
     p.add_argument("--models", nargs="*", help='names, such as "DDGM, vlb"; default: all')
     p.add_argument("--n", type=int, default=500, help="samples of each model")
     p.add_argument("--bs", type=int, default=0, help="images a step; 0: those of the small size")
+    p.add_argument("--inception", default="", help="file with Inception weights (768 channels)")
     record(**vars(p.parse_args()))

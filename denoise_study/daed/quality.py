@@ -80,16 +80,19 @@ def quality_table(
     n_boot:int=100, # resamples of the intervals
     bs:int=256, # images at a time
     progress:bool=True, # show bars
+    samples:dict|None=None, # name -> those of the first seed; without a name: drawn here
 ) -> pd.DataFrame: # a row for each model and seed: kind, loss, T, level; scores with _low, _high
     "Fréchet distance, precision and recall of samples (DAED table 1)"
     if n is None: n = len(real)
     if n < 4: raise ValueError(f'n: at least 4 samples are needed, got {n}')
     yardstick = Yardstick(real, space, _range_of(models), n_boot, bs, progress)
+    samples = samples or {}
     rows = []
     for name, m in models.items():
         if isinstance(m, DDGM):
             for seed in seeds:
-                x = m.sample(n, seed=seed, bs=bs, progress=progress)
+                x = samples.get(name) if seed == seeds[0] else None
+                if x is None: x = m.sample(n, seed=seed, bs=bs, progress=progress)
                 scores = yardstick.scores(x, m.range, seed)
                 rows.append(_about(name, m, seed) | scores)
         else:

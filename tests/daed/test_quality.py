@@ -77,6 +77,16 @@ def test_quality_of_known_images():
     assert table.loc["model"].frechet.nunique() == 2 and (table.loc["model"].loss == "simple").all()
 
 
+def test_samples_that_are_there_are_not_drawn_again():
+    x, model = images(20), trained(T=40)
+    drawn = dict(model=model.sample(8, seed=3))
+    how = dict(n=8, seeds=(3, 4), n_boot=5, progress=False)
+    found = [quality_table(dict(model=model), x, space(), samples=s, **how) for s in (None, drawn)]
+    assert found[0].equals(found[1]) and found[0].kind.tolist() == ["DDGM"] * 2
+    other = quality_table(dict(model=model), x, space(), samples=dict(model=x[:8]), **how)
+    assert other.frechet[0] != found[0].frechet[0] and other.frechet[1] == found[0].frechet[1]
+
+
 def test_figure_has_the_three_scores():
     ddgm = trained(T=40)
     daeds = {"s": DAED.from_ddgm(ddgm, 4, trained().net)}
