@@ -15,6 +15,7 @@ import faces
 import gpu_check
 import nbformat
 import pandas as pd
+import pretrained
 import pytest
 import record_daed_budget
 import record_table1
@@ -23,7 +24,7 @@ import torch
 from helpers_training import shorter_chains
 from torch import nn
 
-from denoise_study.core import share
+from denoise_study.core import load_checkpoint, share
 from denoise_study.diffusion import UNet
 
 ROOT = Path(__file__).parents[1]
@@ -147,6 +148,26 @@ def test_a_denoiser_is_compared_with_the_mean_image_by_image():
     ]
     gap = record_daed_budget.against_mean(pd.DataFrame(rows), "DAED", "own")
     assert gap.value == pytest.approx(0.05) and gap.high - gap.low == pytest.approx(0, abs=1e-9)
+
+
+# Models that ship
+
+
+def test_a_recipe_may_be_two_trainings(tmp_path, monkeypatch):
+    "The second goes on from the first with other noise; the file says how, and how long both were"
+    before = dict(steps=2, noise_law="log", noise_power=0.5)
+    recipe = dict(data="digits", model="blind", before=before, steps=3, noise_power=1.0)
+    monkeypatch.setitem(pretrained.RECIPES, "made", recipe)
+    with redirect_stdout(io.StringIO()):
+        model = load_checkpoint(pretrained.trained("made", tmp_path, ""))
+    assert (model.info["steps"], model.info["steps_before"]) == (3, 2)
+    assert (model.law, model.power) == ("log", 1.0)
+    early, late = pretrained.spelled(recipe).split(" && ")
+    assert early.endswith("--steps 2 --noise-power 0.5 --noise-law log --folder early")
+    assert (
+        late
+        == "denoise-train --data digits --steps 3 --noise-power 1.0 --start early/blind.safetensors"
+    )
 
 
 # Badges

@@ -37,13 +37,12 @@ RECIPES = {  # name -> arguments of denoise-train
     "blind-cifar10": dict(
         data="./cifar10",
         model="blind",
-        width=32,
-        steps=10000,
+        before=dict(width=32, steps=5000, noise_law="log", noise_power=0.75),
+        steps=8000,
         bf16=True,
         compiled=True,
         lr=4e-3,
-        noise_law="log",
-        noise_power=0.5,
+        noise_power=1.0,
     ),
     # denoisers for the first n steps of a model above, at the levels of a study's chapter
     "dae-digits-2": dict(data="digits", model="ddgm-digits", levels=0.001),
@@ -55,11 +54,26 @@ RECIPES = {  # name -> arguments of denoise-train
 SIGMAS = 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0  # noise levels at which a denoiser is measured
 
 
+def trainings(args, early="early"):
+    "Arguments of one training after the other: of those that `before` changes, and of the last"
+    if "before" not in args:
+        return [args]
+    shared = {k: v for k, v in args.items() if k != "before"}
+    first = shared | args["before"] | dict(folder=early)
+    last = shared | dict(start=f"{early}/{args['model']}.safetensors")
+    del last["model"]  # that of the start
+    return [first, last]
+
+
 def spelled(args):
-    "The command that these arguments are"
+    "The commands that these arguments are"
     command = "denoise-splits " if "levels" in args else "denoise-train "
-    return command + " ".join(
-        f"--{k.replace('_', '-')}" + ("" if v is True else f" {v}") for k, v in args.items()
+    return " && ".join(
+        command
+        + " ".join(
+            f"--{k.replace('_', '-')}" + ("" if v is True else f" {v}") for k, v in each.items()
+        )
+        for each in trainings(args)
     )
 
 
@@ -152,7 +166,8 @@ def trained(name, runs, root):
     else:
         checkpoint = folder / f"{args['model']}.safetensors"
         if not checkpoint.exists():
-            denoise_train(**args, folder=str(folder), root=root)
+            for each in trainings(args, str(folder / "early")):
+                denoise_train(**(dict(folder=str(folder)) | each), root=root)
     return checkpoint
 
 
@@ -170,19 +185,9 @@ def make(name, runs, root, n, run):
     # a denoiser that goes with a model that ships leaves that model's weights to its file
     rest = out.with_name(f"{args['model']}.safetensors") if "levels" in args else None
     info = shrink(checkpoint, out, rest, command=command, measured=said)["info"]
-    training = {
-        k: info[k]
-        for k in (
-            "command",
-            "commit",
-            "device",
-            "versions",
-            "steps",
-            "valid_loss",
-            "parameters",
-            "precision",
-        )
-    }
+    about = "command", "commit", "device", "versions", "steps", "valid_loss", "parameters"
+    about += "steps_before", "precision"
+    training = {k: info[k] for k in about if k in info}
     write_json(
         ROOT / f"docs/results/pretrained_{name}.json",
         dict(
