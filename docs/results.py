@@ -51,14 +51,16 @@ TITLES = {
         "weak noise counts, which the paper's sum over pixels hardly sees.",
     ),
     "blind_cifar10": (
-        "A blind denoiser of CIFAR-10",
-        "The same claims on small photographs, of the denoiser `blind-cifar10` on test images.",
+        "Blind denoisers of CIFAR-10",
+        "The same claims on small photographs, over {trainings} trainings of {before} steps and "
+        "{steps} more, the first of which ships as `blind-cifar10`: log-uniform noise, squared "
+        "errors divided by a power of the noise level, .75 and then 1.",
     ),
     "blind_celeba": (
         "A blind denoiser of faces",
         "The same claims on faces of 64 by 64 pixels (Liu et al. 2015), which have no labels: what "
-        "is about classes is not measured. The network is `blind-cifar10`, which learned on from "
-        "faces for {steps} steps; it does not ship.",
+        "is about classes is not measured. The network is an earlier `blind-cifar10`, which learned "
+        "on from faces for {steps} steps; it does not ship.",
     ),
     "blind_digits": (
         "Blind denoisers of digits",
@@ -194,6 +196,7 @@ def numbers(record):
         found["trainings"] = 1 + len(record["trainings"])  # besides the one the record is of
     if "checkpoint" in record:
         found["steps"] = f"{record['checkpoint']['steps']:,}"
+        found["before"] = f"{record['checkpoint'].get('steps_before', 0):,}"
     for name, training in record.get("training", {}).items():
         if name.startswith("DAED") and "fall" in training:  # the denoiser of a diffusion model
             found["dae_steps"] = f"{training['steps']:,}"
