@@ -59,8 +59,8 @@ TITLES = {
     "blind_celeba": (
         "A blind denoiser of faces",
         "The same claims on faces of 64 by 64 pixels (Liu et al. 2015), which have no labels: what "
-        "is about classes is not measured. The network is an earlier `blind-cifar10`, which learned "
-        "on from faces for {steps} steps; it does not ship.",
+        "is about classes is not measured. The network is an earlier `blind-cifar10`, which "
+        "learned on from faces for {steps} steps; it does not ship.",
     ),
     "blind_digits": (
         "Blind denoisers of digits",
@@ -370,10 +370,26 @@ def in_short(finding):
     return escape("; ".join(t for t in finding.texts() if t))
 
 
+def evidence(claims):
+    "What had to be learned first, and was: a line for each kind, with the numbers of all trainings"
+    kinds = {}
+    for e in dict.fromkeys(e for c in claims for e in c.learned if e.ok):
+        needed = f"{'at most' if e.less else 'at least'} {e.needed:.3g} needed"
+        if e.steps is not None:
+            needed += f", {e.steps:,} steps"
+        score = f"{e.score:.3g}" + f" ({e.note})" * bool(e.note)
+        kinds.setdefault((f"{e.arm}: {e.measure}", needed), []).append(score)
+    lines = [
+        f"- {escape(of)}: {escape(', '.join(v))}; {needed}" for (of, needed), v in kinds.items()
+    ]
+    if not lines:
+        return ""
+    return "\n".join(["What had to learn first, and has:\n", *lines, "\nThe claims:\n\n"])
+
+
 def claims_list(records):
     "Each claim under its verdict: what was measured, what did not learn, what else is to be known"
     claims = [Claim.from_dict(r) for r in records]
-    learned = dict.fromkeys(str(e) for c in claims for e in c.learned if e.ok)
     out = []
     for c in claims:
         said = [in_short(f) for f in c.findings]
@@ -381,8 +397,7 @@ def claims_list(records):
         said += [f"printed in the paper: {escape(c.printed)}"] * bool(c.printed) + [escape(c.note)]
         out.append(f'- {chip(c.verdict)} "{escape(c.sentence)}" ({escape(c.place)})')
         out += [f"  - {text}" for text in said if text]
-    above = f"What had to learn first, and has: {escape('; '.join(learned))}." * bool(learned)
-    return f"{above}\n\n" + "\n".join(out)
+    return evidence(claims) + "\n".join(out)
 
 
 def chapter(stem, record):

@@ -24,7 +24,7 @@ import torch
 from helpers_training import shorter_chains
 from torch import nn
 
-from denoise_study.core import load_checkpoint, share
+from denoise_study.core import Claim, Finding, Learned, load_checkpoint, share
 from denoise_study.diffusion import UNet
 
 ROOT = Path(__file__).parents[1]
@@ -170,6 +170,25 @@ def test_a_recipe_may_be_two_trainings(tmp_path, monkeypatch):
     )
 
 
+# Pages of results
+
+
+def test_what_had_to_be_learned_is_a_line_for_each_kind():
+    import results
+
+    known = dict(arm="denoiser", measure="dB", needed=0, steps=13_000)
+    first, second = Learned(score=0.5, **known), Learned(score=0.7, note="seed 1", **known)
+    other = Learned("matching", "share", 0.98, 0.9)
+    bad = Learned("guidance", "share", 0.5, 0.9)  # stands with the claim that it decides
+    of = lambda *learned: Claim("it learns", "fig. 1", Finding("dB"), than=0, learned=learned)
+    said = results.evidence([of(first, other), of(first, second, bad)])
+    assert said.splitlines()[2:4] == [
+        "- denoiser: dB: 0.5, 0.7 (seed 1); at least 0 needed, 13,000 steps",
+        "- matching: share: 0.98; at least 0.9 needed",
+    ]
+    assert "guidance" not in said and results.evidence([of(bad)]) == ""
+
+
 # Badges
 
 
@@ -280,8 +299,9 @@ def test_claims_are_shown_in_their_colors():
     silent = Learned("network", "share of the learnable", 0.1, 0.9)
     not_learned = Claim("It was", "Fig. 2", measured, than=0.2, learned=silent, note="a trap")
     text = claims_list([claim.to_dict(), not_learned.to_dict()])
-    above, _, below = text.partition("\n\n")
-    assert str(learned) in above and str(silent) not in above
+    above, _, below = text.partition("\nThe claims:\n\n")
+    assert "- network: share of the learnable: 0.95; at least 0.9 needed\n" in above
+    assert "0.1" not in above
     first, second = re.split(r"\n(?=- )", below)
     assert f'class="{Verdict.HOLDS.css}"' in first and '"It \\*is\\*" (Fig. 1)' in first
     assert "share 0.6 \\[0.5, 0.7]; 9 images" in first
