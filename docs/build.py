@@ -22,7 +22,8 @@ sys.path[:0] = [str(HERE), str(ROOT / "tools")]
 from faces import notebooks as rooms, room_of, WINGS  # noqa: E402
 from links import Names  # noqa: E402
 from nb2sphinx import Site, convert, exported  # noqa: E402
-from papers import ahead, arrived, beside, came_out, figures, measured_of, others  # noqa: E402
+from papers import ahead, arrived, beside, came_out, figures, measured_of  # noqa: E402
+from papers import others, steps_of  # noqa: E402
 from pictures import draw_pictures  # noqa: E402
 from readme import code_md  # noqa: E402
 from results import figure, overview, page as result_page, records, RESULTS  # noqa: E402
@@ -176,6 +177,7 @@ def offered(site, books, doc):
         others=others,
         beside=beside,
         ahead=ahead,
+        steps_of=steps_of,
         arrived=arrived,
         measured_of=measured_of,
         **COSTS,

@@ -195,6 +195,12 @@ def ahead(name):
     return escape(first_finding(name, "It beats the best linear denoiser").difference())
 
 
+def steps_of(name):
+    "For how many steps the denoisers of a record were trained, in one run or in two"
+    about = record(name)["checkpoint"]
+    return f"{about['steps'] + about.get('steps_before', 0):,}"
+
+
 def arrived(name):
     "In which share of its calls the matching arrived, in each training"
     first = record(name)
