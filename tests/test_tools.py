@@ -64,7 +64,7 @@ def table1(tmp_path, monkeypatch):
     def run(*models, trainings=1, n=8, **more):
         trained.clear()
         with redirect_stdout(io.StringIO()):
-            record_table1.record(models=models, trainings=trainings, n=n, **known, **more)
+            record_table1.record(models=models, trainings=trainings, n=n, **(known | more))
         return json.loads((tmp_path / "results/table1_digits.json").read_text())
 
     return run, trained
@@ -112,6 +112,25 @@ def test_samples_are_scored_in_another_space_without_being_drawn_again(table1, m
     # the space is the same here, and so are the numbers
     assert {r["model"]: r["frechet"] for r in first["quality"]}.items() >= beside.items()
     assert run("DDGM")["quality_inception"] == whole["quality_inception"]  # kept
+
+
+def test_samples_that_are_gone_are_refused_and_nothing_is_trained_again(
+    table1, tmp_path, monkeypatch
+):
+    run, trained = table1
+    spaces = record_table1.feature_space
+    monkeypatch.setattr(record_table1, "feature_space", lambda dls, inception=None: spaces(dls))
+    run("DDGM")
+    with pytest.raises(SystemExit, match="--inception: .*samples DDGM.* is not there"):
+        run("DDGM", inception="weights.npz", folder=tmp_path / "elsewhere")
+    assert trained == []
+
+
+def test_weights_that_are_not_there_are_refused_before_the_work(table1):
+    run, trained = table1
+    with pytest.raises(FileNotFoundError, match="nowhere.npz"):
+        run("DDGM", inception="nowhere.npz")
+    assert trained == []
 
 
 def test_a_record_of_other_settings_is_refused(table1):

@@ -33,9 +33,14 @@ LEVELS = 0.1, 0.001
 SETTINGS = "data", "n", "bs", "steps", "bf16"  # equal for all rows of a record
 
 
+def kept(study, name):
+    "Where samples of a model are"
+    return study.folder / f"samples {name}.safetensors"
+
+
 def drawn(study, name, model):
     "Samples of a model, drawn once"
-    path = study.folder / f"samples {name}.safetensors"
+    path = kept(study, name)
     about = dict(n=study.n, seed=study.seed, weights=weights_digest(model))
     if path.exists():
         tensors, known_as = read_tensors(path)
@@ -87,21 +92,28 @@ def rows_of(study, name, model, commit):
     return quality.assign(**about), denoiser
 
 
-def in_inception(studies, names, inception):
-    "Scores of the samples of all models in another space; the real images are looked at once"
+def in_space(studies, quality, space, commit):
+    """Scores of the samples of all models of a record in another space; the real images are looked
+    at once"""
+    done = {(r["model"], r["training"]) for r in quality if r["kind"] != "images"}
     models, samples = {}, {}
     for study in studies:
-        arms = joint_arms(study, LOSSES, LEVELS)
-        for name in names:
-            models[name, study.seed] = arms[name]()
-            samples[name, study.seed] = drawn(study, name, models[name, study.seed])
+        for name, train in joint_arms(study, LOSSES, LEVELS).items():
+            which = name, study.seed
+            if which not in done:
+                continue
+            if not kept(study, name).exists():  # nor would the model be: it would be trained again
+                raise SystemExit(
+                    f"--inception: {kept(study, name)} is not there; give its --folder"
+                )
+            models[which] = train()
+            samples[which] = drawn(study, name, models[which])
     first = studies[0]
     models[FLOOR, first.seed] = first.images("train", first.n)
-    space = feature_space(first.dls, inception)
     real = first.images("test", 10_000)
     table = quality_table(models, real, space, first.n, progress=False, samples=samples)
     of_model, of_training = zip(*table.model)
-    return table.assign(model=of_model, training=of_training, commit=run_info()["commit"])
+    return table.assign(model=of_model, training=of_training, commit=commit)
 
 
 def training_means(quality):
@@ -150,6 +162,7 @@ def record(data, root, folder, trainings, models, n, bs, steps, bf16, seed, ince
         loader.bs = bs or loader.bs
     settings = dict(data=dls.info.to_dict(), n=n, bs=dls.bs, steps=steps, bf16=bf16)
     space = feature_space(dls)
+    second = feature_space(dls, inception) if inception else None  # refused before the work
     path = DOCS / f"results/table1_{data}.json"
     before = known(path, settings, space.name)
     quality = before.get("quality", [])
@@ -175,10 +188,9 @@ def record(data, root, folder, trainings, models, n, bs, steps, bf16, seed, ince
             quality += rows.to_dict("records")
             denoisers += denoiser.to_dict("records")
             write(path, how, quality, denoisers, before)
-    if inception:
-        names = list(dict.fromkeys(r["model"] for r in quality if r["kind"] != "images"))
-        before = dict(before, quality_inception=in_inception(studies, names, inception))
-        write(path, how, quality, denoisers, before)
+    if second:
+        table = in_space(studies, quality, second, run["commit"])
+        write(path, how, quality, denoisers, dict(before, quality_inception=table))
 
 
 def in_order(names):
