@@ -983,6 +983,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'denoise_study/core/verdicts.py'),
                                              'denoise_study.core.verdicts.Learned.ok': ( 'core/verdicts.html#learned.ok',
                                                                                          'denoise_study/core/verdicts.py'),
+                                             'denoise_study.core.verdicts.Learned.terms': ( 'core/verdicts.html#learned.terms',
+                                                                                            'denoise_study/core/verdicts.py'),
                                              'denoise_study.core.verdicts.Verdict': ( 'core/verdicts.html#verdict',
                                                                                       'denoise_study/core/verdicts.py'),
                                              'denoise_study.core.verdicts.Verdict.__new__': ( 'core/verdicts.html#verdict.__new__',

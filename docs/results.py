@@ -374,11 +374,8 @@ def evidence(claims):
     "What had to be learned first, and was: a line for each kind, with the numbers of all trainings"
     kinds = {}
     for e in dict.fromkeys(e for c in claims for e in c.learned if e.ok):
-        needed = f"{'at most' if e.less else 'at least'} {e.needed:.3g} needed"
-        if e.steps is not None:
-            needed += f", {e.steps:,} steps"
         score = f"{e.score:.3g}" + f" ({e.note})" * bool(e.note)
-        kinds.setdefault((f"{e.arm}: {e.measure}", needed), []).append(score)
+        kinds.setdefault((f"{e.arm}: {e.measure}", e.terms), []).append(score)
     lines = [
         f"- {escape(of)}: {escape(', '.join(v))}; {needed}" for (of, needed), v in kinds.items()
     ]

@@ -64,11 +64,17 @@ class Learned:
         if self.less: return self.score <= self.needed
         return self.score >= self.needed
 
-    def __str__(self):
+    @property
+    def terms(self):
+        "How much was needed, and after how many steps it was asked"
         limit = 'at most' if self.less else 'at least'
-        score = 'unknown' if self.score is None else f'{self.score:.3g}'
-        text = f'{self.arm}: {self.measure} {score}, {limit} {self.needed:.3g} needed'
+        text = f'{limit} {self.needed:.3g} needed'
         if self.steps is not None: text += f', {self.steps:,} steps'
+        return text
+
+    def __str__(self):
+        score = 'unknown' if self.score is None else f'{self.score:.3g}'
+        text = f'{self.arm}: {self.measure} {score}, {self.terms}'
         if self.note: text += f', {self.note}'
         return text
 
