@@ -90,6 +90,7 @@ from .readings import Averages as Averages
 from .readings import as_rows as as_rows
 from .readings import check_image_labels as check_image_labels
 from .readings import check_same_space as check_same_space
+from .resemblance import PHI_DRAWS as PHI_DRAWS
 from .resemblance import class_hits as class_hits
 from .resemblance import phi_distances as phi_distances
 from .resemblance import pixel_likeness as pixel_likeness

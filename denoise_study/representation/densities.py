@@ -14,6 +14,7 @@ from torch import Tensor
 from ..core import panels, Panels, show_images, step_generator, with_bar
 from ..denoiser import Denoiser
 from .guidance import Guide
+from .resemblance import PHI_DRAWS
 from .targets import as_target, Target
 
 # %% ../../nbs/representation/26_densities.ipynb #db2c5822
@@ -71,7 +72,7 @@ def conditional_distance(
     samples:tuple|None=None, # (P*draws,C,H,W) around `a`, and around `b`; None: their images
     n_noise:int=10, # noise draws of the targets' phi in the guidance
     phi_sigma:float=.5, # noise level of the phi whose distance is reported
-    phi_draws:int=20, # noise draws of that phi
+    phi_draws:int=PHI_DRAWS, # noise draws of that phi
     seed:int=0, # seed of all noise
     progress:bool=True, # show bars
     **kwargs, # arguments of `match`

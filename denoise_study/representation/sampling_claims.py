@@ -10,6 +10,7 @@ import pandas as pd
 from ..core import Claim, Finding, Interval, Learned
 from .ratios import bounds_interval
 from .reading_claims import table_rows
+from .resemblance import PHI_DRAWS
 
 # %% ../../nbs/representation/28_sampling_claims.ipynb #1de0bde1
 def arrival(
@@ -29,7 +30,7 @@ def _apart(others, again, draws):
 
 def told_apart(
     around, # what `samples_around` returned; empty, or of one target: not known
-    draws:int=20, # noise draws of each of its phi
+    draws:int=PHI_DRAWS, # noise draws of each of its phi
 ) -> Learned: # 1 is needed
     "Are two targets further apart than two noise draws of one? Else any image has arrived"
     at = table_rows(around, 'measure', 'arm')
@@ -122,7 +123,7 @@ def distance_claims(
         Claim(together, 'Kadkhodaie fig. 8', follow, than=0, **known),
         Claim(bounded, 'Kadkhodaie eq. 3', close, 'below', than=1, printed='B/A 2.9', **known)]
 
-def _pairs_apart(distances, draws=20):
+def _pairs_apart(distances, draws=PHI_DRAWS):
     "`told_apart`, from what `conditional_distance` returned: root mean squares over pairs"
     if not distances: return _apart(None, None, draws)
     others, again = [sum(r[k] for r in distances)**.5 for k in ('dphi2', 'dphi2_floor')]
