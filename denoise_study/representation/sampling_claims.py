@@ -64,10 +64,13 @@ def sample_claims(
     copies = Finding('pixel correlation', likeness.measured)
     note = f'unconditional samples: {likeness.control}' if likeness.control else ''
     near = beside('phi distance')
+    share = near.control and near.measured.ratio_to(near.control)
+    near = Finding('phi distance over that of unconditional samples', share)
     unlike = 'They are no copies (pixel correlation below .5)'
     fig = 'Kadkhodaie fig. 7'
     return [
-        Claim('Samples around an image are near it in phi', fig, near, 'below', learned=arrived),
+        Claim('Samples around an image are near it in phi', fig, near, 'below', than=1,
+              learned=arrived),
         Claim('They are of its class', fig, beside('class hit'), learned=arrived),
         Claim('They differ from each other', fig, various, learned=arrived),
         Claim(unlike, fig, copies, 'below', than=.5, learned=arrived, note=note)]

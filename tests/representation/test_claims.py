@@ -111,6 +111,7 @@ def results(
     rank=0.8,
     fresh_rank=0.1,
     clusters=9.0,
+    phi=(0.1, 0.5),
     hit=0.9,
     std=0.1,
     correlation=0.3,
@@ -132,7 +133,7 @@ def results(
     levels = 0.1, 0.25, 0.5
     curves = {"blind U-Net": [20 + o for o in psnr], "best linear": [20.0] * 3}
     arms = {
-        "phi distance": (0.1, 0.5),
+        "phi distance": phi,
         "class hit": (hit, 0.1),
         "pixel std": (std, 0.2),
         "pixel correlation": (correlation, 0.0),
@@ -287,6 +288,8 @@ GAIN = dict(gain=0.1, gain_low=0.05, gain_high=0.15)  # dB over the best linear 
         (MAPS, dict(rank=-0.5), FAILS),
         (APART, dict(clusters=5.0), UNDECIDED),
         (APART, dict(clusters=3.0), FAILS),
+        (NEAR, dict(phi=(0.6, 0.5)), FAILS),
+        (NEAR, dict(phi=(0.495, 0.5)), UNDECIDED),
         (KIND, dict(hit=0.1), UNDECIDED),
         (NEIGHBOURS, dict(agreement=-0.02), FAILS),  # a measured opposite
         (NEIGHBOURS, dict(agreement=0.005), UNDECIDED),
@@ -399,6 +402,9 @@ def test_intervals_over_trainings():
     assert {c.sentence: c.verdict for c in over_trainings(shared)}[DRIFT] == SHARED
     one_bad = [blind_claims(results(converged=c)) for c in (0.95, 0.95, 0.5)]
     assert {c.sentence: c.verdict for c in over_trainings(one_bad)}[NEAR] == NOT_LEARNED
+    lengths = [blind_claims(results(phi=(0.2 * s, 0.5 * s))) for s in (1, 2, 4)]  # of phi
+    alike = {c.sentence: c for c in over_trainings(lengths)}[NEAR]
+    assert alike.verdict == HOLDS and alike.findings[0].measured.value == pytest.approx(0.4)
     assert over_trainings(near[:1]) is near[0]
     record = results() | dict(trainings=[results(), results()])
     assert {c.verdict for c in recorded_claims(record)} == {HOLDS}  # three times the same
