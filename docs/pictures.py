@@ -156,10 +156,10 @@ def gaps_panel(ax, gaps, label):
     ax.set_yticks(range(len(gaps)), labels=list(gaps))
 
 
-def joint_scores(record):
+def joint_scores(record, table="quality"):
     axs = panels(None, 3, (8.6, 2.8), sharey=True)
     for ax, (measure, name) in zip(axs, SCORES.items()):
-        gaps_panel(ax, against_ddgm(record["quality"], measure), name)
+        gaps_panel(ax, against_ddgm(record[table], measure), name)
     return axs
 
 
@@ -277,6 +277,13 @@ JOINT = [
         ("DAED sec. 6.2",),
         "The paper says so of DAEDs that leave a tenth of the steps to the denoiser.",
         joint_roughness,
+    ),
+    Picture(
+        "inception",
+        "The same samples in the features of Inception: scores minus those of the diffusion model "
+        "of the same seed (pale), their mean and its 95% interval over trainings.",
+        draw=lambda r: joint_scores(r, "quality_inception"),
+        needs="quality_inception",
     ),
 ]
 BUDGET = [
