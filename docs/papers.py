@@ -1,7 +1,7 @@
 """What came out of each paper, for its page: a table of verdicts, and its claims beside pictures of
 what was measured."""
 
-from denoise_study.core import Claim, Verdict
+from denoise_study.core import Claim, steps_behind, Verdict
 from pictures import part, pictures
 from results import chip, data_of, escape, figure, folded, grid, in_short, numbers
 from summaries import record, RESULTS
@@ -197,8 +197,7 @@ def ahead(name):
 
 def steps_of(name):
     "For how many steps the denoisers of a record were trained, in one run or in two"
-    about = record(name)["checkpoint"]
-    return f"{about['steps'] + about.get('steps_before', 0):,}"
+    return f"{steps_behind(record(name)['checkpoint']):,}"
 
 
 def arrived(name):

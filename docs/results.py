@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from denoise_study.core import by_verdict, Chapter, Claim, Interval
+from denoise_study.core import by_verdict, Chapter, Claim, Interval, steps_behind
 from denoise_study.daed import quality_in_words
 from denoise_study.denoiserep import arms_in_words
 from pictures import pictures
@@ -205,7 +205,7 @@ def numbers(record):
         found["before"] = f"{record['checkpoint'].get('steps_before', 0):,}"
     for name, training in record.get("training", {}).items():
         if name.startswith("DAED") and "fall" in training:  # the denoiser of a diffusion model
-            found["dae_steps"] = f"{training['steps']:,}"
+            found["dae_steps"] = f"{steps_behind(training):,}"
             found |= {k: f"{training[k]:.1%}" for k in ("fall", "least")}
     if "levels_by_training" in record:  # a table 1, which is recorded in parts
         rows = record["quality"]

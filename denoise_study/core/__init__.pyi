@@ -179,6 +179,7 @@ from .verdicts import Learned as Learned
 from .verdicts import RELATIONS as RELATIONS
 from .verdicts import Verdict as Verdict
 from .verdicts import check_terms as check_terms
+from .verdicts import steps_behind as steps_behind
 from .verdicts import verdict as verdict
 from .verdicts import verdict_css as verdict_css
 from .verdicts import weakest as weakest

@@ -12,11 +12,12 @@ import pandas as pd
 from collections.abc import Callable
 from functools import partial
 from torch import nn
-from ..core import data_digest, first_images, load_checkpoint, Study, untrained
-from ..core import write_json
+from ..core import data_digest, first_images, load_checkpoint, steps_behind, Study
+from ..core import untrained, write_json
 from ..diffusion import DDGM, preset, reconstruction_sweep, study_ddgm, summarise
 from ..diffusion import train_ddgm
 from .cut import split
+from .daed import DAED
 from .quality import quality_table
 from .evidence import CEILING, FLOOR
 from .recipes import train_dae, train_daed, twice_as_large
@@ -42,6 +43,8 @@ LEVELS = .001, .01, .1, .3 # noise variances that denoisers take over; .001 and 
 def study_daeds(
     study:Study, # the study
     levels:tuple=LEVELS, # noise variances; those that fall on one step of the chain count once
+    start:DAED|None=None, # whose denoiser those that are trained here begin with; None: at random
+    steps:int|None=None, # the most training steps; None: those of the study, or of its DDGM
 ) -> dict: # name -> `DAED`, with averaged weights
     "Two-step DAEDs of the study's diffusion model, trained when they are first asked for"
     ddgm = study_ddgm(study)
@@ -49,7 +52,8 @@ def study_daeds(
     for at in {split(ddgm.sched, level=v) for v in levels}:
         key = f'dae-{at.n}'
         if key not in study.models:
-            study.models[key] = _trained_dae(study, ddgm, at, key)
+            most = steps or _most_steps(study, ddgm)
+            study.models[key] = _trained_dae(study, ddgm, at, key, most, start)
         daeds[at.n] = study.models[key]
 
     named = {}
@@ -58,16 +62,17 @@ def study_daeds(
         named[f'DAED {level:.2g}'] = daeds[n]
     return named
 
-def _trained_dae(study, ddgm, at, key):
+def _trained_dae(study, ddgm, at, key, steps, start):
     "A DAE that was trained to its plateau, from the study's folder"
     dls = study.dls
     folder = study.folder/key
     how = dict(
         size=study.size,
-        steps=_most_steps(study, ddgm),
+        steps=steps,
         bf16=study.bf16,
         compiled=study.compiled,
-        seed=study.seed)
+        seed=study.seed,
+        start=start)
     with study.stage(f'training a denoiser for the first {at.n} steps'):
         train_dae(dls, folder, ddgm, at, **how)
     return load_checkpoint(folder/'daed.safetensors', device=dls.device)
@@ -148,7 +153,8 @@ def training_of(
     models:dict, # name -> model
 ) -> dict: # name -> steps, seconds, valid_loss, fall, least, ..., as far as known
     "What a record says of the training of models"
-    keys = 'steps', 'seconds', 'valid_loss', 'fall', 'least', 'max_steps', 'losses', 'commit'
+    keys = ('steps', 'steps_before', 'seconds', 'valid_loss', 'fall', 'least', 'max_steps',
+            'losses', 'commit')
     training = {}
     for name, m in models.items():
         info = getattr(m, 'info', None) or {}
@@ -160,10 +166,9 @@ def with_training(
     training:dict, # from `training_of`
 ) -> pd.DataFrame: # the same, with steps and valid_loss; empty where there was no training
     "The budget of each arm beside its numbers"
-    columns = {}
-    for key in ('steps', 'valid_loss'):
-        columns[key] = [training.get(name, {}).get(key) for name in table.model]
-    return table.assign(**columns)
+    found = [training.get(name, {}) for name in table.model]
+    losses = [one.get('valid_loss') for one in found]
+    return table.assign(steps=[steps_behind(one) for one in found], valid_loss=losses)
 
 # %% ../../nbs/daed/10_arms.ipynb #86e5c8dd
 def at_their_levels(

@@ -8,7 +8,7 @@ __all__ = ['FLOOR', 'CEILING', 'learned_from', 'learned_to_denoise', 'learned_to
 
 # %% ../../nbs/daed/06_evidence.ipynb #e395eccd
 import numpy as np, pandas as pd
-from ..core import Learned
+from ..core import Learned, steps_behind
 
 # %% ../../nbs/daed/06_evidence.ipynb #6271f217
 def learned_from(
@@ -16,12 +16,12 @@ def learned_from(
     measure:str, # what shows that it has learned, where less is better
     score:float|None, # the number; None: unknown
     needed:float, # how much is allowed
-    training:dict, # record of its training: steps, valid_loss
+    training:dict, # record of its training: steps, steps_before, valid_loss
 ) -> Learned: # with steps and validation loss beside the number
     "Evidence of learning, with the budget it took"
     loss = training.get('valid_loss')
     note = '' if loss is None else f'validation loss {loss:.4g}'
-    return Learned(arm, measure, score, needed, training.get('steps'), less=True, note=note)
+    return Learned(arm, measure, score, needed, steps_behind(training), less=True, note=note)
 
 # %% ../../nbs/daed/06_evidence.ipynb #3198e9d9
 def learned_to_denoise(

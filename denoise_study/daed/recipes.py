@@ -8,7 +8,9 @@ __all__ = ['train_daed', 'train_dae', 'widened_net', 'twice_as_large']
 # %% ../../nbs/daed/09_recipes.ipynb #a9edc52c
 import math, torch
 from bisect import bisect_left
+from copy import deepcopy
 from pathlib import Path
+from ..core import content_digest
 from ..diffusion import DDGM, fit, Plateau, preset, preview, Schedule, UNet
 from .cut import Split
 from .daed import DAED
@@ -57,11 +59,13 @@ def train_dae(
     until:Plateau|None=None, # when to stop; None: by the rule of `Plateau`
     compiled:bool=False, # train through `torch.compile`
     lr:float|None=None, # largest learning rate; None: that of the preset
+    start:DAED|None=None, # whose denoiser learns on, at this level; None: one of random weights
 ) -> DAED: # the averaged model, in eval mode; also in folder/daed.safetensors
     "Train a denoiser for a diffusion model until it has learned (DAED section 4, two steps)"
     p = preset(dls.info, size)
     torch.manual_seed(seed)
-    model = DAED.from_ddgm(ddgm, split, UNet(**p['net']))
+    if start is None: model = DAED.from_ddgm(ddgm, split, UNet(**p['net']))
+    else: model = _learning_on(start, ddgm, split)
     path = Path(folder)/'daed.safetensors'
     until = until or Plateau(keep=folder)
     return fit(
@@ -70,6 +74,21 @@ def train_dae(
         until=until,
         compiled=compiled,
         lr=lr)
+
+def _learning_on(start, ddgm, split):
+    "A DAED whose denoiser has the weights of another, and which knows that it has"
+    if not isinstance(start, DAED):
+        raise ValueError(f'start: a DAED is needed, got a {type(start).__name__}')
+    for name in ('shape', 'range'):
+        theirs, ours = getattr(start, name), getattr(ddgm, name)
+        if theirs != ours:
+            raise ValueError(f'start: trained with {name} {theirs}, but the DDGM has {ours}')
+
+    dae = deepcopy(start.dae).requires_grad_(True)
+    model = DAED.from_ddgm(ddgm, split, dae, dae_pred=start.dae_pred)
+    digest = content_digest(dae.state_dict(), {})
+    model.info = (getattr(start, 'info', None) or {}) | dict(digest=digest)
+    return model
 
 # %% ../../nbs/daed/09_recipes.ipynb #7f8da39a
 def widened_net(

@@ -7,7 +7,7 @@ __all__ = ['blind_claims', 'over_trainings', 'recorded_claims']
 
 # %% ../../nbs/representation/29_claims.ipynb #7a66a65f
 from dataclasses import replace
-from ..core import Finding, t_interval
+from ..core import Finding, steps_behind, t_interval
 from .reading_claims import channel_claims, denoiser_learned
 from .reading_claims import denoising_claim, group_claims
 from .reading_claims import sparsity_claims, stability_claims
@@ -22,7 +22,7 @@ def blind_claims(
     "The paper's claims beside what was measured, if it was, and its control"
     r = results
     channels = r.get('channels') or max(o['n'] for o in table_rows(r['predicts']))
-    learned = denoiser_learned(r['psnr'], _steps(r.get('checkpoint', {})))
+    learned = denoiser_learned(r['psnr'], steps_behind(r.get('checkpoint', {})))
     of_phi = [
         *sparsity_claims(r['sparsity'], r['untrained_seeds'], r.get('changes', ())),
         *stability_claims(r['stability'], r.get('turns', ())),
@@ -33,11 +33,6 @@ def blind_claims(
         *distance_claims(r)]
     judged = [replace(c, learned=(learned, *c.learned)) for c in of_phi]
     return [denoising_claim(r['psnr']), *judged]
-
-def _steps(info):
-    "All that a network was trained for, in one run or in several; None: the file does not say"
-    steps = info.get('steps')
-    return steps and steps + info.get('steps_before', 0)
 
 def _arrivals(results):
     "Share of calls that arrived, and without matching; older files count by another criterion"

@@ -93,6 +93,15 @@ def started(
     _check_none(start, given)
     return open_model(start, '', device)
 
+def _to_start(start, device, ddgm, **given):
+    "The model to start from: a DAED beside a DDGM, whose denoiser may change its level"
+    if not ddgm: return started(start, device, **given)
+    kind = '' if given['model'] == 'daed' else given['model']
+    found = started(start, device, **given | dict(model=kind, level=0.))
+    if model_kind(found) == 'daed': return found
+    raise ValueError(f'start: beside ddgm a daed is needed, whose denoiser learns on for {ddgm}, '
+                     f'got a {model_kind(found)} model')
+
 def train_on(
     model, # from `load_checkpoint` or `load_pretrained`; trained in place
     dls, # from `image_dls`, in its range and shape; a blind denoiser takes other sides
@@ -143,7 +152,7 @@ def denoise_train(
     data:str='digits', # data set: a name, a folder of images, or an .npz file
     folder:str='', # checkpoint, log, pictures; run again to continue; default: runs/ and the model
     model:Literal['', *MODELS]='', # what to train; default: ddgm
-    start:str='', # train on from the weights in this file, or of a pretrained model
+    start:str='', # train on from the weights in this file, or of a pretrained model; see --ddgm
     size:Literal['small', 'paper', 'transformer']='small', # network and training
     loss:Literal['', 'simple', 'vlb', 'hybrid']='', # of ddgm (all) and daed; default: simple
     level:float=0., # noise variance that a daed leaves to its denoiser; 0: .1
@@ -151,7 +160,7 @@ def denoise_train(
     lr:float=0., # largest learning rate; 0: that of the size
     width:int=0, # channels of the network's first level; 0: those of the size
     wide:bool=False, # a ddgm with as many weights as a daed, the control of DAED appendix A.6
-    ddgm:str='', # train only the denoiser of a daed, for the first steps of this DDGM
+    ddgm:str='', # train only a daed's denoiser (--start: that of a daed), for this DDGM
     schedule:Literal['', *SCHEDULES]='', # of the noise of ddgm and daed; default: linear
     T:int=0, # its number of steps; 0: that of the size
     image_size:int=0, # resize images to this many pixels; 0: as they are
@@ -173,7 +182,7 @@ def denoise_train(
     if start: check_model(start=start)
     if ddgm: check_model(ddgm=ddgm)
     of_kind = dict(loss=loss, level=level, schedule=schedule, T=T, ddgm=ddgm, wide=wide)
-    found = started(start, device, model=model, width=width, **of_kind) if start else None
+    found = _to_start(start, device, model=model, width=width, **of_kind) if start else None
     of_kind |= dict(noise_law=noise_law, noise_power=noise_power) # which may change on the way
     kind = model_kind(found) if start else model or 'ddgm'
     check_options(kind, **of_kind)
@@ -193,16 +202,15 @@ def denoise_train(
     how |= dict(bf16=bf16, seed=seed, fresh=fresh)
     if compiled: how['compiled'] = True
     folder = Path(folder or f'runs/{kind}{"-more" if start else ""}')
-    if start:
-        train_on(found, dls, folder, **how, law=noise_law, power=noise_power)
+    if ddgm:
+        check_sides(dls.info, size)
+        at = daed.split(of_ddgm.sched, level=level or .1)
+        daed.train_dae(dls, folder, of_ddgm, at, start=found, **how)
+    elif start: train_on(found, dls, folder, **how, law=noise_law, power=noise_power)
     else:
         if kind != 'blind': check_sides(dls.info, size)
         train, _ = MODELS[kind]()
-        if ddgm:
-            at = daed.split(of_ddgm.sched, level=level or .1)
-            daed.train_dae(dls, folder, of_ddgm, at, **how)
-        else:
-            train(dls, folder, **how, **_recipe(kind, dls.info, size, width, **of_kind))
+        train(dls, folder, **how, **_recipe(kind, dls.info, size, width, **of_kind))
     _say_where(folder, kind)
 
 def _say_where(folder, kind):

@@ -64,6 +64,18 @@ def test_denoisers_are_trained_once_and_levels_on_one_step_count_once(study):
         assert record["fall"] > record["least"]  # which is too few, and the record says so
 
 
+def test_denoisers_learn_on_from_one_another(study):
+    first = silent(study_daeds, study, (0.1,))
+    (start,) = first.values()
+    both = silent(study_daeds, study, (0.1, 0.2), start, 32)
+    (more,) = [m for name, m in both.items() if name not in first]
+    about = training_of(both)
+    table = with_training(pd.DataFrame(dict(model=list(both))), about).set_index("model")
+    assert more.n > start.n and more.info["steps_before"] == start.info["steps"] == 16
+    assert list(table.steps) == [16, 16 + more.info["steps"]] and more.info["max_steps"] == 32
+    del study.models[f"dae-{more.n}"]  # other tests count the denoisers
+
+
 def test_chapter_of_a_study_and_its_record(study, tmp_path):
     "Parts train nothing; the record gives the chapter's own claims"
     c = silent(daed_chapter, study)

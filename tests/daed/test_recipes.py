@@ -4,9 +4,10 @@ import pytest
 import torch
 from helpers import trained
 
+from denoise_study import load_pretrained
 from denoise_study.core import image_dls, load_checkpoint
 from denoise_study.daed import split, train_dae, train_daed, widened_net
-from denoise_study.diffusion import preset, Schedule, UNet
+from denoise_study.diffusion import Plateau, preset, Schedule, UNet
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,36 @@ def test_denoiser_alone_leaves_the_generator_as_it_was(dls, tmp_path):
     assert info["max_steps"] == 1 and info["fall"] is None  # one check is too few to tell
     assert m.n == at.n and all(torch.equal(a, b) for a, b in zip(before, m.net.parameters()))
     assert all(torch.equal(a, b) for a, b in zip(before, ddgm.parameters()))
+
+
+def test_denoiser_learns_on_at_another_level(dls, tmp_path):
+    """It begins with the weights of the other and leaves that one alone; the run knows whose they
+    were, so that another start in its folder is refused"""
+    ddgm, first = trained(), load_pretrained("dae-digits-20")
+    before = [p.clone() for p in first.dae.parameters()]
+    at = split(ddgm.sched, level=0.3)
+    until = Plateau(checks=1)
+    m = train_dae(dls, tmp_path / "a", ddgm, at, steps=1, start=first, lr=1e-12, until=until)
+    assert m.n == at.n != first.n
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(m.dae.parameters(), before))
+    assert all(torch.equal(a, b) for a, b in zip(first.dae.parameters(), before))
+    info = load_checkpoint(tmp_path / "a/daed.safetensors").info
+    assert info["steps_before"] == first.info["steps"] and info["run"]["start"]
+    other = load_checkpoint(tmp_path / "a/daed.safetensors")
+    torch.nn.init.ones_(next(other.dae.parameters()))
+    with pytest.raises(ValueError, match="start"):
+        train_dae(dls, tmp_path / "a", ddgm, at, steps=1, start=other, lr=1e-12)
+
+
+def test_start_must_fit(dls, tmp_path):
+    ddgm = trained()
+    at = split(ddgm.sched, n=2)
+    with pytest.raises(ValueError, match="start: a DAED is needed, got a DDGM"):
+        train_dae(dls, tmp_path, ddgm, at, start=ddgm)
+    clothes = load_pretrained("daed-fashion_mnist")
+    with pytest.raises(ValueError, match="start: trained with shape .* but the DDGM has"):
+        train_dae(dls, tmp_path, ddgm, at, start=clothes)
+    assert not list(tmp_path.iterdir())
 
 
 def test_widened_net_has_the_width_whose_count_is_nearest():

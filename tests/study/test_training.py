@@ -96,6 +96,19 @@ def test_denoiser_of_a_ddgm_that_exists(tmp_path):
         denoise_train(model="daed", ddgm="ddgm-digits", schedule="cosine", folder=str(tmp_path))
 
 
+def test_denoiser_of_a_daed_learns_on_at_another_level(tmp_path):
+    how = dict(ddgm="ddgm-digits", start="dae-digits-20", folder=str(tmp_path), device="cpu")
+    denoise_train(level=0.3, steps=2, **how)
+    daed = load_checkpoint(tmp_path / "daed.safetensors")
+    assert daed.n == load_pretrained("ddgm-digits").sched.nearest(0.3)
+    assert daed.info["steps_before"] == load_pretrained("dae-digits-20").info["steps"]
+    with pytest.raises(ValueError, match="model: that of dae-digits-20 is used, got 'ddgm'"):
+        denoise_train(model="ddgm", **how)
+    for kind in ("ddgm", "blind"):
+        with pytest.raises(ValueError, match="start: beside ddgm a daed is needed"):
+            denoise_train(**how | dict(start=f"{kind}-digits"))
+
+
 def test_who_has_not_learned_all_is_told_how_to_go_on(tmp_path, capsys):
     how = dict(model="daed", ddgm="ddgm-digits", folder=str(tmp_path), device="cpu")
     denoise_train(steps=16, **how)
