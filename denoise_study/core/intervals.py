@@ -154,10 +154,11 @@ def _of_both(a, b, *numbers):
 
 @patch
 def ratio_to(self:Interval,
-    x:Interval, # measured on other things, above 0 as this one
-) -> Interval: # the ratio, the widest that both allow
-    "Ratio of two positive numbers that share nothing"
-    return _of_both(self, x, self.value/x.value, self.low/x.high, self.high/x.low)
+    x:Interval, # measured on other things, by its nature not below 0, as this one
+) -> Interval|None: # the ratio, the widest that both allow; None: `x` may be 0
+    "Ratio of two numbers that can't be negative, and share nothing"
+    if x.low <= 0: return None
+    return _of_both(self, x, self.value/x.value, max(self.low, 0.)/x.high, self.high/x.low)
 
 @patch
 def widened(self:Interval,

@@ -289,6 +289,8 @@ GAIN = dict(gain=0.1, gain_low=0.05, gain_high=0.15)  # dB over the best linear 
         (APART, dict(clusters=5.0), UNDECIDED),
         (APART, dict(clusters=3.0), FAILS),
         (NEAR, dict(phi=(0.6, 0.5)), FAILS),
+        (NEAR, dict(phi=(0.005, 0.5)), HOLDS),  # its interval ends below 0: a distance does not
+        (NEAR, dict(phi=(0.0, 0.0)), NOT_MEASURED),  # a network that says nothing
         (NEAR, dict(phi=(0.495, 0.5)), UNDECIDED),
         (KIND, dict(hit=0.1), UNDECIDED),
         (NEIGHBOURS, dict(agreement=-0.02), FAILS),  # a measured opposite
