@@ -18,7 +18,7 @@ RECORDS = dict(
     daed=[
         "study_digits",
         *sorted(f.stem for f in RESULTS.glob("table1_*.json")),
-        "daed_fashion_mnist",
+        *sorted({f.stem for f in RESULTS.glob("daed_*.json")} - {"daed_budget"}),
     ],
     representations=[
         "blind_fashion_mnist_even",

@@ -203,10 +203,10 @@ def numbers(record):
     if "checkpoint" in record:
         found["steps"] = f"{record['checkpoint']['steps']:,}"
         found["before"] = f"{record['checkpoint'].get('steps_before', 0):,}"
-    for name, training in record.get("training", {}).items():
-        if name.startswith("DAED") and "fall" in training:  # the denoiser of a diffusion model
-            found["dae_steps"] = f"{steps_behind(training):,}"
-            found |= {k: f"{training[k]:.1%}" for k in ("fall", "least")}
+    training = record.get("training", {}).get("DAED 0.1", {})
+    if "fall" in training:  # the denoiser of a diffusion model
+        found["dae_steps"] = f"{steps_behind(training):,}"
+        found |= {k: f"{training[k]:.1%}" for k in ("fall", "least")}
     if "levels_by_training" in record:  # a table 1, which is recorded in parts
         rows = record["quality"]
         found["vlb"] = len({r["training"] for r in rows if r["loss"] == "vlb"})
