@@ -267,6 +267,7 @@ JOINT = [
         "Table 1 scores jointly trained pairs on three data sets: those whose denoiser is left a "
         "tenth of the noise lose diversity; with a thousandth they are close to the whole model.",
         joint_scores,
+        each=True,
     ),
     Picture(
         "roughness",
@@ -277,6 +278,7 @@ JOINT = [
         ("DAED sec. 6.2",),
         "The paper says so of DAEDs that leave a tenth of the steps to the denoiser.",
         joint_roughness,
+        each=True,
     ),
     Picture(
         "inception",
