@@ -153,6 +153,7 @@ def gaps_panel(ax, gaps, label):
         ax.plot(mean.value, i, "o", c=CYCLE[1])
     ax.axvline(0, c=".5", lw=1, ls=":")
     ax.set(xlabel=label, ylim=(len(gaps) - 0.5, -0.5))
+    ax.locator_params(axis="x", nbins=4)  # three panels stand side by side
     ax.set_yticks(range(len(gaps)), labels=list(gaps))
 
 
